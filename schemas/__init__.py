@@ -1,0 +1,1 @@
+"""What passes between the parts: configuration, samples, manifests, units, weights, errors."""

@@ -1,0 +1,123 @@
+"""Read a run configuration: YAML, then ``--set`` overrides, then checks that say what to do."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from schemas.config import RunConfig
+from schemas.errors import ConfigError
+
+
+def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """Read and check a configuration.
+
+    Args:
+        path: A YAML file that holds a complete run.
+        overrides: ``section.field=value`` texts; the value is read as YAML.
+
+    Returns:
+        The checked configuration.
+
+    Raises:
+        ConfigError: If the file cannot be read or a field is unknown or out of range; the
+            message has a line for each problem, with field, value and remedy.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"--config {path}: no such file; the shipped ones are in configs/")
+    try:
+        tree = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML ({error}); mend the line it names") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: wanted sections such as run: and training:, found {tree!r}")
+    for override in overrides:
+        _apply_override(tree, override)
+    return parse_config(tree, origin=str(path))
+
+
+def parse_config(tree: dict[str, Any], *, origin: str) -> RunConfig:
+    """Check a configuration given as nested dictionaries.
+
+    Raises:
+        ConfigError: As :func:`load_config`; ``origin`` names where the values came from.
+    """
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(cast("dict[str, Any]", item)) for item in error.errors()]
+        raise ConfigError("\n".join([f"{origin}: {len(lines)} problem(s)", *lines])) from error
+
+
+def dump_config(config: RunConfig) -> str:
+    """Every field, defaults included, as YAML that :func:`load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    if not separator or not name.strip():
+        raise ConfigError(f"--set {override}: wanted section.field=value")
+    *parents, leaf = name.strip().split(".")
+    node = tree
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {parent} is a value, not a section")
+        node = child
+    node[leaf] = yaml.safe_load(text)
+
+
+def _explain(item: dict[str, Any]) -> str:
+    path = [str(part) for part in item["loc"] if part not in ("rooms", "folder")]
+    name = ".".join(path)
+    if item["type"] == "extra_forbidden":
+        return f"  {name} = {item['input']!r}: unknown key; {_closest(path)}"
+    if item["type"] == "missing":
+        return f"  {name}: missing; add it ({_meaning(path) or 'see docs/configuration.md'})"
+    reason = str(item["msg"]).removeprefix("Value error, ")
+    meaning = _meaning(path)
+    shown = f" = {item['input']!r}" if not isinstance(item["input"], dict) else ""
+    return f"  {name}{shown}: {reason[:1].lower()}{reason[1:]}" + (
+        f" ({meaning})" if meaning else ""
+    )
+
+
+def _closest(path: list[str]) -> str:
+    known = _fields_of(path[:-1])
+    near = difflib.get_close_matches(path[-1], known, n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"known here: {', '.join(known)}" if known else "remove it"
+
+
+def _fields_of(path: list[str]) -> list[str]:
+    models = _models_at(path)
+    return [name for model in models for name in model.model_fields]
+
+
+def _models_at(path: list[str]) -> list[type[BaseModel]]:
+    models: list[type[BaseModel]] = [RunConfig]
+    for part in path:
+        annotations = [m.model_fields[part].annotation for m in models if part in m.model_fields]
+        models = [model for a in annotations for model in _models_in(a)]
+    return models
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for inner in getattr(annotation, "__args__", ()) for m in _models_in(inner)]
+
+
+def _meaning(path: list[str]) -> str:
+    for model in _models_at(path[:-1]):
+        field = model.model_fields.get(path[-1])
+        if field is not None and field.description:
+            return field.description
+    return ""

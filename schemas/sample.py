@@ -1,0 +1,93 @@
+"""One image with labels, in memory and as members of a tar.
+
+In memory: ``image`` uint8 RGB [H, W, 3]; ``normals`` float32 [H, W, 3], unit vectors in the camera
+frame (x right, y up, z toward the camera), all-zero where invalid; ``depth`` float32 [H, W] in
+metres, 0 where invalid; ``semseg`` uint8 [H, W], 255 = ignore.
+
+In a tar, members of a key are contiguous and in the order of ``MEMBER_ORDER``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Task = Literal["normals", "depth", "semseg"]
+TASKS: tuple[Task, ...] = get_args(Task)
+
+IGNORE_ID = 255
+"""Class id that no loss and no metric counts."""
+
+IMAGE_MEMBER = "image.png"
+JSON_MEMBER = "json"
+LABEL_MEMBERS: dict[Task, str] = {
+    "normals": "normals.png",
+    "depth": "depth.png",
+    "semseg": "semseg.png",
+}
+CONFIDENCE_MEMBERS: dict[Task, str] = {task: f"{task}_confidence.png" for task in TASKS}
+MEMBER_ORDER: tuple[str, ...] = (
+    IMAGE_MEMBER,
+    *LABEL_MEMBERS.values(),
+    *CONFIDENCE_MEMBERS.values(),
+    JSON_MEMBER,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One labelled image.
+
+    Attributes:
+        key: Unique name within its source; no dots, no slashes.
+        image: uint8 RGB [H, W, 3].
+        labels: Task name to label array, encoded as the module docstring says.
+        confidence: Task name to float32 [H, W]; normals: expected angular error in degrees,
+            lower is surer; depth, semseg: probability in [0, 1], higher is surer. Synthetic only.
+        caption: Text that describes the image; empty if unknown.
+        is_synthetic: Whether the image came from a creator.
+        meta: Everything else that the json member holds (provenance, scene seed, …).
+    """
+
+    key: str
+    image: np.ndarray[Any, Any]
+    labels: dict[Task, np.ndarray[Any, Any]]
+    confidence: dict[Task, np.ndarray[Any, Any]] = field(default_factory=dict)
+    caption: str = ""
+    is_synthetic: bool = False
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnreadableSample:
+    """A sample that a source could not read; it becomes a ``failed`` manifest row.
+
+    Attributes:
+        key: The key it would have had.
+        uri: Where it lies.
+        reason: A short, stable word for counting.
+        detail: What was wanted, found, and what to do.
+    """
+
+    key: str
+    uri: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceShard:
+    """A group of samples of a source that are read together.
+
+    Attributes:
+        name: Unique within the source and stable over runs; no slashes.
+        uri: A tar's URL, or the folder the files lie in.
+        keys: All keys it holds, in reading order.
+    """
+
+    name: str
+    uri: str
+    keys: tuple[str, ...]

@@ -1,0 +1,73 @@
+"""The quantum of generation work: leased, retried, committed and resumed as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+UnitKind = Literal["synthesize", "relabel"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unit:
+    """One piece of the plan.
+
+    Attributes:
+        round: Round of the loop it belongs to, from 0.
+        kind: ``synthesize`` makes images and labels them; ``relabel`` labels the images of the
+            unit ``parent_unit_id`` again with newer creation weights.
+        source_shard: Name of the source shard its images start from.
+        keys: Source keys, in order (a contiguous key range of the shard).
+        variants: Synthetic images made from each source image.
+        seed: The run's seed.
+        recipe_hash: Digest of everything else that decides the images (creator settings,
+            backbone, captioner); two units with equal fields make equal images.
+        parent_unit_id: For ``relabel``, the ``synthesize`` unit whose images it takes; else "".
+    """
+
+    round: int
+    kind: UnitKind
+    source_shard: str
+    keys: tuple[str, ...]
+    variants: int
+    seed: int
+    recipe_hash: str
+    parent_unit_id: str = ""
+
+    @property
+    def unit_id(self) -> str:
+        """Sixteen hexadecimal digits that depend on every field."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    @property
+    def num_samples(self) -> int:
+        """Samples it makes when none fails."""
+        return len(self.keys) * self.variants
+
+    def to_json(self) -> str:
+        """Serialise all fields, sorted by name."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Unit:
+        """Parse what :meth:`to_json` wrote.
+
+        Raises:
+            TypeError: If a field is missing or unknown.
+        """
+        fields: dict[str, Any] = json.loads(text)
+        fields["keys"] = tuple(fields["keys"])
+        return Unit(**fields)
+
+
+def synthetic_key(unit: Unit, source_key: str, variant: int) -> str:
+    """Name a synthetic sample.
+
+    The same image keeps its name when it is labelled again: the name is built from the unit that
+    made the image (``parent_unit_id`` of a ``relabel`` unit), the source key and the variant.
+    """
+    maker = unit.parent_unit_id or unit.unit_id
+    return f"{maker}_{source_key}_v{variant}"

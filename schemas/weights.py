@@ -1,0 +1,54 @@
+"""What a published set of creation weights says about itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsManifest:
+    """Content of ``weights/v<version>/manifest.json``; its presence is the commit.
+
+    Attributes:
+        version: From 0 (warm-up weights), rising by one.
+        step: Optimiser steps of the self-improving stage behind it (0 for warm-up weights).
+        seen_images: Images the exploitation weights had learnt from in the self-improving
+            stage, over all ranks.
+        ema_decay: α of Eq. 8.
+        sha256: Digest of ``model.safetensors``.
+        size_bytes: Its size.
+        keys_hash: Digest of tensor names, shapes and dtypes.
+        base_model_hash: The frozen backbone it belongs to.
+        parent: The version before it; -1 for the first.
+        created_at: UTC, ISO 8601.
+        stage: ``warm_up`` or ``self_improve``.
+    """
+
+    version: int
+    step: int
+    seen_images: int
+    ema_decay: float
+    sha256: str
+    size_bytes: int
+    keys_hash: str
+    base_model_hash: str
+    parent: int
+    created_at: str
+    stage: str
+
+    def to_json(self) -> str:
+        """Serialise all fields, sorted by name."""
+        return json.dumps(asdict(self), sort_keys=True, indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> WeightsManifest:
+        """Parse what :meth:`to_json` wrote.
+
+        Raises:
+            TypeError: If a field is missing or unknown.
+        """
+        return WeightsManifest(**json.loads(text))
