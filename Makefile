@@ -1,0 +1,44 @@
+# `make help` lists the targets. The first call makes .venv and installs what constraints.txt pins.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN_ENV := HF_HUB_OFFLINE=1 RAY_USAGE_STATS_ENABLED=0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast check format bench rooms starter clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,rooms,s3]'
+	touch $@
+
+setup: .venv/.installed ## make .venv and install
+
+demo: .venv/.installed ## run the whole loop on this machine's CPU (about ten minutes)
+	$(RUN_ENV) $(BIN)/python jobs/self_improve.py --config configs/rooms_demo.yaml
+
+test: .venv/.installed ## all tests (under ten minutes on two cores)
+	$(RUN_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-fast: .venv/.installed ## tests without Ray and network (under a minute)
+	$(RUN_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ray and not slow"
+
+check: .venv/.installed ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.installed ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.installed ## print the throughput ratios of docs/results.md
+	$(RUN_ENV) $(BIN)/python benchmarks/run_all.py
+
+clean: ## remove .venv, caches and runs/
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache runs

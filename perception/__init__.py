@@ -1,0 +1,1 @@
+"""How pixels become predictions: backbone, features, heads, losses, methods."""

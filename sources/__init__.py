@@ -1,0 +1,1 @@
+"""Where real samples come from, and the live mixture of real and synthetic ones."""

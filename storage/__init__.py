@@ -1,0 +1,1 @@
+"""Where bytes live: filesystems, commits, shards, manifests, weights (no torch, no ray)."""

@@ -1,0 +1,106 @@
+"""Rules of the house that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = (
+    "schemas",
+    "storage",
+    "perception",
+    "sources",
+    "evaluation",
+    "pipeline",
+    "trainers",
+    "jobs",
+)
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+MAX_LINES = 400
+
+
+def imported_modules(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_has_a_sentence_on_its_job_and_a_readable_length(path: Path) -> None:
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text)), "every module begins with a docstring"
+    assert len(text.splitlines()) <= MAX_LINES
+
+
+def test_ray_is_imported_only_in_files_named_for_it() -> None:
+    importers = {
+        path
+        for path in FILES
+        if any(name == "ray" or name.startswith("ray.") for name in imported_modules(path))
+    }
+    assert importers
+    assert all(path.name.startswith("ray_") for path in importers), sorted(importers)
+
+
+def test_nothing_unpickles_or_evaluates() -> None:
+    for path in FILES:
+        assert not {"pickle", "dill", "cloudpickle", "marshal"} & imported_modules(path), path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in {"eval", "exec", "torch.load", "np.load", "numpy.load"}, path
+                assert "trust_remote_code" not in {k.arg for k in node.keywords}, path
+
+
+def test_schemas_import_without_heavy_libraries() -> None:
+    code = (
+        "import sys, pkgutil, importlib, schemas\n"
+        "for m in pkgutil.iter_modules(schemas.__path__):\n"
+        "    importlib.import_module('schemas.' + m.name)\n"
+        "heavy = {'torch', 'ray', 'numpy', 'pyarrow', 'diffusers', 'transformers'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_equation_names_an_existing_function_and_test() -> None:
+    rows = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")]
+        for line in (ROOT / "docs" / "equations.md").read_text().splitlines()
+        if line.startswith("|") and "`" in line
+    ]
+    assert len(rows) >= 10
+    for row in rows:
+        *_, function, test = row
+        for reference in (*_references(function), *_references(test)):
+            assert _exists(reference), f"{reference} of docs/equations.md does not exist"
+
+
+def _references(cell: str) -> list[str]:
+    return [part for part in cell.split("`")[1::2] if part]
+
+
+def _exists(reference: str) -> bool:
+    """Look up ``package.module.name`` or ``tests/file.py::test_name`` in the source text."""
+    if "::" in reference:
+        file, name = reference.split("::")
+        return (ROOT / file).is_file() and f"def {name}" in (ROOT / file).read_text()
+    *module, name = reference.split(".")
+    for depth in range(len(module), 0, -1):
+        path = ROOT.joinpath(*module[:depth]).with_suffix(".py")
+        if path.is_file():
+            text = path.read_text()
+            return f"def {name}" in text or f"class {name}" in text
+    return False

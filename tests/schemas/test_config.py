@@ -1,0 +1,94 @@
+"""Configuration: complete, closed, and its errors say what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schemas.config import RunConfig
+from schemas.config_file import dump_config, load_config, parse_config
+from schemas.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+LEAST = {
+    "run": {"url": "runs/x"},
+    "training": {"warm_up": {"steps": 10}, "self_improve": {"steps": 10}},
+}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_shipped_configuration_is_valid_and_says_what_it_costs(path: Path) -> None:
+    load_config(path)
+    head = path.read_text().splitlines()[0]
+    assert head.startswith("#")
+
+
+def test_defaults_are_the_papers() -> None:
+    config = parse_config(LEAST, origin="test")
+    assert config.creator.t_start == 600
+    assert config.creator.num_steps == 50
+    assert config.creator.guidance_scale == 1.0
+    assert config.training.ema.decay == 0.998
+    assert config.training.ema.every_samples == 40
+
+
+def test_a_dumped_configuration_reads_back_equal(tmp_path: Path) -> None:
+    config = parse_config(LEAST, origin="test")
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_config(config))
+    assert load_config(file) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("creator.t_strt=3", "did you mean t_start?"),
+        ("creator.t_start=1200", "creator.t_start = 1200"),
+        ("creator.t_start=1200", "less than or equal to 1000"),
+        ("creator.num_steps=700", "lower num_steps or raise t_start"),
+        ("training.num_workers=3", "cannot be split over"),
+        ("training.ema.decay=1.0", "training.ema.decay = 1.0"),
+        ("source.kind=nowhere", "nowhere"),
+        ("run.url.deeper=1", "is a value, not a section"),
+        ("nonsense", "wanted section.field=value"),
+        ("method.tasks=[sound]", "sound"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_remedy(
+    tmp_path: Path, override: str, expected: str
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_config(parse_config(LEAST, origin="test")))
+    with pytest.raises(ConfigError, match="") as caught:
+        load_config(file, (override,))
+    assert expected in str(caught.value)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    tree = {**LEAST, "creator": {"t_start": 0, "eta": 2}, "plan": {"round": 1}}
+    with pytest.raises(ConfigError) as caught:
+        parse_config(tree, origin="test")
+    assert "3 problem(s)" in str(caught.value)
+
+
+def test_a_missing_file_names_itself() -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config("configs/none.yaml")
+
+
+def test_the_recipe_changes_with_the_creator_and_not_with_the_trainer() -> None:
+    base = parse_config(LEAST, origin="test")
+    other_creator = parse_config({**LEAST, "creator": {"t_start": 300}}, origin="test")
+    other_trainer = parse_config(
+        {**LEAST, "training": {**LEAST["training"], "real_fraction": 0.7}}, origin="test"
+    )
+    assert base.recipe_hash() != other_creator.recipe_hash()
+    assert base.recipe_hash() == other_trainer.recipe_hash()
+    assert base.digest() != other_trainer.digest()
+
+
+def test_the_configuration_cannot_be_changed_in_place() -> None:
+    config: RunConfig = parse_config(LEAST, origin="test")
+    with pytest.raises(ValueError, match="frozen"):
+        config.run.seed = 3  # type: ignore[misc]

@@ -1,0 +1,1 @@
+"""Learning: steps, moving average, stages, publishing."""
