@@ -76,11 +76,13 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 def _explain(item: dict[str, Any]) -> str:
     path = [str(part) for part in item["loc"] if part not in ("rooms", "folder")]
     name = ".".join(path)
+    reason = str(item["msg"]).removeprefix("Value error, ")
+    if not path:
+        return f"  {reason}"
     if item["type"] == "extra_forbidden":
         return f"  {name} = {item['input']!r}: unknown key; {_closest(path)}"
     if item["type"] == "missing":
         return f"  {name}: missing; add it ({_meaning(path) or 'see docs/configuration.md'})"
-    reason = str(item["msg"]).removeprefix("Value error, ")
     meaning = _meaning(path)
     shown = f" = {item['input']!r}" if not isinstance(item["input"], dict) else ""
     return f"  {name}{shown}: {reason[:1].lower()}{reason[1:]}" + (
