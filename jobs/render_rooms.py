@@ -1,0 +1,140 @@
+"""Render rooms into tar shards: image, exact labels and caption of each view.
+
+Example:
+    python -m jobs.render_rooms OUT --first 0 --rooms 384 --views 2 --prefix train
+
+Shards that are already there are skipped, so a stopped job goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import os
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.errors import UserError
+from sources.rooms_render.encode import encode_view, sample_key
+from sources.rooms_render.render import VIEWS_PER_SEED, render_room
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to write: where, which rooms and how each is rendered."""
+
+    path: Path
+    seeds: range
+    views: int
+    size: int
+    samples: int
+    images_only: bool
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Render every missing shard; return the exit status."""
+    options = _parser().parse_args(argv)
+    try:
+        tasks = plan_shards(options)
+        missing = [task for task in tasks if not task.path.exists()]
+        print(f"{len(missing)} of {len(tasks)} shards to render", flush=True)
+        options.out.mkdir(parents=True, exist_ok=True)
+        _run(missing, options.processes)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def plan_shards(options: argparse.Namespace) -> list[ShardTask]:
+    """Split the rooms into shards of about `--per-shard` images; a room is never split.
+
+    Raises:
+        UserError: a count is out of range.
+    """
+    if not 1 <= options.views <= VIEWS_PER_SEED or options.rooms < 1 or options.processes < 1:
+        raise UserError(
+            f"wanted --rooms >= 1, --processes >= 1 and --views in 1..{VIEWS_PER_SEED}; found "
+            f"--rooms {options.rooms}, --processes {options.processes}, --views {options.views}"
+        )
+    rooms_each = max(1, options.per_shard // options.views)
+    last = options.first + options.rooms
+    starts = range(options.first, last, rooms_each)
+    return [
+        ShardTask(
+            path=options.out / f"{options.prefix}-{number:06d}.tar",
+            seeds=range(start, min(start + rooms_each, last)),
+            views=options.views,
+            size=options.size,
+            samples=options.spp,
+            images_only=options.images_only,
+        )
+        for number, start in enumerate(starts)
+    ]
+
+
+def write_shard(task: ShardTask) -> tuple[str, int, float]:
+    """Render one shard and publish it whole under its name.
+
+    Returns:
+        The shard's name, its number of images and the seconds it took.
+    """
+    began = time.monotonic()
+    handle, name = tempfile.mkstemp(dir=task.path.parent, prefix=".partial-")
+    count = 0
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as shard:
+                for member, content in _members(task):
+                    shard.addfile(member, io.BytesIO(content))
+                    count += member.name.endswith(".json")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, task.path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return task.path.name, count, time.monotonic() - began
+
+
+def _members(task: ShardTask) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    for seed in task.seeds:
+        for view in render_room(seed, task.views, size=task.size, samples=task.samples):
+            key = sample_key(seed, view.view)
+            for extension, content in encode_view(view, images_only=task.images_only).items():
+                member = tarfile.TarInfo(f"{key}.{extension}")
+                member.size = len(content)
+                yield member, content
+
+
+def _run(tasks: list[ShardTask], processes: int) -> None:
+    # Fresh interpreters: a renderer that already has threads must not be forked.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(min(processes, max(1, len(tasks)))) as pool:
+        for name, count, seconds in pool.imap(write_shard, tasks):
+            print(f"{name}: {count} images, {seconds / max(count, 1):.3f} s each", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jobs.render_rooms", description=__doc__)
+    parser.add_argument("out", type=Path, help="folder for the shards")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first room")
+    parser.add_argument("--rooms", type=int, required=True, help="number of rooms")
+    parser.add_argument("--views", type=int, default=2, help="views of each room")
+    parser.add_argument("--size", type=int, default=64, help="side of the images in pixels")
+    parser.add_argument("--spp", type=int, default=16, help="light paths a pixel")
+    parser.add_argument("--processes", type=int, default=1, help="one-thread processes")
+    parser.add_argument("--per-shard", type=int, default=128, help="images in a shard")
+    parser.add_argument("--prefix", default="rooms", help="start of the shards' names")
+    parser.add_argument("--images-only", action="store_true", help="image and caption, no labels")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

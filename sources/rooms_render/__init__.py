@@ -1,0 +1,1 @@
+"""Rendered indoor rooms with exact depth, normals, classes and captions, from a seed."""
