@@ -1,0 +1,1 @@
+"""The frozen diffusion model: noise schedule, halfway synthesis and feature maps."""

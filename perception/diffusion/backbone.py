@@ -1,0 +1,221 @@
+"""The frozen latent diffusion model that every method shares."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.utils import is_accelerate_available
+from torch import Tensor
+from transformers import AutoTokenizer, CLIPTextModel
+
+from perception.diffusion.schedule import NoiseSchedule
+from perception.diffusion.text import PromptEncoder
+from perception.model_files import digest_files, find_model_folder, read_json, weight_files
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_CONFIG_FILES = (
+    "vae/config.json",
+    "unet/config.json",
+    "text_encoder/config.json",
+    "tokenizer/tokenizer_config.json",
+    "scheduler/scheduler_config.json",
+)
+_WEIGHTS = (
+    ("vae", "diffusion_pytorch_model"),
+    ("unet", "diffusion_pytorch_model"),
+    ("text_encoder", "model"),
+)
+
+
+def load_backbone(
+    path_or_id: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    local_files_only: bool = False,
+    revision: str | None = None,
+    variant: str | None = None,
+) -> DiffusionBackbone:
+    """Load a Stable Diffusion v1/v2 checkpoint, frozen.
+
+    Args:
+        path_or_id: A folder in the form of ``StableDiffusionPipeline.save_pretrained`` or a Hugging
+            Face id such as ``stable-diffusion-v1-5/stable-diffusion-v1-5``.
+        device: Where the networks run.
+        dtype: Dtype of weights and activations; latents and the sampler's arithmetic stay float32.
+        local_files_only: Never download.
+        revision: Branch, tag or commit of a Hugging Face id.
+        variant: Weight variant of the checkpoint, for instance ``fp16``.
+
+    Returns:
+        The backbone in eval mode; no parameter requires a gradient.
+
+    Raises:
+        ConfigError: If files are missing or the parts do not fit together.
+    """
+    folder = find_model_folder(
+        path_or_id,
+        required=_CONFIG_FILES,
+        patterns=_download_patterns(variant),
+        local_files_only=local_files_only,
+        revision=revision,
+    )
+    weights = [
+        f for part, stem in _WEIGHTS for f in weight_files(folder / part, stem, variant=variant)
+    ]
+    options: dict[str, Any] = {
+        "use_safetensors": True,
+        "variant": variant,
+        "local_files_only": True,
+    }
+    # Without accelerate diffusers warns on every load unless told to do without.
+    networks: dict[str, Any] = {
+        "torch_dtype": dtype,
+        "low_cpu_mem_usage": is_accelerate_available(),
+        **options,
+    }
+    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **networks)
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **networks)
+    text_encoder = CLIPTextModel.from_pretrained(
+        folder, subfolder="text_encoder", dtype=dtype, **options
+    )
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, subfolder="tokenizer", local_files_only=True, trust_remote_code=False
+    )
+    _expect_fitting_parts(folder, vae, unet, text_encoder)
+    tokenizer_files = sorted(path for path in (folder / "tokenizer").iterdir() if path.is_file())
+    config_files = [folder / name for name in _CONFIG_FILES if not name.startswith("tokenizer/")]
+    backbone = DiffusionBackbone(
+        vae=_freeze(vae, device),
+        unet=_freeze(unet, device),
+        prompts=PromptEncoder(tokenizer, _freeze(text_encoder, device)),
+        schedule=NoiseSchedule.from_config(read_json(folder / "scheduler/scheduler_config.json")),
+        model_id=digest_files([*config_files, *tokenizer_files, *weights], root=folder),
+        device=torch.device(device),
+        dtype=dtype,
+    )
+    logger.info("backbone_loaded", extra={"path": str(folder), "model_id": backbone.model_id})
+    return backbone
+
+
+def _download_patterns(variant: str | None) -> list[str]:
+    """Name only the files that are read: checkpoints carry several copies of their weights."""
+    suffix = f".{variant}" if variant else ""
+    patterns = ["model_index.json", "*/*config.json", "tokenizer/*"]
+    for part, stem in _WEIGHTS:
+        patterns += [
+            f"{part}/{stem}{suffix}.safetensors",
+            f"{part}/{stem}{suffix}-*-of-*.safetensors",
+        ]
+        patterns += [f"{part}/{stem}.safetensors.index{suffix}.json"]
+    return patterns
+
+
+def _freeze(network: Any, device: torch.device | str) -> Any:
+    # Channels-last convolutions are several times faster on the CPU and on tensor cores.
+    network = network.to(device=device, memory_format=torch.channels_last)
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def _expect_fitting_parts(folder: Path, vae: Any, unet: Any, text_encoder: Any) -> None:
+    pairs = (
+        ("U-Net in_channels", unet.config.in_channels, vae.config.latent_channels),
+        ("U-Net out_channels", unet.config.out_channels, vae.config.latent_channels),
+        (
+            "U-Net cross_attention_dim",
+            unet.config.cross_attention_dim,
+            text_encoder.config.hidden_size,
+        ),
+    )
+    for name, found, wanted in pairs:
+        if found != wanted:
+            raise ConfigError(
+                f"{folder}: wanted {name} {wanted} to fit the autoencoder and text encoder, found "
+                f"{found}; use a text-to-image checkpoint (not an inpainting or upscaling one)"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DiffusionBackbone:
+    """A frozen autoencoder, U-Net and text encoder with their noise schedule.
+
+    One thread at a time runs the U-Net: ``lock`` is held around each pass, so that recording a
+    pass's activations never catches another thread's.
+
+    Attributes:
+        vae: ``AutoencoderKL``.
+        unet: ``UNet2DConditionModel``.
+        prompts: Text encoder with its cache.
+        schedule: Noise schedule and prediction type of the checkpoint.
+        model_id: Digest of configuration, tokenizer and weight files; names the model in manifests.
+        device: Where the networks run.
+        dtype: Dtype of weights and activations.
+    """
+
+    vae: Any
+    unet: Any
+    prompts: PromptEncoder
+    schedule: NoiseSchedule
+    model_id: str
+    device: torch.device
+    dtype: torch.dtype
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    @property
+    def scaling_factor(self) -> float:
+        """Constant that gives the latents about unit variance (0.18215 for Stable Diffusion v1)."""
+        return float(self.vae.config.scaling_factor)
+
+    @property
+    def downsample_factor(self) -> int:
+        """Image pixels per latent pixel along one side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def block_out_channels(self) -> tuple[int, ...]:
+        """U-Net channels per level, finest level first."""
+        return tuple(self.unet.config.block_out_channels)
+
+    @property
+    def image_size_px(self) -> int:
+        """Side of the square images the U-Net was trained on."""
+        return int(self.unet.config.sample_size) * self.downsample_factor
+
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        """Encode prompts to [B, L, C]; each distinct prompt is encoded once and remembered."""
+        return self.prompts.embed(prompts)
+
+    @torch.no_grad()
+    def predict(self, latents: Tensor, timestep: int | Tensor, context: Tensor) -> Tensor:
+        """Run the U-Net once.
+
+        Args:
+            latents: Scaled noisy latents [B, C, h, w], any float dtype.
+            timestep: Schedule index, or one per sample as int64 [B].
+            context: Text embeddings [B, L, C].
+
+        Returns:
+            The raw prediction (noise, velocity or clean latents by the schedule's
+            ``prediction_type``), float32 [B, C, h, w].
+        """
+        with self.lock:
+            output = self.unet(
+                latents.to(self.dtype), timestep, encoder_hidden_states=context, return_dict=False
+            )
+        return output[0].float()

@@ -1,0 +1,307 @@
+"""Halfway synthesis: noise a real image part of the way and denoise it back under its caption.
+
+The image keeps its layout and takes new content. Starting from pure noise (T at the end of the
+schedule) is the limit that keeps nothing: the Gaussian creator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from perception.diffusion.latents import (
+    Images,
+    LatentMoments,
+    Posterior,
+    decode_images,
+    encode_latents,
+    encode_moments,
+)
+from perception.diffusion.samplers import Predict, ddim_sample, dpm_solver_sample
+from perception.diffusion.schedule import Spacing, halfway_timesteps
+from perception.seeding import Generators, draw_noise, sample_generator
+from perception.shapes import ShapeError
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from perception.diffusion.backbone import DiffusionBackbone
+
+__all__ = [
+    "HalfwaySettings",
+    "decode_images",
+    "denoise",
+    "encode_latents",
+    "encode_moments",
+    "noise_to_start",
+    "synthesize_gaussian",
+    "synthesize_halfway",
+    "synthesize_latents",
+]
+
+Sampler = Literal["ddim", "dpmsolver++"]
+PURE_NOISE_START = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HalfwaySettings:
+    """How synthetic images are made; the defaults are those of Diff-2-in-1 and its code.
+
+    Attributes:
+        t_start: Timestep T the latent is noised to, in (0, 1000]; 1000 starts from pure noise and
+            uses nothing of the image but its size.
+        num_steps: Network calls from T to 0, in [1, t_start].
+        sampler: ``ddim`` or ``dpmsolver++`` (as good with about a third of the steps).
+        guidance_scale: 1 runs the network once a step; above 1, classifier-free guidance runs it
+            on the empty prompt too.
+        eta: Fresh noise per DDIM step, in [0, 1]; 0 is deterministic.
+        posterior: ``sample`` draws the start latent from the autoencoder's posterior, ``mode``
+            takes its mean.
+        spacing: Which timesteps: see ``halfway_timesteps``.
+    """
+
+    t_start: int = 600
+    num_steps: int = 50
+    sampler: Sampler = "ddim"
+    guidance_scale: float = 1.0
+    eta: float = 0.0
+    posterior: Posterior = "sample"
+    spacing: Spacing = "leading"
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ConfigError: Naming field, value and allowed range.
+        """
+        halfway_timesteps(start=self.t_start, num_steps=self.num_steps, spacing=self.spacing)
+        if self.sampler not in get_args(Sampler):
+            raise ConfigError(
+                f"halfway sampler: wanted one of {get_args(Sampler)}, found {self.sampler!r}"
+            )
+        if self.posterior not in get_args(Posterior):
+            raise ConfigError(
+                f"halfway posterior: wanted one of {get_args(Posterior)}, found {self.posterior!r}"
+            )
+        if not self.guidance_scale >= 1.0:
+            raise ConfigError(
+                "halfway guidance_scale: wanted at least 1 (1 = no guidance), "
+                f"found {self.guidance_scale}"
+            )
+        if not 0.0 <= self.eta <= 1.0:
+            raise ConfigError(f"halfway eta: wanted a value in [0, 1], found {self.eta}")
+        if self.eta > 0 and self.sampler != "ddim":
+            raise ConfigError(
+                f"halfway eta: wanted 0 with sampler {self.sampler!r}, found {self.eta}; "
+                "only ddim adds noise on the way"
+            )
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """Timesteps of the network calls, falling."""
+        return halfway_timesteps(start=self.t_start, num_steps=self.num_steps, spacing=self.spacing)
+
+    @property
+    def starts_from_pure_noise(self) -> bool:
+        """Whether nothing of the image is kept."""
+        return self.t_start == PURE_NOISE_START
+
+
+def synthesize_halfway(
+    backbone: DiffusionBackbone,
+    images: Images | LatentMoments,
+    prompts: Sequence[str] | Tensor,
+    *,
+    settings: HalfwaySettings,
+    seeds: Sequence[int],
+) -> NDArray[np.uint8]:
+    """Make one synthetic image from each real one.
+
+    The result of a sample depends on its image, prompt, seed and the settings, not on the batch it
+    is in (up to the rounding of the networks).
+
+    Args:
+        backbone: The frozen model.
+        images: B real images (see ``latents.Images``), or their moments encoded before.
+        prompts: B captions, or their embeddings [B, L, C].
+        settings: How.
+        seeds: B seeds, see ``seeding.sample_seed``.
+
+    Returns:
+        uint8 RGB [B, H, W, 3].
+
+    Raises:
+        ShapeError: If the numbers of images, prompts and seeds differ.
+        SampleError: If a decoded image is not finite.
+    """
+    latents = synthesize_latents(backbone, images, prompts, settings=settings, seeds=seeds)
+    return decode_images(backbone, latents)
+
+
+def synthesize_latents(
+    backbone: DiffusionBackbone,
+    images: Images | LatentMoments,
+    prompts: Sequence[str] | Tensor,
+    *,
+    settings: HalfwaySettings,
+    seeds: Sequence[int],
+) -> Tensor:
+    """Do what ``synthesize_halfway`` does, short of decoding.
+
+    Returns:
+        Scaled clean latents, float32 [B, C, h, w].
+
+    Raises:
+        ShapeError: If the numbers of images, prompts and seeds differ.
+    """
+    if not len(images) == len(prompts) == len(seeds):
+        raise ShapeError(
+            f"halfway: wanted as many images as prompts and seeds, found {len(images)}, "
+            f"{len(prompts)} and {len(seeds)}"
+        )
+    generators = [sample_generator(seed) for seed in seeds]
+    moments = images if isinstance(images, LatentMoments) else encode_moments(backbone, images)
+    clean = encode_latents(backbone, moments, posterior=settings.posterior, generators=generators)
+    start = noise_to_start(backbone, clean, settings=settings, generators=generators)
+    return denoise(backbone, start, prompts, settings=settings, generators=generators)
+
+
+def synthesize_gaussian(
+    backbone: DiffusionBackbone,
+    prompts: Sequence[str] | Tensor,
+    *,
+    image_size_px: tuple[int, int],
+    settings: HalfwaySettings,
+    seeds: Sequence[int],
+) -> NDArray[np.uint8]:
+    """Make images from pure noise and a prompt alone.
+
+    Args:
+        backbone: The frozen model.
+        prompts: B texts, or their embeddings [B, L, C].
+        image_size_px: Height and width, divisible by the backbone's downsample factor.
+        settings: How; ``t_start`` must be 1000.
+        seeds: B seeds.
+
+    Returns:
+        uint8 RGB [B, H, W, 3].
+
+    Raises:
+        ConfigError: If ``t_start`` is not 1000.
+        ShapeError: If the numbers of prompts and seeds differ or the size does not fit.
+        SampleError: If a decoded image is not finite.
+    """
+    if not settings.starts_from_pure_noise:
+        raise ConfigError(
+            f"gaussian creator t_start: wanted {PURE_NOISE_START}, found {settings.t_start}"
+        )
+    factor = backbone.downsample_factor
+    height, width = image_size_px
+    if len(prompts) != len(seeds) or height % factor or width % factor:
+        raise ShapeError(
+            f"gaussian creator: wanted as many prompts as seeds and a size divisible by {factor}, "
+            f"found {len(prompts)} prompts, {len(seeds)} seeds, size {image_size_px}"
+        )
+    generators = [sample_generator(seed) for seed in seeds]
+    shape = (len(seeds), backbone.latent_channels, height // factor, width // factor)
+    start = draw_noise(shape, generators=generators, device=backbone.device)
+    latents = denoise(backbone, start, prompts, settings=settings, generators=generators)
+    return decode_images(backbone, latents)
+
+
+def noise_to_start(
+    backbone: DiffusionBackbone,
+    latents: Tensor,
+    *,
+    settings: HalfwaySettings,
+    generators: Generators = None,
+) -> Tensor:
+    """Noise clean latents to T: Diff-2-in-1, equation 2.
+
+    Args:
+        backbone: The frozen model; its schedule is used.
+        latents: Scaled clean latents [B, C, h, w].
+        settings: For ``t_start``.
+        generators: Source of the noise.
+
+    Returns:
+        Latents at T, same shape; pure noise when T is 1000.
+    """
+    noise = draw_noise(latents.shape, generators=generators, device=latents.device)
+    if settings.starts_from_pure_noise:
+        return noise
+    return backbone.schedule.add_noise(
+        latents, noise, backbone.schedule.noise_index(settings.t_start)
+    )
+
+
+@torch.no_grad()
+def denoise(
+    backbone: DiffusionBackbone,
+    noisy: Tensor,
+    prompts: Sequence[str] | Tensor,
+    *,
+    settings: HalfwaySettings,
+    generators: Generators = None,
+) -> Tensor:
+    """Denoise latents from T to the end: Diff-2-in-1, equation 3, by a deterministic sampler.
+
+    Args:
+        backbone: The frozen model.
+        noisy: Latents at ``settings.t_start``, float32 [B, C, h, w].
+        prompts: B texts, or their embeddings [B, L, C].
+        settings: Sampler, steps and guidance.
+        generators: Source of the noise added on the way when ``eta`` is above 0.
+
+    Returns:
+        Scaled clean latents, same shape.
+    """
+    context = prompts if isinstance(prompts, Tensor) else backbone.embed_text(prompts)
+    predict = bind_prompt(backbone, context, guidance_scale=settings.guidance_scale)
+    if settings.sampler == "dpmsolver++":
+        return dpm_solver_sample(
+            noisy, timesteps=settings.timesteps, schedule=backbone.schedule, predict=predict
+        )
+    return ddim_sample(
+        noisy,
+        timesteps=settings.timesteps,
+        schedule=backbone.schedule,
+        predict=predict,
+        eta=settings.eta,
+        make_noise=lambda: draw_noise(noisy.shape, generators=generators, device=noisy.device),
+    )
+
+
+def bind_prompt(
+    backbone: DiffusionBackbone, context: Tensor, *, guidance_scale: float = 1.0
+) -> Predict:
+    """Fix the text condition of the network, with classifier-free guidance above scale 1.
+
+    Guidance: unconditional + scale * (conditional - unconditional), Ho & Salimans (2022),
+    equation 6, with the empty prompt as the unconditional one; both halves run in one network call.
+
+    Args:
+        backbone: The frozen model.
+        context: Text embeddings [B, L, C].
+        guidance_scale: At least 1.
+
+    Returns:
+        A function from noisy latents and timestep to the raw prediction.
+    """
+    if guidance_scale == 1.0:
+        return lambda latents, timestep: backbone.predict(latents, timestep, context)
+    both = torch.cat([backbone.embed_text([""]).expand_as(context), context])
+
+    def predict(latents: Tensor, timestep: int) -> Tensor:
+        output = backbone.predict(torch.cat([latents, latents]), timestep, both)
+        unconditional, conditional = output.chunk(2)
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    return predict

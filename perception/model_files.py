@@ -1,0 +1,138 @@
+"""Finding pretrained models in a folder or the Hugging Face cache; naming them by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CHUNK_BYTES = 1 << 22
+
+
+def find_model_folder(
+    path_or_id: str | Path,
+    *,
+    required: Sequence[str],
+    patterns: Sequence[str],
+    local_files_only: bool = False,
+    revision: str | None = None,
+) -> Path:
+    """Return the local folder of a model given as a path or as a Hugging Face id.
+
+    Args:
+        path_or_id: A folder in the form that ``save_pretrained`` writes, or an id like
+            ``stable-diffusion-v1-5/stable-diffusion-v1-5``. An existing folder wins over an id.
+        required: Files, relative to the folder, without which it is not such a model.
+        patterns: What to download when it is an id and not in the cache yet.
+        local_files_only: Never download; only look in the cache.
+        revision: Branch, tag or commit of the id.
+
+    Returns:
+        The folder; every required file exists in it.
+
+    Raises:
+        ConfigError: If the folder or one of its files is missing.
+    """
+    folder = Path(path_or_id).expanduser()
+    if not folder.is_dir():
+        folder = _download(
+            str(path_or_id), patterns, local_files_only=local_files_only, revision=revision
+        )
+    missing = [name for name in required if not (folder / name).is_file()]
+    if missing:
+        raise ConfigError(
+            f"model folder {folder.absolute()}: wanted {', '.join(required)}; missing "
+            f"{', '.join(missing)}. Save the model with save_pretrained, or name another folder"
+        )
+    return folder
+
+
+def _download(
+    model_id: str, patterns: Sequence[str], *, local_files_only: bool, revision: str | None
+) -> Path:
+    remedy = (
+        "Train or copy the model there, give the path of an existing folder, or a Hugging Face id "
+        "that is in the cache or can be downloaded (HF_HUB_OFFLINE unset)"
+    )
+    try:
+        folder = snapshot_download(
+            model_id,
+            allow_patterns=list(patterns),
+            local_files_only=local_files_only,
+            revision=revision,
+        )
+    except HFValidationError as error:
+        raise ConfigError(
+            f"model folder {Path(model_id).absolute()}: wanted a folder, found none. {remedy}"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, ConnectionError) as error:
+        raise ConfigError(
+            f"model {model_id!r}: found no folder {Path(model_id).absolute()}, nothing of that "
+            f"id in the Hugging Face cache, and could not download it ({type(error).__name__}). {remedy}"
+        ) from error
+    return Path(folder)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object such as ``config.json``.
+
+    Raises:
+        ConfigError: If the file is not valid JSON or not an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: wanted JSON, found {error}; copy the file again") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: wanted a JSON object, found {type(content).__name__}")
+    return content
+
+
+def weight_files(folder: Path, stem: str, *, variant: str | None = None) -> list[Path]:
+    """List the safetensors files of one network, shards included, in name order.
+
+    Args:
+        folder: Folder of the network.
+        stem: ``diffusion_pytorch_model`` for diffusers, ``model`` for transformers.
+        variant: For instance ``fp16``; None for the plain files.
+
+    Raises:
+        ConfigError: If there are none.
+    """
+    name = f"{stem}.{variant}" if variant else stem
+    files = sorted(
+        [*folder.glob(f"{name}.safetensors"), *folder.glob(f"{name}-*-of-*.safetensors")]
+    )
+    if not files:
+        found = sorted(path.name for path in folder.iterdir() if path.is_file())
+        raise ConfigError(
+            f"{folder}: wanted {name}.safetensors, found {found}; only safetensors are read, "
+            "convert other weights with save_pretrained(..., safe_serialization=True)"
+        )
+    return files
+
+
+def digest_files(files: Sequence[Path], *, root: Path) -> str:
+    """Hash names and contents, in the given order, to 16 hexadecimal digits.
+
+    Args:
+        files: Files below ``root``.
+        root: Names are taken relative to it, so that moving the folder keeps the digest.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for path in files:
+        name = path.relative_to(root).as_posix()
+        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()
