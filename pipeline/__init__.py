@@ -1,1 +1,1 @@
-"""Generation, in the order the data flows: plan, caption, synthesize, label, screen, pack."""
+"""Generation: plan, caption, synthesize, label, screen, pack; then the Ray wiring."""
