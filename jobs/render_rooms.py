@@ -1,7 +1,7 @@
 """Render rooms into tar shards: image, exact labels and caption of each view.
 
 Example:
-    python -m jobs.render_rooms OUT --first 0 --rooms 384 --views 2 --prefix train
+    python jobs/render_rooms.py OUT --first 0 --rooms 384 --views 2 --prefix train
 
 Shards that are already there are skipped, so a stopped job goes on where it was.
 """
@@ -12,17 +12,21 @@ import argparse
 import io
 import multiprocessing
 import os
-import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from jobs.command_line import run_job
 from schemas.errors import UserError
 from sources.rooms_render.encode import encode_view, sample_key
 from sources.rooms_render.render import VIEWS_PER_SEED, render_room
+from sources.rooms_render.shard_manifest import write_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 
 @dataclass(frozen=True)
@@ -37,19 +41,21 @@ class ShardTask:
     images_only: bool
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Render every missing shard; return the exit status."""
-    options = _parser().parse_args(argv)
-    try:
-        tasks = plan_shards(options)
-        missing = [task for task in tasks if not task.path.exists()]
-        print(f"{len(missing)} of {len(tasks)} shards to render", flush=True)
-        options.out.mkdir(parents=True, exist_ok=True)
+def main(argv: Sequence[str]) -> None:
+    """Render every missing shard.
+
+    Raises:
+        UserError: If an option is out of range or a package is missing.
+    """
+    options = make_options(argv)
+    tasks = plan_shards(options)
+    missing = [task for task in tasks if not task.path.exists()]
+    print(f"{len(missing)} of {len(tasks)} shards to render", flush=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if missing:
         _run(missing, options.processes)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if options.manifest:
+        print(f"manifest of {write_manifest(options.out)} samples")
 
 
 def plan_shards(options: argparse.Namespace) -> list[ShardTask]:
@@ -96,8 +102,8 @@ def write_shard(task: ShardTask) -> tuple[str, int, float]:
                     count += member.name.endswith(".json")
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, task.path)
+        Path(name).chmod(0o644)
+        Path(name).replace(task.path)
     finally:
         Path(name).unlink(missing_ok=True)
     return task.path.name, count, time.monotonic() - began
@@ -116,13 +122,14 @@ def _members(task: ShardTask) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
 def _run(tasks: list[ShardTask], processes: int) -> None:
     # Fresh interpreters: a renderer that already has threads must not be forked.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(min(processes, max(1, len(tasks)))) as pool:
+    with context.Pool(min(processes, len(tasks))) as pool:
         for name, count, seconds in pool.imap(write_shard, tasks):
             print(f"{name}: {count} images, {seconds / max(count, 1):.3f} s each", flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jobs.render_rooms", description=__doc__)
+def make_options(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path, help="folder for the shards")
     parser.add_argument("--first", type=int, default=0, help="seed of the first room")
     parser.add_argument("--rooms", type=int, required=True, help="number of rooms")
@@ -133,8 +140,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--per-shard", type=int, default=128, help="images in a shard")
     parser.add_argument("--prefix", default="rooms", help="start of the shards' names")
     parser.add_argument("--images-only", action="store_true", help="image and caption, no labels")
-    return parser
+    parser.add_argument("--manifest", action="store_true", help="then list all shards of OUT")
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_job(main)

@@ -9,13 +9,17 @@ Grammar, words split by single spaces:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sources.rooms_render.classes import CLASS_ID, CLASSES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
 
 COLOURS = ("white", "grey", "black", "brown", "red", "yellow", "green", "blue")
 FURNITURE = ("bed", "sofa", "table", "chair", "cabinet", "shelf", "lamp", "plant", "tv", "rug")
@@ -184,7 +188,7 @@ def _place(centroid_x: float) -> str:
 
 
 def _parse_things(phrases: Iterable[str]) -> list[Thing]:
-    things = []
+    things: list[Thing] = []
     for phrase in phrases:
         words = phrase.split()
         fits = len(words) == 6 and words[0] == "a" and words[1] in COLOURS

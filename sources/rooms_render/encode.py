@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from sources.rooms_render.render import RoomView
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sources.rooms_render.render import RoomView
 
 MILLIMETRES = 1000.0
 MAX_DEPTH_MM = 65535

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sources.rooms_render import materials
-from sources.rooms_render.materials import Material
 from sources.rooms_render.shapes import Matrix, ShapeKind, scaling, translation, turn
+
+if TYPE_CHECKING:
+    from sources.rooms_render.materials import Material
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,12 @@ class SceneObject:
 Builder = Callable[[np.random.Generator, Matrix, float, float], list[SceneObject]]
 
 
-def box(at: Matrix, centre: tuple[float, float, float], half: tuple[float, float, float], material: Material) -> Part:
+def box(
+    at: Matrix,
+    centre: tuple[float, float, float],
+    half: tuple[float, float, float],
+    material: Material,
+) -> Part:
     """Return a box with its centre and half sizes given in the frame `at`."""
     return Part("box", at @ translation(*centre) @ scaling(*half), material)
 
@@ -48,7 +56,12 @@ def cylinder(
     return Part("cylinder", at @ translation(*foot) @ scaling(radius, height, radius), material)
 
 
-def ball(at: Matrix, centre: tuple[float, float, float], half: tuple[float, float, float], material: Material) -> Part:
+def ball(
+    at: Matrix,
+    centre: tuple[float, float, float],
+    half: tuple[float, float, float],
+    material: Material,
+) -> Part:
     """Return an ellipsoid with its centre and half axes given in the frame `at`."""
     return Part("sphere", at @ translation(*centre) @ scaling(*half), material)
 
@@ -89,7 +102,9 @@ def sofa(rng: np.random.Generator, at: Matrix, w: float, d: float) -> list[Scene
     objects = [SceneObject("sofa", parts)]
     if rng.random() < 0.5:
         x = float(rng.uniform(-0.5, 0.5)) * w
-        pillow = ball(at, (x, 0.68, -d * 0.3), (0.2, 0.17, 0.09), _pick(rng, ("white", "yellow", "red")))
+        pillow = ball(
+            at, (x, 0.68, -d * 0.3), (0.2, 0.17, 0.09), _pick(rng, ("white", "yellow", "red"))
+        )
         objects.append(SceneObject("pillow", [pillow]))
     return objects
 
@@ -112,11 +127,19 @@ def table(rng: np.random.Generator, at: Matrix, w: float, d: float) -> list[Scen
     if draw < 0.35:
         book = box(
             at @ translation(float(x), height + 0.06, float(z)) @ turn(float(rng.uniform(0, 3))),
-            (0, 0, 0), (0.14, 0.03, 0.1), _pick(rng, ("red", "blue", "green", "white")),
+            (0, 0, 0),
+            (0.14, 0.03, 0.1),
+            _pick(rng, ("red", "blue", "green", "white")),
         )
         objects.append(SceneObject("books", [book]))
     elif draw < 0.6:
-        cup = cylinder(at, (float(x), height + 0.03, float(z)), 0.05, 0.13, _pick(rng, ("white", "red", "blue")))
+        cup = cylinder(
+            at,
+            (float(x), height + 0.03, float(z)),
+            0.05,
+            0.13,
+            _pick(rng, ("white", "red", "blue")),
+        )
         objects.append(SceneObject("box", [cup]))
     return objects
 
@@ -171,7 +194,7 @@ def chair(rng: np.random.Generator, at: Matrix, w: float, d: float) -> list[Scen
     return [SceneObject("chair", parts)]
 
 
-def lamp(rng: np.random.Generator, at: Matrix, w: float, d: float) -> list[SceneObject]:
+def lamp(rng: np.random.Generator, at: Matrix, w: float, _d: float) -> list[SceneObject]:
     """A standing lamp whose shade glows."""
     height = float(rng.uniform(1.2, 1.6))
     stand = materials.paint(rng, "black")
@@ -188,7 +211,7 @@ def lamp(rng: np.random.Generator, at: Matrix, w: float, d: float) -> list[Scene
     ]
 
 
-def plant(rng: np.random.Generator, at: Matrix, w: float, d: float) -> list[SceneObject]:
+def plant(rng: np.random.Generator, at: Matrix, w: float, _d: float) -> list[SceneObject]:
     """A leafy plant in a pot."""
     pot = _pick(rng, ("brown", "white"))
     leaf = materials.paint(rng, "green")
@@ -196,15 +219,26 @@ def plant(rng: np.random.Generator, at: Matrix, w: float, d: float) -> list[Scen
     for _ in range(int(rng.integers(6, 10))):
         x, y, z = rng.normal(0, 0.12, 3)
         spread = rng.uniform((0.09, 0.14, 0.07), (0.17, 0.26, 0.13))
-        leaves = at @ translation(float(x), 0.5 + 2 * abs(float(y)), float(z)) @ turn(float(rng.uniform(0, 6)))
-        parts.append(ball(leaves, (0, 0, 0), (float(spread[0]), float(spread[1]), float(spread[2])), leaf))
+        leaves = (
+            at
+            @ translation(float(x), 0.5 + 2 * abs(float(y)), float(z))
+            @ turn(float(rng.uniform(0, 6)))
+        )
+        parts.append(
+            ball(leaves, (0, 0, 0), (float(spread[0]), float(spread[1]), float(spread[2])), leaf)
+        )
     return [SceneObject("plant", parts)]
 
 
 def crate(rng: np.random.Generator, at: Matrix, w: float, d: float) -> list[SceneObject]:
     """A plain box on the floor."""
     height = float(rng.uniform(0.15, 0.28))
-    return [SceneObject("box", [box(at, (0, height, 0), (w, height, d), _pick(rng, ("brown", "yellow", "grey")))])]
+    return [
+        SceneObject(
+            "box",
+            [box(at, (0, height, 0), (w, height, d), _pick(rng, ("brown", "yellow", "grey")))],
+        )
+    ]
 
 
 def television(rng: np.random.Generator, at: Matrix, w: float, d: float) -> list[SceneObject]:
@@ -245,9 +279,13 @@ def _pick(rng: np.random.Generator, names: tuple[str, ...]) -> Material:
     return materials.paint(rng, names[int(rng.integers(len(names)))])
 
 
-def _legs(at: Matrix, w: float, d: float, height: float, thick: float, material: Material) -> list[Part]:
+def _legs(
+    at: Matrix, w: float, d: float, height: float, thick: float, material: Material
+) -> list[Part]:
     return [
-        box(at, (x * (w - thick), height / 2, z * (d - thick)), (thick, height / 2, thick), material)
+        box(
+            at, (x * (w - thick), height / 2, z * (d - thick)), (thick, height / 2, thick), material
+        )
         for x in (-1, 1)
         for z in (-1, 1)
     ]

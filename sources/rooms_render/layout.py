@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sources.rooms_render import furniture, materials
 from sources.rooms_render.furniture import SceneObject, box, cylinder
-from sources.rooms_render.materials import Material
 from sources.rooms_render.shapes import Matrix, translation, turn
+
+if TYPE_CHECKING:
+    from sources.rooms_render.materials import Material
 
 SLAB_HALF_M = 0.05
 LAYOUT_STREAM = 1
@@ -29,7 +32,18 @@ EXTRA_PIECES = (
     "television",
 )
 WALL_COLOURS = ("white", "white", "white", "white", "yellow", "yellow", "green", "blue", "red")
-FLOOR_COLOURS = ("brown", "brown", "brown", "brown", "grey", "grey", "white", "red", "blue", "green")
+FLOOR_COLOURS = (
+    "brown",
+    "brown",
+    "brown",
+    "brown",
+    "grey",
+    "grey",
+    "white",
+    "red",
+    "blue",
+    "green",
+)
 
 
 @dataclass(frozen=True)
@@ -106,9 +120,7 @@ def _add_shell(rng: np.random.Generator, room: Room) -> None:
         SceneObject("floor", [box(origin, (0, -slab, 0), (width, slab, depth), _flooring(rng))])
     )
     room.objects.append(
-        SceneObject(
-            "ceiling", [box(origin, (0, height + slab, 0), (width, slab, depth), ceiling)]
-        )
+        SceneObject("ceiling", [box(origin, (0, height + slab, 0), (width, slab, depth), ceiling)])
     )
     for wall in range(4):
         frame, length = wall_frame(room, wall)
@@ -158,7 +170,13 @@ def _add_window(rng: np.random.Generator, room: Room, frame: Matrix, x: float) -
         cloth = materials.paint(rng, str(rng.choice(["red", "blue", "green", "yellow", "white"])))
         for side in (-1, 1):
             folds = [
-                cylinder(frame, (x + side * (half_w + 0.06 + 0.1 * fold), 0.2, 0.1), 0.06, y + half_h, cloth)
+                cylinder(
+                    frame,
+                    (x + side * (half_w + 0.06 + 0.1 * fold), 0.2, 0.1),
+                    0.06,
+                    y + half_h,
+                    cloth,
+                )
                 for fold in range(3)
             ]
             room.objects.append(SceneObject("curtain", folds))
@@ -180,9 +198,14 @@ def _add_ceiling_light(rng: np.random.Generator, room: Room) -> None:
     z = float(rng.uniform(-0.15, 0.15)) * room.depth_m
     tint = (1.0, float(rng.uniform(0.93, 1.0)), float(rng.uniform(0.84, 0.98)))
     # Radiance in proportion to floor area over lamp area: rooms of every size are lit alike.
-    radiance = 0.9 * room.width_m * room.depth_m / (4 * half_w * half_d) * float(rng.uniform(0.8, 1.25))
+    radiance = (
+        0.9 * room.width_m * room.depth_m / (4 * half_w * half_d) * float(rng.uniform(0.8, 1.25))
+    )
     panel = box(
-        np.eye(4), (x, room.height_m - 0.03, z), (half_w, 0.03, half_d), materials.light(tint, radiance)
+        np.eye(4),
+        (x, room.height_m - 0.03, z),
+        (half_w, 0.03, half_d),
+        materials.light(tint, radiance),
     )
     room.objects.append(SceneObject("lamp", [panel]))
 
@@ -227,6 +250,8 @@ def _place_at_wall(
 ) -> tuple[Matrix, Footprint]:
     wall = int(rng.integers(4))
     frame, length = wall_frame(room, wall)
-    at = frame @ translation(float(rng.uniform(-1, 1)) * (length / 2 - half_w - 0.05), 0, half_d + 0.06)
+    at = frame @ translation(
+        float(rng.uniform(-1, 1)) * (length / 2 - half_w - 0.05), 0, half_d + 0.06
+    )
     half_x, half_z = (half_w, half_d) if wall < 2 else (half_d, half_w)
     return at, Footprint(float(at[0, 3]), float(at[2, 3]), half_x, half_z)

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schemas.errors import UserError
 from sources.rooms_render import shapes
-from sources.rooms_render.camera import Camera
 from sources.rooms_render.classes import CLASS_ID, VOID_ID
-from sources.rooms_render.layout import Room
-from sources.rooms_render.materials import Material
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sources.rooms_render.camera import Camera
+    from sources.rooms_render.layout import Room
+    from sources.rooms_render.materials import Material
 
 MAX_PATH_DEPTH = 5
 NEAR_CLIP_M = 0.02

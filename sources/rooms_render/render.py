@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schemas.errors import UserError
 from sources.rooms_render.camera import Camera, propose
@@ -20,6 +20,9 @@ from sources.rooms_render.mitsuba_scene import (
     trace_light,
     trace_primary,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 VIEW_STREAM = 2
 CANDIDATES = 6
@@ -109,7 +112,9 @@ def clarity(hits: PrimaryHits) -> float:
     named = seen[:2]
     score -= 1.2 * (2 - len(named))
     score -= 0.4 * sum(item.share < 0.045 for item in named)
-    score -= 0.5 * sum(abs(item.centroid_x - edge) < 0.05 for item in named for edge in (1 / 3, 2 / 3))
+    score -= 0.5 * sum(
+        abs(item.centroid_x - edge) < 0.05 for item in named for edge in (1 / 3, 2 / 3)
+    )
     if len(named) == 2:
         score -= 0.5 * float(abs(named[0].centroid_x - named[1].centroid_x) < 0.1)
     if len(seen) > 2:
@@ -120,7 +125,8 @@ def clarity(hits: PrimaryHits) -> float:
 def tone_mapped(radiance: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Turn linear radiance [H, W, 3] into sRGB uint8, exposed for its log-mean brightness.
 
-    The shoulder is x (1 + x / 16) / (1 + 0.55 x) of Reinhard et al. 2002, eq. 4, softened.
+    Exposure brings the log-mean radiance to `MID_GREY`; the shoulder x (1 + x / 16) / (1 + 0.55 x)
+    is a softened form of Reinhard et al. 2002, eq. 4.
     """
     radiance = np.maximum(radiance, 0).astype(np.float64)
     log_mean = np.exp(np.log(radiance.mean(axis=-1) + 1e-3).mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -55,7 +55,7 @@ def turn(angle_rad: float) -> Matrix:
     return matrix
 
 
-@lru_cache(maxsize=None)
+@cache
 def unit_mesh(kind: ShapeKind) -> Mesh:
     """Return the unit mesh of a kind.
 
@@ -98,7 +98,10 @@ def _outward(mesh: Mesh) -> Mesh:
 
 def _box() -> Mesh:
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], dtype=float)
-    vertices, normals, uv, faces = [], [], [], []
+    vertices: list[NDArray[np.float64]] = []
+    normals: list[NDArray[np.float64]] = []
+    uv: list[NDArray[np.float64]] = []
+    faces: list[tuple[int, int, int]] = []
     for axis in range(3):
         for side in (-1.0, 1.0):
             base = 4 * len(faces) // 2
@@ -109,7 +112,9 @@ def _box() -> Mesh:
             normals.append(np.tile(normal, (4, 1)))
             uv.append(corners * 0.5 + 0.5)
             faces += [(base, base + 1, base + 2), (base, base + 2, base + 3)]
-    return Mesh(np.concatenate(vertices), np.concatenate(normals), np.concatenate(uv), np.array(faces))
+    return Mesh(
+        np.concatenate(vertices), np.concatenate(normals), np.concatenate(uv), np.array(faces)
+    )
 
 
 def _cylinder() -> Mesh:
@@ -130,7 +135,9 @@ def _cylinder() -> Mesh:
         normals += [direction[None], np.tile(direction, (n, 1))]
         uv += [np.full((1, 2), 0.5), ring[:, [0, 2]] * 0.5 + 0.5]
         faces += [(centre, centre + 1 + i, centre + 2 + i) for i in range(sides)]
-    return Mesh(np.concatenate(vertices), np.concatenate(normals), np.concatenate(uv), np.array(faces))
+    return Mesh(
+        np.concatenate(vertices), np.concatenate(normals), np.concatenate(uv), np.array(faces)
+    )
 
 
 def _sphere() -> Mesh:
@@ -144,7 +151,7 @@ def _sphere() -> Mesh:
     ).reshape(-1, 3)
     uv = np.stack([azimuth / (2 * np.pi), polar / np.pi], axis=-1).reshape(-1, 2)
     n = SPHERE_SECTORS + 1
-    faces = []
+    faces: list[tuple[int, int, int]] = []
     for ring in range(SPHERE_RINGS):
         for sector in range(SPHERE_SECTORS):
             a = ring * n + sector
@@ -152,4 +159,4 @@ def _sphere() -> Mesh:
                 faces.append((a, a + 1, a + n))
             if ring < SPHERE_RINGS - 1:
                 faces.append((a + 1, a + n + 1, a + n))
-    return Mesh(points, points.copy(), uv, np.array(faces))
+    return Mesh(points, points.copy(), uv, np.array(faces, dtype=np.int64))
