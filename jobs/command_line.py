@@ -34,7 +34,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         metavar="SECTION.FIELD=VALUE",
         help="change one value of the configuration; may be repeated",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done; do nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done")
     return parser
 
 

@@ -1,0 +1,41 @@
+"""Follow the event log of a running job without reading anything twice."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from schemas.run_layout import EVENTS_DIR
+
+if TYPE_CHECKING:
+    from storage.filesystem import RunStore
+
+
+class EventTail:
+    """Newest event of one name; each log segment is read once."""
+
+    def __init__(self, store: RunStore, *, event: str) -> None:
+        """Follow one kind of event from now on; older segments are left unread.
+
+        Args:
+            store: The run.
+            event: Name of the events to follow.
+        """
+        self._store = store
+        self._event = event
+        self._read: set[str] = set(store.list_dir(EVENTS_DIR))
+        self._newest: dict[str, Any] | None = None
+
+    def newest(self) -> dict[str, Any] | None:
+        """The latest such event since the tail was made; None before the first."""
+        for name in sorted(set(self._store.list_dir(EVENTS_DIR)) - self._read):
+            self._read.add(name)
+            for line in self._store.read_bytes(f"{EVENTS_DIR}/{name}").decode().splitlines():
+                self._keep(json.loads(line))
+        return self._newest
+
+    def _keep(self, found: dict[str, Any]) -> None:
+        if found.get("event") != self._event:
+            return
+        if self._newest is None or found["time"] >= self._newest["time"]:
+            self._newest = found

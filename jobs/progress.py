@@ -1,0 +1,122 @@
+"""What a run is doing, shown in the terminal: stage, units, images/s, version, staleness, score."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rich.live import Live
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from rich.console import Console
+
+REFRESH_S = 1.0
+PLAIN_EVERY_S = 15.0
+
+
+@dataclass(kw_only=True)
+class RunView:
+    """The newest figures of a run.
+
+    Attributes:
+        stage: What is running now, in words.
+        generation: Gauges of the generation loop; empty while it is not running.
+        training: Newest ``trainer_progress`` event; empty before the first.
+        started_s: Clock reading at the start.
+    """
+
+    stage: str = "starting"
+    generation: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    started_s: float = field(default_factory=time.monotonic)
+
+
+def view_rows(view: RunView) -> list[tuple[str, str]]:
+    """Label and text of each line; a figure that is not known yet is left out."""
+    training, generation = view.training, view.generation
+    rows = [("stage", view.stage), ("elapsed", f"{time.monotonic() - view.started_s:.0f} s")]
+    if training:
+        rows.append(("step", f"{training.get('step', 0)} / {training.get('steps', '?')}"))
+    shown = (
+        ("loss", training, "loss", "{:.3f}"),
+        ("training", training, "images_per_s", "{:.1f} images/s"),
+        ("version", training, "version", "{}"),
+        ("staleness", training, "staleness_mean", "{:.2f} versions"),
+        ("score", training, "score", "{:.2f}° mean angular error (validation)"),
+        ("units", generation, "units", "{}"),
+        ("generation", generation, "images_per_s", "{:.2f} images/s"),
+        ("generators", generation, "generators", "{}"),
+        ("generator state", generation, "state", "{}"),
+    )
+    rows += [
+        (label, text.format(values[key]))
+        for label, values, key, text in shown
+        if values.get(key) is not None
+    ]
+    return rows
+
+
+class ProgressDisplay:
+    """Draws a :class:`RunView` until it is closed: live on a terminal, a line now and then else."""
+
+    def __init__(self, console: Console, view: RunView, refresh: Callable[[RunView], None]) -> None:
+        """Prepare a display.
+
+        Args:
+            console: Where to draw.
+            view: Is drawn; other threads may change it.
+            refresh: Brings ``view`` up to date; called before each drawing.
+        """
+        self._console = console
+        self._view = view
+        self._refresh = refresh
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def __enter__(self) -> ProgressDisplay:
+        """Start drawing."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Draw once more and stop."""
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        if self._console.is_terminal:
+            self._run_live()
+        else:
+            self._run_plain()
+
+    def _run_live(self) -> None:
+        with Live(console=self._console, refresh_per_second=4) as live:
+            while not self._done.wait(REFRESH_S):
+                self._refresh(self._view)
+                live.update(_as_table(self._view))
+
+    def _run_plain(self) -> None:
+        while not self._done.wait(PLAIN_EVERY_S):
+            self._refresh(self._view)
+            self._console.print(
+                " · ".join(f"{label} {text}" for label, text in view_rows(self._view)),
+                soft_wrap=True,
+            )
+
+
+def _as_table(view: RunView) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for label, text in view_rows(view):
+        table.add_row(f"[bold]{label}[/bold]", text)
+    return table

@@ -1,0 +1,176 @@
+"""The whole loop: caption, warm up, generate and learn side by side, score, and show the result.
+
+    python jobs/self_improve.py --config configs/rooms_demo.yaml
+
+The same command resumes a run that was interrupted; storage is the truth about what is done.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from jobs import ray_session
+from jobs.command_line import config_from, make_parser, run_job
+from jobs.contact_sheet import contact_sheet_from_run
+from jobs.evaluate import score_run
+from jobs.event_tail import EventTail
+from jobs.progress import ProgressDisplay, RunView
+from jobs.results import read_results, relative_gain, results_table, write_results
+from jobs.run_directory import claim_run_directory
+from pipeline.plan import make_plan, plan_summary
+from pipeline.ray_captions import caption_source_on_ray
+from pipeline.ray_coordinator import GenerationLoop
+from schemas.errors import RunFailedError
+from schemas.run_layout import CONTACT_SHEET_FILE
+from sources.protocol import open_source
+from storage.filesystem import open_store
+from storage.manifest_table import ManifestReader
+from storage.weights_store import list_versions
+from trainers.final import has_final
+from trainers.ray_train import train_stage_on_ray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from schemas.config import RunConfig
+    from storage.filesystem import RunStore
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """The parts that the stages of one run share."""
+
+    config: RunConfig
+    store: RunStore
+    console: Console
+    view: RunView
+    seconds: dict[str, float]
+
+    def timed(self, stage: str, work: Any) -> None:
+        """Do one stage's work under its name, and note how long it took."""
+        self.view.stage = stage
+        self.console.print(f"[bold]{stage}[/bold]")
+        started_s = time.monotonic()
+        work()
+        self.seconds[stage] = round(time.monotonic() - started_s, 1)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the loop that the command line describes."""
+    parsed = make_parser("Run the self-improving loop.").parse_args(arguments)
+    config = config_from(parsed)
+    console = Console()
+    source = open_source(config.source, config.method.tasks)
+    plan = make_plan(config, source.shards("train"))
+    if parsed.dry_run:
+        for line in plan_summary(config, plan).lines():
+            console.print(line)
+        return
+    store = open_store(config.run.url)
+    claim_run_directory(store, config)
+    finished = read_results(store)
+    if finished:
+        console.print(f"{config.run.url}: this run has ended; its results:")
+    else:
+        finished = run_loop(config, store, console)
+    report(finished, store, console)
+
+
+def run_loop(config: RunConfig, store: RunStore, console: Console) -> dict[str, Any]:
+    """Bring a run to its end, from wherever it stands.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        RunFailedError: If too much fails to go on.
+    """
+    started_s = time.monotonic()
+    with ray_session.connect(config, console):
+        loop = Loop(config=config, store=store, console=console, view=RunView(), seconds={})
+        learn_and_generate(loop)
+    console.print("[bold]evaluate[/bold]")
+    scores = score_run(config, store)
+    contact_sheet_from_run(config, store)
+    results = {**scores, "counts": count_samples(store), "seconds": loop.seconds}
+    results["seconds"]["total"] = round(time.monotonic() - started_s, 1)
+    write_results(store, results)
+    return results
+
+
+def learn_and_generate(loop: Loop) -> None:
+    """Caption, warm up, then generate while the control and the self-improving stage learn."""
+    config, store = loop.config, loop.store
+    generation: list[GenerationLoop] = []
+    tail = EventTail(store, event="trainer_progress")
+
+    def refresh(view: RunView) -> None:
+        view.training = tail.newest() or view.training
+        view.generation = generation[0].gauges() if generation else {}
+
+    with ExitStack() as stack:
+        stack.enter_context(ProgressDisplay(loop.console, loop.view, refresh))
+        loop.timed("caption", lambda: caption_source_on_ray(config, store.url))
+        train(loop, "warm_up")
+        generation.append(GenerationLoop(config, store.url))
+        stack.callback(generation[0].stop)
+        generation[0].start()
+        if config.evaluation.control:
+            train(loop, "real_only_control")
+        train(loop, "self_improve")
+        loop.timed("last units", generation[0].join)
+
+
+def train(loop: Loop, stage: str) -> None:
+    """Run one training stage under Ray Train, unless it has ended already."""
+    if has_final(loop.store, stage):
+        return
+    loop.timed(stage, lambda: train_stage_on_ray(loop.config, stage, loop.store.url))
+
+
+def count_samples(store: RunStore) -> dict[str, Any]:
+    """Count committed samples by status and by the version that labelled them, and the versions.
+
+    Raises:
+        RunFailedError: If no synthetic sample was kept.
+    """
+    by_status: dict[str, int] = {}
+    by_version: dict[str, int] = {}
+    commits = ManifestReader(store).refresh()
+    for row in (row for commit in commits for row in commit.rows):
+        by_status[row.status] = by_status.get(row.status, 0) + 1
+        if row.status == "ok":
+            version = str(row.creation_version)
+            by_version[version] = by_version.get(version, 0) + 1
+    if not by_version:
+        raise RunFailedError(
+            f"{store.url}: wanted synthetic samples, all {sum(by_status.values())} failed or were "
+            "filtered; `python jobs/status.py RUN` tells the reasons"
+        )
+    return {
+        "units": len(commits),
+        "samples_by_status": by_status,
+        "pairs_by_creation_version": by_version,
+        "published_versions": len(list_versions(store)),
+    }
+
+
+def report(results: dict[str, Any], store: RunStore, console: Console) -> None:
+    """Print the table of scores, the gain over the control, and where to look."""
+    console.print(results_table(results))
+    gain = (
+        relative_gain(results, "normals", "mean_deg") if "normals" in results["warm_up"] else None
+    )
+    if gain is not None:
+        console.print(f"mean angular error against the real-only control: {-100 * gain:+.1f} %")
+    console.print(f"results: {store.uri('results.json')}")
+    console.print(f"contact sheet: {store.uri(CONTACT_SHEET_FILE)}")
+
+
+if __name__ == "__main__":
+    run_job(main)
