@@ -1,0 +1,58 @@
+"""Sums that grow batch by batch and add up over workers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+def ratio(part: Tensor, whole: Tensor) -> float:
+    """Divide two scalars; not a number if there is nothing to divide by."""
+    return float(part / whole) if whole > 0 else float("nan")
+
+
+class Accumulator(ABC):
+    """A metric family as a set of sums, all on the CPU, whose size does not grow with the data.
+
+    Attributes:
+        sums: Name to tensor, int64 or float64; the sums of two data sets are the element-wise sums.
+    """
+
+    def __init__(self, **sums: Tensor) -> None:
+        self.sums = sums
+
+    @abstractmethod
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Count a batch."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """Return the metrics of everything counted; not a number where nothing was."""
+
+    def merge(self, other: Self) -> None:
+        """Count everything that ``other`` counted as well.
+
+        Raises:
+            ValueError: If the two do not hold the same sums.
+        """
+        kinds = [
+            {name: tensor.shape for name, tensor in each.sums.items()} for each in (self, other)
+        ]
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                f"wanted sums {kinds[0]}, found {kinds[1]}; merge metrics of the same options"
+            )
+        for name, tensor in other.sums.items():
+            self.sums[name] = self.sums[name] + tensor
+
+    def _add(self, **batch: Tensor) -> None:
+        for name, tensor in batch.items():
+            self.sums[name] = self.sums[name] + tensor.to(device="cpu", dtype=self.sums[name].dtype)
+
+
+def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Return a sum that nothing was added to."""
+    return torch.zeros(shape, dtype=dtype)

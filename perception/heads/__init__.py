@@ -1,0 +1,1 @@
+"""Task decoders: the adapter's pyramid becomes a dense prediction."""

@@ -1,0 +1,65 @@
+"""Scale-invariant depth loss, and the loss of the head's own error estimate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from perception.losses.reduction import weighted_mean
+from perception.shapes import expect_shape
+
+_VARIANCE_OFFSET = 1e-6
+_MEAN_WEIGHT = 0.15
+
+
+def silog_loss(depth_m: Tensor, target_m: Tensor, weights_B: Tensor | None = None) -> Tensor:
+    """Scale-invariant logarithmic loss, 10 · √(Var(g) + 0.15 · Mean(g)² + 1e-6), g = log d̂ - log d.
+
+    Eigen et al. (2014), Eq. 4, with the constants of AdaBins and iDisc; mean and variance are taken
+    over all valid pixels of the batch.
+
+    Args:
+        depth_m: Predicted depth, [B, 1, H, W], metres, positive.
+        target_m: True depth, [B, 1, H, W], metres, 0 where invalid.
+        weights_B: [B], as for ``weighted_mean``.
+
+    Returns:
+        Scalar float32; a gradient of 0 if no pixel is valid.
+
+    Raises:
+        ShapeError: If the two are not of one shape [B, 1, H, W].
+    """
+    expect_shape(target_m, "B 1 H W", name="depth labels")
+    expect_shape(depth_m, " ".join(map(str, target_m.shape)), name="predicted depth")
+    valid = target_m > 0
+    ratio_log = _log_ratio(depth_m, target_m, valid)
+    mean = weighted_mean(ratio_log, valid, weights_B)
+    variance = weighted_mean((ratio_log - mean) ** 2, valid, weights_B)
+    return 10.0 * torch.sqrt(variance + _MEAN_WEIGHT * mean**2 + _VARIANCE_OFFSET)
+
+
+def log_error_loss(
+    log_error: Tensor, depth_m: Tensor, target_m: Tensor, weights_B: Tensor | None = None
+) -> Tensor:
+    """Teach the head its own error: mean |ê - |log d̂ - log d||, with no gradient into the depth.
+
+    Args:
+        log_error: Predicted absolute log error ê, [B, 1, H, W].
+        depth_m: Predicted depth, [B, 1, H, W], metres, positive.
+        target_m: True depth, [B, 1, H, W], metres, 0 where invalid.
+        weights_B: [B], as for ``weighted_mean``.
+
+    Returns:
+        Scalar float32.
+    """
+    valid = target_m > 0
+    error = _log_ratio(depth_m.detach(), target_m, valid).abs()
+    return weighted_mean((log_error.float() - error).abs(), valid, weights_B)
+
+
+def _log_ratio(depth_m: Tensor, target_m: Tensor, valid: Tensor) -> Tensor:
+    """Return log d̂ - log d where valid, 0 with no gradient elsewhere."""
+    one = torch.ones((), device=depth_m.device)
+    return torch.log(torch.where(valid, depth_m.float(), one)) - torch.log(
+        torch.where(valid, target_m.float(), one)
+    )

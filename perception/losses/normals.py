@@ -1,0 +1,138 @@
+"""Losses of predicted normal distributions on the sphere: AngMF and von Mises-Fisher."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from perception.losses.reduction import weighted_mean
+from perception.points import read_points, resize_nearest
+from perception.shapes import expect_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from perception.heads.normals_bae import NormalsLevel
+
+NormalsLoss = Literal["angmf", "vmf"]
+
+_LARGEST_COSINE = 0.999
+
+
+def angmf_nll(cosine: Tensor, kappa: Tensor) -> Tensor:
+    """Negative log-likelihood of the angular von Mises-Fisher distribution, without log 2π.
+
+    -log(κ² + 1) + κ θ + log(1 + exp(-κ π)), θ in radians (Bae et al., 2021, Eq. 5).
+
+    Args:
+        cosine: cos θ between predicted and true normal, inside (-1, 1): the gradient of acos is
+            infinite at ±1.
+        kappa: Concentration, positive, same shape.
+
+    Returns:
+        Same shape; may be negative.
+    """
+    return (
+        -torch.log(kappa**2 + 1)
+        + kappa * torch.acos(cosine)
+        + torch.log1p(torch.exp(-math.pi * kappa))
+    )
+
+
+def vmf_nll(cosine: Tensor, kappa: Tensor) -> Tensor:
+    """Negative log-likelihood of the von Mises-Fisher distribution, without log 2π.
+
+    -log κ - κ (cos θ - 1) + log(1 - exp(-2 κ)); arguments as for :func:`angmf_nll`.
+    """
+    return -torch.log(kappa) - kappa * (cosine - 1) + torch.log(-torch.expm1(-2 * kappa))
+
+
+def expected_angular_error_deg(kappa: Tensor) -> Tensor:
+    """Mean angle between the true normal and the prediction, if AngMF with this kappa holds.
+
+    2κ / (κ² + 1) + π exp(-κ π) / (1 + exp(-κ π)) radians (Bae et al., 2021, Eq. 6).
+
+    Args:
+        kappa: Concentration, positive, any shape.
+
+    Returns:
+        Degrees, same shape, from 90 (kappa 0) towards 0.
+    """
+    tail = torch.exp(-math.pi * kappa)
+    return torch.rad2deg(2 * kappa / (kappa**2 + 1) + math.pi * tail / (1 + tail))
+
+
+def normals_nll(
+    prediction: Tensor,
+    normals: Tensor,
+    weights_B: Tensor | None = None,
+    *,
+    kind: NormalsLoss = "angmf",
+) -> Tensor:
+    """Mean negative log-likelihood over the valid pixels of one level.
+
+    AngMF leaves out pixels with |cos θ| ≥ 0.999, where the gradient of acos has no bound.
+
+    Args:
+        prediction: [B, 4, ...], the normal (any length) and kappa.
+        normals: [B, 3, ...], the true unit normals, all-zero where invalid.
+        weights_B: [B], as for ``weighted_mean``.
+        kind: Family of distributions.
+
+    Returns:
+        Scalar float32.
+    """
+    prediction, normals = prediction.float(), normals.float()
+    cosine = functional.cosine_similarity(prediction[:, :3], normals, dim=1)
+    valid = normals.abs().sum(dim=1) > 0
+    nll: Callable[[Tensor, Tensor], Tensor] = vmf_nll
+    if kind == "angmf":
+        valid = valid & (cosine.abs() < _LARGEST_COSINE)
+        nll = angmf_nll
+    # The mask goes in before acos: 0 · infinity would make the gradient not a number.
+    cosine = torch.where(valid, cosine, torch.zeros_like(cosine))
+    return weighted_mean(nll(cosine, prediction[:, 3]), valid, weights_B)
+
+
+def multi_level_normals_loss(
+    levels: Sequence[NormalsLevel],
+    normals_B3HW: Tensor,
+    weights_B: Tensor | None = None,
+    *,
+    kind: NormalsLoss = "angmf",
+) -> Tensor:
+    """Sum over the levels of their mean losses (Bae et al., 2021, section 3.3).
+
+    The coarse level is up-sampled to the labels; a refinement is compared at its points, with the
+    nearest label.
+
+    Args:
+        levels: What ``BaeNormalsHead`` returned in training.
+        normals_B3HW: True unit normals, all-zero where invalid.
+        weights_B: [B], as for ``weighted_mean``.
+        kind: Family of distributions.
+
+    Returns:
+        Scalar float32; 0 with a gradient of 0 if no pixel is valid.
+
+    Raises:
+        ShapeError: If ``normals_B3HW`` is not [B, 3, H, W].
+    """
+    expect_shape(normals_B3HW, "B 3 H W", name="normals")
+    height, width = normals_B3HW.shape[-2:]
+    total = normals_B3HW.new_zeros((), dtype=torch.float32)
+    for level in levels:
+        if level.points is None or level.point_prediction is None:
+            prediction = functional.interpolate(
+                level.prediction, size=(height, width), mode="bilinear", align_corners=True
+            )
+            total = total + normals_nll(prediction, normals_B3HW, weights_B, kind=kind)
+        else:
+            level_size = (level.prediction.shape[-2], level.prediction.shape[-1])
+            normals_B3N = read_points(resize_nearest(normals_B3HW, level_size), level.points)
+            total = total + normals_nll(level.point_prediction, normals_B3N, weights_B, kind=kind)
+    return total

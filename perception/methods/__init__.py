@@ -1,0 +1,1 @@
+"""Whole predictors: one method, one file."""

@@ -1,0 +1,187 @@
+"""The whole method: shapes, gradients, prediction mode, and that it learns."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from perception.heads.normals_bae import BaeNormalsHead
+from perception.methods.diff2in1 import make_diff2in1, supervised_loss
+from perception.methods.protocol import Predictions
+from tests.perception.pyramids import (
+    SD_BLOCKS,
+    SD_LEVELS,
+    SMALL_BLOCKS,
+    SMALL_LEVELS,
+    make_labels,
+    make_pyramid,
+    make_small_method,
+)
+
+ALL_TASKS = ("normals", "depth", "semseg")
+
+
+def test_stable_diffusion_features_become_normals_of_the_published_sides() -> None:
+    with torch.device("meta"):
+        method = make_diff2in1(
+            block_out_channels=SD_BLOCKS, level_channels=SD_LEVELS, vae_scale_factor=8
+        )
+        maps = method.adapter(make_pyramid(2, levels=SD_LEVELS, lowest_side=8, device="meta").maps)
+        head = method.heads["normals"]
+        levels, final = head(maps), head.predict(maps)
+    assert [tuple(level.prediction.shape) for level in levels] == [
+        (2, 4, side, side) for side in (64, 128, 256, 512)
+    ]
+    assert [None if x.points is None else x.points.shape[1] for x in levels] == [
+        None,
+        int(0.4 * 128**2),
+        int(0.4 * 256**2),
+        int(0.4 * 512**2),
+    ]
+    assert tuple(final.shape) == (2, 4, 512, 512)
+    assert [block.convolutions[0].out_channels for block in head.blocks] == [1024, 512, 256, 128]
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_the_last_level_has_the_side_of_the_image_for_every_factor(factor: int) -> None:
+    method = make_diff2in1(
+        block_out_channels=SMALL_BLOCKS, level_channels=SMALL_LEVELS, vae_scale_factor=factor
+    )
+    levels = method.forward_train(make_pyramid(1, lowest_side=1)).normals
+    assert [level.prediction.shape[-1] for level in levels] == [
+        8 << step for step in range(factor.bit_length())
+    ]
+
+
+def test_predictions_are_encoded_like_labels() -> None:
+    method = make_small_method(ALL_TASKS)
+    found = method.predict(make_pyramid(2), (48, 80))
+    assert isinstance(found, Predictions)
+    assert tuple(found.labels["normals"].shape) == (2, 3, 48, 80)
+    assert tuple(found.labels["depth"].shape) == (2, 1, 48, 80)
+    assert tuple(found.labels["semseg"].shape) == (2, 48, 80)
+    length = torch.linalg.vector_norm(found.labels["normals"], dim=1)
+    torch.testing.assert_close(length, torch.ones_like(length))
+    assert (found.labels["depth"] > 0).all()
+    assert found.labels["semseg"].dtype == torch.int64
+    for task, low, high in (("normals", 0, 90), ("depth", 0, 1), ("semseg", 0, 1)):
+        confidence = found.confidence[task]
+        assert tuple(confidence.shape) == (2, 1, 48, 80)
+        assert low < confidence.min()
+        assert confidence.max() <= high
+
+
+def test_predicting_leaves_mode_and_buffers_alone_and_repeats_itself() -> None:
+    method = make_small_method(ALL_TASKS).train()
+    before = copy.deepcopy(method.state_dict())
+    first, second = (method.predict(make_pyramid(2), (64, 64)) for _ in range(2))
+    assert method.training
+    assert all(module.training for module in method.modules())
+    assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
+    assert all(torch.equal(first.labels[task], second.labels[task]) for task in ALL_TASKS)
+    assert not first.labels["normals"].requires_grad
+
+
+def test_an_image_is_predicted_the_same_alone_and_in_a_batch() -> None:
+    method, pyramid = make_small_method(), make_pyramid(3)
+    alone = type(pyramid)(tuple(tuple(each[1:2] for each in level) for level in pyramid.maps))
+    together = method.predict(pyramid, (64, 64)).labels["normals"][1:2]
+    torch.testing.assert_close(method.predict(alone, (64, 64)).labels["normals"], together)
+
+
+def test_the_gradient_reaches_adapter_and_heads_and_no_feature() -> None:
+    method, pyramid = make_small_method(ALL_TASKS), make_pyramid(2)
+    loss, terms = supervised_loss(method, pyramid, make_labels(2))
+    loss.backward()
+    assert set(terms) == set(ALL_TASKS)
+    untouched = [name for name, value in method.named_parameters() if value.grad is None]
+    assert not untouched
+    assert all(each.grad is None for level in pyramid.maps for each in level)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_tasks() -> None:
+    method = make_small_method(ALL_TASKS)
+    method.task_weights = {"depth": 0.5}
+    loss, terms = supervised_loss(method, make_pyramid(2), make_labels(2))
+    wanted = terms["normals"] + 0.5 * terms["depth"] + terms["semseg"]
+    assert loss.item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_eq_7_without_synthetic_images_is_eq_6() -> None:
+    method, pyramid, labels = make_small_method().eval(), make_pyramid(3), make_labels(3)
+
+    def loss(weights):
+        generator = torch.Generator().manual_seed(0)
+        return supervised_loss(method, pyramid, labels, weights_B=weights, generator=generator)[0]
+
+    assert torch.equal(loss(None), loss(torch.ones(3)))
+
+
+def test_synthetic_labels_that_carry_a_gradient_are_refused() -> None:
+    labels = make_labels(2)
+    labels["normals"].requires_grad_()
+    with pytest.raises(ValueError, match="without gradient"):
+        supervised_loss(make_small_method(), make_pyramid(2), labels)
+
+
+def test_the_same_seeds_give_the_same_loss() -> None:
+    losses = [
+        supervised_loss(
+            make_small_method(seed=4),
+            make_pyramid(2),
+            make_labels(2),
+            generator=torch.Generator().manual_seed(5),
+        )[0].item()
+        for _ in range(2)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_the_method_learns_a_fixed_batch() -> None:
+    method, pyramid, labels = make_small_method(), make_pyramid(2), make_labels(2)
+    optimiser = torch.optim.Adam(method.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    losses = []
+    for _ in range(25):
+        loss, _ = supervised_loss(method, pyramid, labels, generator=generator)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 1.5
+
+
+@pytest.mark.parametrize("task", ["depth", "semseg"])
+def test_the_plain_heads_learn_a_fixed_batch(task: str) -> None:
+    method, pyramid, labels = make_small_method((task,)), make_pyramid(2), make_labels(2)
+    labels["semseg"] = torch.tensor([1, 3]).view(2, 1, 1).expand(2, 64, 64)
+    optimiser = torch.optim.Adam(method.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(15):
+        loss, _ = supervised_loss(method, pyramid, {task: labels[task]})
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_task_without_its_number_of_classes_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_classes"):
+        make_diff2in1(
+            block_out_channels=SMALL_BLOCKS,
+            level_channels=SMALL_LEVELS,
+            vae_scale_factor=4,
+            tasks=("semseg",),
+        )
+
+
+def test_choosing_every_point_makes_training_and_prediction_agree() -> None:
+    method = make_small_method().eval()
+    maps = method.adapter(make_pyramid(2).maps)
+    head = method.heads["normals"]
+    assert isinstance(head, BaeNormalsHead)
+    head.point_fraction = 1.0
+    torch.testing.assert_close(head(maps)[-1].prediction, head.predict(maps), atol=1e-4, rtol=1e-4)
