@@ -77,7 +77,8 @@ def _download(
     except (LocalEntryNotFoundError, HfHubHTTPError, ConnectionError) as error:
         raise ConfigError(
             f"model {model_id!r}: found no folder {Path(model_id).absolute()}, nothing of that "
-            f"id in the Hugging Face cache, and could not download it ({type(error).__name__}). {remedy}"
+            f"id in the Hugging Face cache, and could not download it "
+            f"({type(error).__name__}). {remedy}"
         ) from error
     return Path(folder)
 

@@ -1,0 +1,253 @@
+"""Captions: what a real image shows, in the words its synthetic versions are made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, Blip2ForConditionalGeneration
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+from perception.model_files import digest_files, find_model_folder, read_json, weight_files
+from perception.shapes import ShapeError, expect_shape
+from schemas.errors import ConfigError, SampleError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+_BLIP2_FILES = ("config.json", "tokenizer_config.json")
+_BLIP2_PATTERNS = ("*.json", "*.txt", "model*.safetensors")
+
+
+class Captioner(Protocol):
+    """Describes images."""
+
+    @property
+    def model_id(self) -> str:
+        """Name of the captioner and its weights, for manifests."""
+        ...
+
+    def caption(
+        self, images: Sequence[NDArray[np.uint8]], *, keys: Sequence[str] | None = None
+    ) -> list[str]:
+        """Describe a batch of images.
+
+        Args:
+            images: B images, uint8 RGB [H, W, 3]; sizes may differ.
+            keys: Their sample keys; only captioners that look captions up need them.
+
+        Returns:
+            B captions without surrounding blanks.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Blip2Captioner:
+    """BLIP-2 (Li et al. 2023), greedy decoding, no text prompt.
+
+    Attributes:
+        model: ``Blip2ForConditionalGeneration`` in eval mode.
+        image_processor: Resizes and normalises.
+        tokenizer: Turns generated tokens into text.
+        model_id: ``blip2:`` and the digest of the model's files.
+        max_new_tokens: Longest caption, in tokens.
+        batch_size: Images a network call; memory bounds it, results do not depend on it.
+    """
+
+    model: Any
+    image_processor: Any
+    tokenizer: Any
+    model_id: str
+    max_new_tokens: int = 32
+    batch_size: int = 16
+
+    @classmethod
+    def load(
+        cls,
+        path_or_id: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        max_new_tokens: int = 32,
+        batch_size: int = 16,
+        local_files_only: bool = False,
+        revision: str | None = None,
+    ) -> Blip2Captioner:
+        """Load a BLIP-2 model.
+
+        Args:
+            path_or_id: A folder with model and processor in ``save_pretrained`` form, or a Hugging
+                Face id such as ``Salesforce/blip2-opt-2.7b``.
+            device: Where the model runs.
+            dtype: Dtype of weights and activations.
+            max_new_tokens: Longest caption, in tokens.
+            batch_size: Images a network call.
+            local_files_only: Never download.
+            revision: Branch, tag or commit of a Hugging Face id.
+
+        Raises:
+            ConfigError: If files are missing or a limit is not positive.
+        """
+        if max_new_tokens < 1 or batch_size < 1:
+            raise ConfigError(
+                "captioner max_new_tokens and batch_size: wanted at least 1, found "
+                f"{max_new_tokens} and {batch_size}"
+            )
+        folder = find_model_folder(
+            path_or_id,
+            required=_BLIP2_FILES,
+            patterns=_BLIP2_PATTERNS,
+            local_files_only=local_files_only,
+            revision=revision,
+        )
+        weights = weight_files(folder, "model")
+        model = Blip2ForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+        captioner = cls(
+            model=model.to(device).eval().requires_grad_(requires_grad=False),
+            # The Pillow backend by name: the default one needs torchvision.
+            image_processor=BlipImageProcessorPil.from_pretrained(folder, local_files_only=True),
+            tokenizer=AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            ),
+            model_id="blip2:"
+            + digest_files([*sorted(folder.glob("*.json")), *weights], root=folder),
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+        )
+        logger.info("captioner_loaded", extra={"path": str(folder), "model_id": captioner.model_id})
+        return captioner
+
+    def caption(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        keys: Sequence[str] | None = None,  # noqa: ARG002  the protocol's lookup key
+    ) -> list[str]:
+        """Describe images; see ``Captioner.caption``.
+
+        Raises:
+            ShapeError: If an image is not uint8 RGB [H, W, 3].
+        """
+        for image in images:
+            _expect_rgb(image)
+        return [
+            text
+            for first in range(0, len(images), self.batch_size)
+            for text in self._caption_batch(images[first : first + self.batch_size])
+        ]
+
+    @torch.no_grad()
+    def _caption_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[str]:
+        pixels = self.image_processor(
+            images=list(images), return_tensors="pt", input_data_format="channels_last"
+        ).pixel_values
+        tokens = self.model.generate(
+            pixel_values=pixels.to(device=self.model.device, dtype=self.model.dtype),
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+        )
+        if self.model.config.use_decoder_only_language_model:
+            # Decoder-only models repeat their prompt: the image tokens and the start token.
+            tokens = tokens[:, self.model.config.num_query_tokens + 1 :]
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [" ".join(text.split()) for text in texts]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FileCaptions:
+    """Captions made elsewhere, looked up by sample key.
+
+    Attributes:
+        captions: Caption of each key.
+    """
+
+    captions: Mapping[str, str]
+
+    @classmethod
+    def load(cls, path: str | Path) -> FileCaptions:
+        """Read captions.
+
+        Args:
+            path: A JSON file that maps keys to captions, or a folder of ``<key>.txt`` files.
+
+        Raises:
+            ConfigError: If there is no such file or folder, or a caption is not a text.
+        """
+        path = Path(path).expanduser()
+        if path.is_dir():
+            texts: dict[str, Any] = {
+                file.stem: file.read_text(encoding="utf-8") for file in path.glob("*.txt")
+            }
+        elif path.is_file():
+            texts = read_json(path)
+        else:
+            raise ConfigError(
+                f"captions {path.absolute()}: wanted a JSON file or a folder of <key>.txt, found "
+                "nothing; make the captions, or choose another captioner"
+            )
+        wrong = [key for key, text in texts.items() if not isinstance(text, str)]
+        if wrong or not texts:
+            raise ConfigError(
+                f"captions {path.absolute()}: wanted a text for each key, found "
+                f"{f'something else for {wrong[:3]}' if wrong else 'no captions'}"
+            )
+        return cls(captions={key: " ".join(text.split()) for key, text in texts.items()})
+
+    @property
+    def model_id(self) -> str:
+        """``file:`` and a digest of all captions."""
+        text = json.dumps(dict(self.captions), sort_keys=True)
+        return "file:" + hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def caption(
+        self, images: Sequence[NDArray[np.uint8]], *, keys: Sequence[str] | None = None
+    ) -> list[str]:
+        """Look captions up; see ``Captioner.caption``.
+
+        Raises:
+            ShapeError: If there is not one key per image.
+            SampleError: If a key has no caption (reason ``no_caption``).
+        """
+        if keys is None or len(keys) != len(images):
+            found = "none" if keys is None else str(len(keys))
+            raise ShapeError(f"captions: wanted {len(images)} keys to look up, found {found}")
+        missing = [key for key in keys if key not in self.captions]
+        if missing:
+            raise SampleError("no_caption", f"the captions file has no entry for {missing[:5]}")
+        return [self.captions[key] for key in keys]
+
+
+@dataclass(frozen=True)
+class NoCaptions:
+    """The empty prompt for every image."""
+
+    model_id: str = "none"
+
+    def caption(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        keys: Sequence[str] | None = None,  # noqa: ARG002  the protocol's lookup key
+    ) -> list[str]:
+        """Return an empty caption per image."""
+        return [""] * len(images)
+
+
+def _expect_rgb(image: NDArray[np.uint8]) -> None:
+    expect_shape(image, "H W 3", name="image")
+    if image.dtype != np.uint8:
+        raise ShapeError(f"image: wanted uint8 values, found {image.dtype}")
