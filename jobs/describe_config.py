@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 HEAD = """# Configuration
 
-A file in `configs/` is a complete run; `--set section.field=value` changes one value. Unknown keys and
-values out of range are errors that say what to do. Made by `python jobs/describe_config.py`.
+A file in `configs/` is a complete run; `--set section.field=value` changes one value. Unknown keys
+and values out of range are errors that say what to do. Made by `python jobs/describe_config.py`.
 """
 
 
