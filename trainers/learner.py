@@ -1,0 +1,56 @@
+"""What a stage changes: both sets of weights, the optimiser and the counts."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from perception.methods.protocol import DensePredictor
+
+
+@dataclass(kw_only=True)
+class Learner:
+    """State of a stage between two optimiser steps.
+
+    Attributes:
+        creation: θ_C, in evaluation mode; no optimiser ever holds its tensors.
+        exploitation: θ_E (θ_W while warming up), in training mode.
+        optimizer: Over the parameters of ``exploitation`` alone.
+        step: Optimiser steps made.
+        seen_images: Images learnt from in this stage, over all ranks.
+    """
+
+    creation: DensePredictor
+    exploitation: DensePredictor
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    seen_images: int = 0
+
+
+def make_learner(method: DensePredictor, *, weight_decay: float = 0.0) -> Learner:
+    """Start a stage: creation = exploitation = the method's weights.
+
+    Args:
+        method: Becomes ``exploitation``; a copy of it becomes ``creation``.
+        weight_decay: Decoupled weight decay; 0 makes the optimiser plain Adam.
+    """
+    creation = copy.deepcopy(method).eval().requires_grad_(requires_grad=False)
+    exploitation = method.train().requires_grad_()
+    # The learning rate is set before every step; the value here is never used.
+    optimizer = torch.optim.AdamW(
+        exploitation.parameters(), lr=1.0, weight_decay=weight_decay, fused=True
+    )
+    return Learner(creation=creation, exploitation=exploitation, optimizer=optimizer)
+
+
+@torch.no_grad()
+def copy_weights_(target: DensePredictor, source: DensePredictor) -> None:
+    """Copy every parameter and buffer in place."""
+    for mine, theirs in zip(
+        target.state_dict().values(), source.state_dict().values(), strict=True
+    ):
+        mine.copy_(theirs)

@@ -1,0 +1,178 @@
+"""What the loop of a stage works with, made from a run's configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from perception.diffusion.features import FeatureSettings, pyramid_channels
+from perception.methods.diff2in1 import make_diff2in1
+from sources.live_shards import LiveShardList
+from sources.mixture import Mixture
+from sources.protocol import open_source
+from sources.streams import RealStream, SyntheticStream
+from storage.events import EventWriter
+from trainers.features import FeatureExtractor
+from trainers.progress import OnProgress, Progress
+from trainers.publish import OnVersion, WeightsPublisher
+from trainers.ranks import Ranks, SingleRank
+from trainers.validation import Validator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from perception.diffusion.backbone import DiffusionBackbone
+    from perception.methods.protocol import DensePredictor
+    from schemas.config import RunConfig
+    from sources.batches import Batch
+    from sources.protocol import LabelledSource
+    from storage.filesystem import RunStore
+    from trainers.checkpoint import Checkpoints
+    from trainers.settings import StageSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """What the process offers that trains: alone, or one of a group.
+
+    Attributes:
+        ranks: The group.
+        checkpoints: Where the state is kept; None: nowhere.
+        device: Where the networks run.
+        on_version: Told about published versions.
+        on_progress: Told about progress, on rank 0.
+    """
+
+    ranks: Ranks = field(default_factory=SingleRank)
+    checkpoints: Checkpoints | None = None
+    device: torch.device | str = "cpu"
+    on_version: OnVersion | None = None
+    on_progress: OnProgress | None = None
+
+
+class BatchStream(Protocol):
+    """Endless batches of this rank, with a position that can be restored."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Itself."""
+
+    def __next__(self) -> Batch:
+        """The next batch, on the CPU."""
+
+    def state(self) -> dict[str, Any]:
+        """Position as a JSON object."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a position."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainParts:
+    """What the loop works with; a single process and a group get different ones.
+
+    Attributes:
+        batches: This rank's part of every batch.
+        features: The frozen backbone.
+        ranks: The group.
+        progress: Tells how far it is.
+        checkpoints: Where the state is kept; None: nowhere.
+        publisher: Rank 0 of a stage that publishes; else None.
+        validator: Rank 0; else None.
+        live: The list of synthetic shards behind ``batches``; None if they are all real.
+    """
+
+    batches: BatchStream
+    features: FeatureExtractor
+    ranks: Ranks
+    progress: Progress
+    checkpoints: Checkpoints | None = None
+    publisher: WeightsPublisher | None = None
+    validator: Validator | None = None
+    live: LiveShardList | None = None
+
+
+def make_method(config: RunConfig, backbone: DiffusionBackbone) -> DensePredictor:
+    """Make the untrained method of a run; equal configurations give equal weights."""
+    method = config.method
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        made = make_diff2in1(
+            block_out_channels=backbone.block_out_channels,
+            level_channels=pyramid_channels(backbone.unet.config),
+            vae_scale_factor=backbone.downsample_factor,
+            tasks=method.tasks,
+            num_classes=method.num_classes,
+        )
+    return made.to(backbone.device)
+
+
+def make_parts(
+    config: RunConfig,
+    settings: StageSettings,
+    store: RunStore,
+    backbone: DiffusionBackbone,
+    host: Host,
+) -> TrainParts:
+    """Make everything that the loop of a stage works with, on one rank."""
+    method, is_first = config.method, host.ranks.rank == 0
+    source = open_source(config.source, method.tasks, num_classes=method.num_classes)
+    features = FeatureSettings(timestep=method.feature_timestep)
+    publisher = validator = None
+    if is_first and settings.publish_every_images is not None:
+        publisher = WeightsPublisher(
+            store,
+            base_model_hash=backbone.model_id,
+            ema_decay=settings.ema_decay,
+            stage=settings.stage,
+            on_version=host.on_version,
+        )
+    if is_first:
+        validator = Validator(
+            source,
+            backbone,
+            tasks=method.tasks,
+            settings=features,
+            num_classes=method.num_classes,
+        )
+    batches = make_batches(config, settings, store, source, host.ranks)
+    return TrainParts(
+        batches=batches,
+        features=FeatureExtractor(backbone, settings=features),
+        ranks=host.ranks,
+        progress=Progress(
+            settings.stage,
+            steps=settings.steps,
+            events=EventWriter(store, f"trainer-{settings.stage}") if is_first else None,
+            on_progress=host.on_progress if is_first else None,
+        ),
+        checkpoints=host.checkpoints,
+        publisher=publisher,
+        validator=validator,
+        live=batches.synthetic.live if batches.synthetic else None,
+    )
+
+
+def make_batches(
+    config: RunConfig,
+    settings: StageSettings,
+    store: RunStore,
+    source: LabelledSource,
+    ranks: Ranks,
+) -> Mixture:
+    """Make this rank's part of the stage's batches: synthetic ones only in ``self_improve``."""
+    training, seed = config.training, config.run.seed
+    synthetic = None
+    if settings.stage == "self_improve":
+        live = LiveShardList.from_config(store, training, seed=seed, rank=ranks.rank)
+        synthetic = SyntheticStream(store, live, seed=seed, rank=ranks.rank)
+    return Mixture(
+        RealStream(source, seed=seed, rank=ranks.rank, world=ranks.world),
+        synthetic,
+        real_fraction=training.real_fraction if synthetic else 1.0,
+        batch_size=settings.batch_size // ranks.world,
+        tasks=config.method.tasks,
+        hflip=training.hflip,
+        seed=seed * 1_000_003 + ranks.rank,
+    )

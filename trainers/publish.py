@@ -1,0 +1,191 @@
+"""Creation weights on their way to the generators, written in the background."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from perception.state_file import keys_digest, state_digest, state_to_bytes
+from schemas.errors import AlreadyCommittedError, RunFailedError
+from storage.weights_store import latest_version, publish_weights, read_manifest
+from trainers.learner import Learner, copy_weights_
+
+if TYPE_CHECKING:
+    from perception.methods.protocol import DensePredictor
+    from schemas.weights import WeightsManifest
+    from storage.filesystem import RunStore
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS = 3
+
+OnVersion = Callable[[int], None]
+"""Called after a version is committed; only a hint, so it must not raise."""
+
+
+class WeightsPublisher:
+    """Publishes snapshots of the creation weights, one at a time, in a thread of its own.
+
+    The caller's thread only copies tensors; serialising and writing happen in the background. A
+    version is never less trained than the newest one in the store, so a stage that resumes from an
+    older checkpoint stays silent until it has caught up.
+
+    Args:
+        store: The run.
+        base_model_hash: The frozen backbone that the weights belong to.
+        ema_decay: α of Eq. 8, for the record.
+        stage: Stage that the weights come from.
+        on_version: Told about every committed version.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        *,
+        base_model_hash: str,
+        ema_decay: float,
+        stage: str,
+        on_version: OnVersion | None = None,
+    ) -> None:
+        self._store = store
+        self._base_model_hash = base_model_hash
+        self._ema_decay = ema_decay
+        self._stage = stage
+        self._on_version = on_version
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
+        self._in_flight: Future[WeightsManifest | None] | None = None
+        self._snapshot: DensePredictor | None = None
+        self.newest: WeightsManifest | None = newest_manifest(store)
+
+    def start(self, learner: Learner) -> bool:
+        """Copy the creation weights and publish the copy in the background.
+
+        Args:
+            learner: Its creation weights, step and seen images are published.
+
+        Returns:
+            False if the version before is still on its way: nothing was done, ask again later.
+
+        Raises:
+            RunFailedError: If the version before could not be written.
+        """
+        if not self.poll():
+            return False
+        if self._snapshot is None:
+            self._snapshot = copy.deepcopy(learner.creation)
+        copy_weights_(self._snapshot, learner.creation)
+        self._in_flight = self._thread.submit(
+            self._publish, self._snapshot, learner.step, learner.seen_images
+        )
+        return True
+
+    def poll(self) -> bool:
+        """Take note of a finished version; True if none is on its way any more.
+
+        Raises:
+            RunFailedError: If it could not be written.
+        """
+        if self._in_flight is not None and not self._in_flight.done():
+            return False
+        self._collect(timeout_s=0.0)
+        return True
+
+    def finish(self, *, timeout_s: float = 600.0) -> WeightsManifest | None:
+        """Wait for the version on its way; returns the newest one.
+
+        Raises:
+            RunFailedError: If it could not be written in time.
+        """
+        self._collect(timeout_s=timeout_s)
+        return self.newest
+
+    def close(self) -> None:
+        """End the thread; a version on its way is still written."""
+        self._thread.shutdown(wait=True)
+
+    def _collect(self, *, timeout_s: float) -> None:
+        if self._in_flight is None:
+            return
+        future, self._in_flight = self._in_flight, None
+        try:
+            manifest = future.result(timeout=timeout_s)
+        except (OSError, TimeoutError) as error:
+            raise RunFailedError(
+                f"wanted to publish weights to {self._store.url}, found {error!r} after "
+                f"{_ATTEMPTS} attempts; mend the storage and start the same command again"
+            ) from error
+        self.newest = manifest or self.newest
+
+    def _publish(
+        self, snapshot: DensePredictor, step: int, seen_images: int
+    ) -> WeightsManifest | None:
+        data, keys = state_to_bytes(snapshot), keys_digest(snapshot)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._publish_once(data, keys, step=step, seen_images=seen_images)
+            except (OSError, AlreadyCommittedError) as error:
+                logger.warning("publish_retry", extra={"attempt": attempt, "error": repr(error)})
+                last = error
+        raise OSError(f"publishing failed: {last!r}") from last
+
+    def _publish_once(
+        self, data: bytes, keys: str, *, step: int, seen_images: int
+    ) -> WeightsManifest | None:
+        newest = newest_manifest(self._store)
+        if (
+            newest is not None
+            and newest.stage == self._stage
+            and (newest.step > step or newest.sha256 == state_digest(data))
+        ):
+            return None
+        manifest = publish_weights(
+            self._store,
+            data,
+            version=0 if newest is None else newest.version + 1,
+            step=step,
+            seen_images=seen_images,
+            ema_decay=self._ema_decay,
+            base_model_hash=self._base_model_hash,
+            keys_hash=keys,
+            stage=self._stage,
+            parent=-1 if newest is None else newest.version,
+        )
+        if self._on_version is not None:
+            self._on_version(manifest.version)
+        return manifest
+
+
+def publish_warm_up(
+    store: RunStore, method: DensePredictor, *, base_model_hash: str, ema_decay: float
+) -> WeightsManifest:
+    """Publish θ_W as version 0; a version 0 that is committed already stands.
+
+    Args:
+        store: The run.
+        method: With the weights at the end of the warm-up.
+        base_model_hash: The frozen backbone that they belong to.
+        ema_decay: α of Eq. 8, for the record.
+    """
+    if latest_version(store) is not None:
+        return read_manifest(store, 0)
+    return publish_weights(
+        store,
+        state_to_bytes(method),
+        version=0,
+        step=0,
+        seen_images=0,
+        ema_decay=ema_decay,
+        base_model_hash=base_model_hash,
+        keys_hash=keys_digest(method),
+        stage="warm_up",
+        parent=-1,
+    )
+
+
+def newest_manifest(store: RunStore) -> WeightsManifest | None:
+    """Read the manifest of the newest committed version; None before the first."""
+    version = latest_version(store)
+    return None if version is None else read_manifest(store, version)

@@ -1,0 +1,142 @@
+"""The loop of every stage: step, moving average, publish, checkpoint, tell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trainers.checkpoint import pack_checkpoint, restore_checkpoint
+from trainers.ema import EmaSchedule, ema_update_
+from trainers.schedule import learning_rate
+from trainers.step import step_generator, train_step
+from trainers.validation import headline
+
+if TYPE_CHECKING:
+    from trainers.learner import Learner
+    from trainers.parts import TrainParts
+    from trainers.settings import StageSettings
+
+
+def resume_stage(settings: StageSettings, learner: Learner, parts: TrainParts) -> bool:
+    """Restore the newest checkpoint of the stage, if there is one.
+
+    Returns:
+        Whether there was one; if not, learner and stream are as they were.
+    """
+    files = parts.checkpoints.latest() if parts.checkpoints else None
+    if files is None:
+        return False
+    parts.batches.restore(restore_checkpoint(learner, files, stage=settings.stage))
+    return True
+
+
+def run_stage(settings: StageSettings, learner: Learner, parts: TrainParts) -> None:
+    """Make the stage's remaining steps.
+
+    Every rank makes the same steps, whatever its data look like. The creation weights change by
+    Eq. 8 alone; a stage without moving average leaves them as they are.
+
+    Args:
+        settings: Numbers of the stage.
+        learner: Changed; starts at its own step.
+        parts: What the loop works with.
+
+    Raises:
+        NotFiniteError: If a loss or gradient is not finite.
+        RunFailedError: If weights cannot be published.
+    """
+    publish_is_due = False
+    while learner.step < settings.steps:
+        numbers = _make_step(settings, learner, parts)
+        seen_before = learner.seen_images
+        learner.step += 1
+        learner.seen_images += settings.batch_size
+        _average(settings, learner, seen_before)
+        publish_is_due |= _crosses(settings.publish_every_images, seen_before, learner.seen_images)
+        publish_is_due = publish_is_due and not _try_publish(learner, parts)
+        if learner.step % settings.checkpoint_every_steps == 0 or learner.step == settings.steps:
+            save_checkpoint(settings, learner, parts)
+        parts.progress.add_step(
+            images=settings.batch_size, fields=numbers | _position(learner, parts)
+        )
+
+
+def _make_step(settings: StageSettings, learner: Learner, parts: TrainParts) -> dict[str, float]:
+    batch = next(parts.batches)
+    rate = learning_rate(
+        learner.step,
+        steps=settings.steps,
+        peak=settings.learning_rate,
+        warm_up_steps=settings.lr_warm_up_steps,
+        final_fraction=settings.lr_final_fraction,
+    )
+    numbers = train_step(
+        learner,
+        batch,
+        features=parts.features,
+        ranks=parts.ranks,
+        learning_rate=rate,
+        generator=step_generator(settings.seed, settings.stage, learner.step, parts.ranks.rank),
+    )
+    newest = parts.publisher.newest if parts.publisher else None
+    parts.progress.add_batch(batch, current_version=newest.version if newest else 0)
+    return numbers | {"learning_rate": rate}
+
+
+def _average(settings: StageSettings, learner: Learner, seen_before: int) -> None:
+    if settings.ema_every_samples is None:
+        return
+    schedule = EmaSchedule(settings.ema_every_samples)
+    ema_update_(
+        learner.creation,
+        learner.exploitation,
+        decay=settings.ema_decay,
+        updates=schedule.updates_due(seen_before, learner.seen_images),
+    )
+
+
+def _try_publish(learner: Learner, parts: TrainParts) -> bool:
+    """Publish in the background and score; False while the version before is on its way."""
+    if parts.publisher is None:
+        return True
+    if not parts.publisher.start(learner):
+        return False
+    validate(learner, parts)
+    return True
+
+
+def _crosses(every: int | None, before: int, after: int) -> bool:
+    return every is not None and after // every > before // every
+
+
+def save_checkpoint(settings: StageSettings, learner: Learner, parts: TrainParts) -> None:
+    """Keep the state; every rank calls it, rank 0 writes."""
+    if parts.checkpoints is None:
+        return
+    files = None
+    if parts.ranks.rank == 0:
+        files = pack_checkpoint(learner, stage=settings.stage, stream=parts.batches.state())
+    parts.checkpoints.save(files, step=learner.step)
+
+
+def validate(learner: Learner, parts: TrainParts) -> dict[str, float]:
+    """Score the creation weights on the validation images and tell; empty if there are none."""
+    if parts.validator is None:
+        return {}
+    scores = headline(parts.validator.score(learner.creation))
+    if scores:
+        parts.progress.fields["validation"] = scores
+        parts.progress.emit("validation", step=learner.step, scores=scores)
+    return scores
+
+
+def _position(learner: Learner, parts: TrainParts) -> dict[str, Any]:
+    position: dict[str, Any] = {"step": learner.step, "seen_images": learner.seen_images}
+    if parts.publisher is None:
+        return position
+    parts.publisher.poll()
+    newest = parts.publisher.newest
+    if newest is not None:
+        step_of_newest = newest.step if newest.stage == "self_improve" else 0
+        position["version"] = newest.version
+        position["publish_lag"] = learner.step - step_of_newest
+    return position

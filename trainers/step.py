@@ -1,0 +1,96 @@
+"""One optimisation step of Eq. 6 or Eq. 7 on one batch."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from perception.methods.diff2in1 import supervised_loss
+from schemas.errors import NotFiniteError
+
+if TYPE_CHECKING:
+    from sources.batches import Batch
+    from trainers.features import FeatureExtractor
+    from trainers.learner import Learner
+    from trainers.ranks import Ranks
+
+
+def step_generator(seed: int, stage: str, step: int, rank: int) -> torch.Generator:
+    """Make the source of everything random in one step of one rank.
+
+    It depends on nothing else, so a restored stage draws what the uninterrupted one would have.
+    """
+    text = f"{seed}/{stage}/{step}/{rank}".encode()
+    digest = hashlib.blake2b(text, digest_size=8, person=b"train-step").digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def train_step(
+    learner: Learner,
+    batch: Batch,
+    *,
+    features: FeatureExtractor,
+    ranks: Ranks,
+    learning_rate: float,
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """Change the exploitation weights by one step; the creation weights are not touched.
+
+    Real and synthetic images of the batch count alike: Eq. 7 with L_syn of the form of L_sup. With
+    several ranks gradients, loss and float buffers are averaged over them, so that all ranks hold
+    equal weights after every step.
+
+    Args:
+        learner: Weights and optimiser; the counts are the caller's business.
+        batch: This rank's part of the batch.
+        features: The frozen backbone.
+        ranks: The group that shares the batch.
+        learning_rate: For this step.
+        generator: Source of the step's random draws.
+
+    Returns:
+        ``loss`` (mean over ranks), ``grad_norm``, and ``loss_<task>`` of this rank.
+
+    Raises:
+        NotFiniteError: If loss or gradient is not finite on any rank; no weight has changed then.
+    """
+    method, optimizer = learner.exploitation, learner.optimizer
+    device = features.backbone.device
+    pyramid = features.extract(batch.images, generator=generator)
+    labels = {task: label.to(device) for task, label in batch.labels.items()}
+    optimizer.zero_grad(set_to_none=True)
+    loss, terms = supervised_loss(method, pyramid, labels, generator=generator)
+    loss.backward()
+    total = loss.detach().clone()
+    gradients = _gradients(method)
+    ranks.average_([total, *gradients, *_float_buffers(method)])
+    grad_norm = float(nn.utils.get_total_norm(gradients))
+    if not math.isfinite(float(total)) or not math.isfinite(grad_norm):
+        raise NotFiniteError(
+            f"wanted a finite loss and gradient, found loss {float(total)} and gradient norm "
+            f"{grad_norm} at step {learner.step}; lower the learning rate or look at the samples "
+            f"{list(batch.keys)[:4]}"
+        )
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()
+    numbers = {"loss": float(total), "grad_norm": grad_norm}
+    return numbers | {f"loss_{task}": value for task, value in terms.items()}
+
+
+def _gradients(method: nn.Module) -> list[Tensor]:
+    """List the gradients; a parameter that the loss does not reach has zeros on every rank."""
+    found = []
+    for parameter in method.parameters():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        found.append(parameter.grad)
+    return found
+
+
+def _float_buffers(method: nn.Module) -> list[Tensor]:
+    return [buffer for buffer in method.buffers() if buffer.is_floating_point()]

@@ -1,0 +1,190 @@
+"""A whole stage from its configuration: make the parts, run the loop, write its end."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from perception.diffusion.backbone import DiffusionBackbone, load_backbone
+from perception.state_file import keys_digest, load_state_bytes
+from schemas.errors import NotFiniteError, RunFailedError
+from sources.protocol import resolve_path
+from storage.filesystem import RunStore, open_store
+from storage.weights_store import expect_fits, read_weights
+from trainers.checkpoint import StoredCheckpoints
+from trainers.final import read_final, write_final
+from trainers.learner import Learner, copy_weights_, make_learner
+from trainers.parts import Host, TrainParts, make_method, make_parts
+from trainers.publish import OnVersion, publish_warm_up
+from trainers.ranks import agree_on_all
+from trainers.settings import Stage, StageSettings, stage_settings
+from trainers.stage import resume_stage, run_stage, validate
+
+if TYPE_CHECKING:
+    from schemas.config import RunConfig
+    from trainers.progress import OnProgress
+
+
+def train_stage_locally(
+    config: RunConfig,
+    stage: Stage,
+    *,
+    on_version: OnVersion | None = None,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Train a stage in this process, without Ray; a stage that was stopped goes on.
+
+    Args:
+        config: The run.
+        stage: Which stage; all but ``warm_up`` need version 0 in the store.
+        on_version: Told about published versions, from another thread.
+        on_progress: Told about progress.
+
+    Returns:
+        Content of ``checkpoints/<stage>/final/final.json``.
+
+    Raises:
+        RunFailedError: If the stage cannot go on.
+    """
+    host = Host(
+        checkpoints=StoredCheckpoints(open_store(config.run.url), stage),
+        device=choose_device(config),
+        on_version=on_version,
+        on_progress=on_progress,
+    )
+    return train_stage(config, stage, host)
+
+
+def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
+    """Train a stage on one rank of a host; returns at once if the stage has ended before.
+
+    Args:
+        config: The run.
+        stage: Which stage.
+        host: This process.
+
+    Returns:
+        Content of ``final.json``; on ranks other than 0 only ``stage`` and counts.
+
+    Raises:
+        RunFailedError: If training diverges, starves or cannot write.
+    """
+    store = open_store(config.run.url)
+    ended = read_final(store, stage)
+    if ended is not None:
+        return ended
+    backbone = load_backbone(
+        resolve_path(config.model.diffusion),
+        device=host.device,
+        dtype=getattr(torch, config.model.dtype),
+    )
+    settings = stage_settings(config, stage)
+    learner = make_learner(make_method(config, backbone), weight_decay=settings.weight_decay)
+    parts = make_parts(config, settings, store, backbone, host)
+    try:
+        if not resume_stage(settings, learner, parts) and stage != "warm_up":
+            load_version_zero(store, learner, backbone)
+        wait_for_synthetic(config, parts)
+        started_s, first_step = time.monotonic(), learner.step
+        run_stage(settings, learner, parts)
+        seconds = time.monotonic() - started_s
+        return end_stage(
+            settings, learner, parts, store, seconds=seconds, steps=learner.step - first_step
+        )
+    except NotFiniteError as error:
+        raise RunFailedError(f"stage {stage} diverged: {error}") from error
+    finally:
+        if parts.publisher is not None:
+            parts.publisher.close()
+
+
+def load_version_zero(store: RunStore, learner: Learner, backbone: DiffusionBackbone) -> None:
+    """Start from θ_W: creation = exploitation = version 0.
+
+    Raises:
+        RunFailedError: If there is no version 0.
+        WeightsMismatchError: If it belongs to another backbone or method.
+    """
+    try:
+        manifest, data = read_weights(store, 0)
+    except FileNotFoundError as error:
+        raise RunFailedError(
+            f"{store.url}: wanted version 0 of the weights, found none; train stage warm_up first"
+        ) from error
+    expect_fits(
+        manifest, base_model_hash=backbone.model_id, keys_hash=keys_digest(learner.creation)
+    )
+    load_state_bytes(learner.creation, data)
+    load_state_bytes(learner.exploitation, data)
+
+
+def wait_for_synthetic(config: RunConfig, parts: TrainParts) -> None:
+    """Wait until every rank sees the synthetic samples that the stage wants to start with.
+
+    Raises:
+        RunFailedError: If that takes longer than ``training.starved_after_s``.
+    """
+    training, live = config.training, parts.live
+    if live is None:
+        return
+    wanted = training.min_synthetic_samples
+    device = parts.features.backbone.device
+    started_s = time.monotonic()
+    while True:
+        live.refresh(force=True)
+        found = live.num_samples
+        if agree_on_all(parts.ranks, holds=found >= wanted, device=device):
+            return
+        waited_s = time.monotonic() - started_s
+        parts.progress.emit("starved", found=found, wanted=wanted, waited_s=waited_s)
+        in_time = waited_s < training.starved_after_s
+        if not agree_on_all(parts.ranks, holds=in_time, device=device):
+            raise RunFailedError(
+                f"waited {waited_s:.0f} s for {wanted} synthetic samples, found {found}; look at "
+                "the generators, or raise training.starved_after_s"
+            )
+        time.sleep(training.poll_s)
+
+
+def end_stage(
+    settings: StageSettings,
+    learner: Learner,
+    parts: TrainParts,
+    store: RunStore,
+    *,
+    seconds: float,
+    steps: int,
+) -> dict[str, Any]:
+    """Publish and write what the stage reached; ranks other than 0 only return counts."""
+    numbers: dict[str, Any] = {"seconds": seconds, "steps_per_s": steps / max(seconds, 1e-9)}
+    if parts.ranks.rank != 0:
+        return {"stage": settings.stage, "step": learner.step} | numbers
+    if settings.stage == "warm_up":
+        copy_weights_(learner.creation, learner.exploitation)
+        backbone = parts.features.backbone
+        manifest = publish_warm_up(
+            store,
+            learner.creation,
+            base_model_hash=backbone.model_id,
+            ema_decay=settings.ema_decay,
+        )
+        numbers["version"] = manifest.version
+    if parts.publisher is not None:
+        parts.publisher.finish()
+        parts.publisher.start(learner)
+        newest = parts.publisher.finish()
+        numbers["version"] = newest.version if newest else None
+    numbers["validation"] = validate(learner, parts)
+    parts.progress.tell()
+    content = write_final(store, settings.stage, learner, numbers=numbers)
+    parts.progress.emit("stage_ended", **content)
+    return content
+
+
+def choose_device(config: RunConfig) -> str:
+    """Resolve ``model.device``: auto takes a GPU if there is one."""
+    if config.model.device != "auto":
+        return config.model.device
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,119 @@
+"""A quick score of weights on validation images whose features are computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+import torch
+
+from evaluation.scores import HEADLINE_METRICS, ScoreBoard, Scores
+from perception.diffusion.features import FeaturePyramid, FeatureSettings, extract_features
+from schemas.sample import Sample
+from sources.batches import Batch, collate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from perception.diffusion.backbone import DiffusionBackbone
+    from perception.methods.protocol import DensePredictor
+    from schemas.sample import Task
+    from sources.protocol import LabelledSource
+
+_DEFAULT_CACHE_BYTES = 512 * 2**20
+_SEED = 0
+
+
+def headline(scores: Scores) -> dict[str, float]:
+    """Reduce scores to one number for each task: task_metric → value."""
+    return {
+        f"{task}_{HEADLINE_METRICS[task].name}": values[HEADLINE_METRICS[task].name]
+        for task, values in scores.items()
+    }
+
+
+class Validator:
+    """Scores weights on the validation split; all of them see the same features.
+
+    Features are kept as long as they fit into ``cache_bytes``; images beyond that are left out, so
+    that a score costs a forward pass of the method and nothing else. The first call is slower.
+
+    Args:
+        source: Its validation split is used; an empty one gives empty scores.
+        backbone: The frozen model.
+        tasks: What to score.
+        settings: How features are taken.
+        num_classes: Classes of semseg.
+        batch_size: Images that are scored together.
+        cache_bytes: Memory for features.
+    """
+
+    def __init__(
+        self,
+        source: LabelledSource,
+        backbone: DiffusionBackbone,
+        *,
+        tasks: Sequence[Task],
+        settings: FeatureSettings,
+        num_classes: int = 0,
+        batch_size: int = 16,
+        cache_bytes: int = _DEFAULT_CACHE_BYTES,
+    ) -> None:
+        self._source = source
+        self._backbone = backbone
+        self._tasks = tuple(tasks)
+        self._settings = settings
+        self._num_classes = num_classes
+        self._batch_size = batch_size
+        self._cache_bytes = cache_bytes
+        self._cached: list[CachedBatch] | None = None
+
+    @property
+    def num_images(self) -> int:
+        """Images that are scored; 0 before the first call."""
+        return sum(len(each.batch) for each in self._cached or [])
+
+    def score(self, method: DensePredictor) -> Scores:
+        """Score a method; empty if there is no validation image."""
+        if self._cached is None:
+            self._cached = self._load()
+        if not self._cached:
+            return {}
+        board = ScoreBoard(self._tasks, num_classes=self._num_classes)
+        for each in self._cached:
+            height, width = each.batch.images.shape[-2:]
+            predictions = method.predict(each.pyramid, (height, width))
+            found = {task: label.cpu() for task, label in predictions.labels.items()}
+            board.update(found, each.batch.labels)
+        return board.compute()
+
+    def _load(self) -> list[CachedBatch]:
+        cached: list[CachedBatch] = []
+        used_bytes = 0
+        samples = self._samples()
+        while together := list(islice(samples, self._batch_size)):
+            batch = collate(together, self._tasks)
+            generator = torch.Generator().manual_seed(_SEED + len(cached))
+            pyramid = extract_features(
+                self._backbone, batch.images, generators=generator, settings=self._settings
+            )
+            used_bytes += sum(each.nbytes for each in chain.from_iterable(pyramid.maps))
+            if cached and used_bytes > self._cache_bytes:
+                break
+            cached.append(CachedBatch(batch, pyramid))
+        return cached
+
+    def _samples(self) -> Iterator[Sample]:
+        for shard in self._source.shards("validation"):
+            for found in self._source.read(shard):
+                if isinstance(found, Sample):
+                    yield found
+
+
+@dataclass(frozen=True, slots=True)
+class CachedBatch:
+    """A validation batch with its features."""
+
+    batch: Batch
+    pyramid: FeaturePyramid
