@@ -1,0 +1,133 @@
+"""From decoded samples to the tensors a training step takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from schemas.sample import IGNORE_ID, Sample, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+REAL_VERSION = -1
+"""What stands for the version of creation weights where a sample is real."""
+
+
+def collate(
+    samples: Sequence[Sample], tasks: Sequence[Task], *, versions: Sequence[int] | None = None
+) -> Batch:
+    """Stack samples of equal size.
+
+    A sample without a label of a task gets one that is invalid everywhere, so that neither loss
+    nor metric counts it.
+
+    Args:
+        samples: At least one; images uint8 [H, W, 3], labels as ``schemas.sample`` says.
+        tasks: Tasks whose labels are wanted.
+        versions: Version of creation weights that labelled each sample, ``REAL_VERSION`` for a
+            real one; all ``REAL_VERSION`` if absent.
+
+    Returns:
+        The batch, on the CPU.
+
+    Raises:
+        ValueError: If there is no sample, or sizes differ.
+    """
+    sizes = {sample.image.shape for sample in samples}
+    if len(sizes) != 1:
+        raise ValueError(f"wanted samples of one size, found {sorted(sizes)}; resize the source")
+    given = [REAL_VERSION] * len(samples) if versions is None else list(versions)
+    return Batch(
+        images=images_to_tensor([sample.image for sample in samples]),
+        labels={task: _stack_labels(samples, task) for task in tasks},
+        is_synthetic=torch.tensor([sample.is_synthetic for sample in samples]),
+        keys=tuple(sample.key for sample in samples),
+        versions=torch.tensor(given, dtype=torch.int64),
+    )
+
+
+def images_to_tensor(images: Sequence[NDArray[Any]]) -> Tensor:
+    """Turn uint8 RGB [H, W, 3] images into float32 [B, 3, H, W] in [-1, 1]."""
+    stacked = torch.from_numpy(np.stack(images))
+    return stacked.permute(0, 3, 1, 2).to(torch.float32).div(127.5).sub(1.0).contiguous()
+
+
+def hflip_sample(sample: Sample) -> Sample:
+    """Mirror a sample left to right: image, labels and confidences together.
+
+    The x axis of the camera points right, so normals have their x negated; invalid pixels (all
+    zero) stay invalid.
+    """
+    labels = {task: _mirror(label) for task, label in sample.labels.items()}
+    if "normals" in labels:
+        labels["normals"][..., 0] *= -1
+    return replace(
+        sample,
+        image=_mirror(sample.image),
+        labels=labels,
+        confidence={task: _mirror(value) for task, value in sample.confidence.items()},
+    )
+
+
+def _mirror(array: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(array[:, ::-1])
+
+
+def _stack_labels(samples: Sequence[Sample], task: Task) -> Tensor:
+    height, width = samples[0].image.shape[:2]
+    invalid = _invalid_label(task, height, width)
+    stacked = torch.from_numpy(np.stack([sample.labels.get(task, invalid) for sample in samples]))
+    if task == "normals":
+        return stacked.permute(0, 3, 1, 2).to(torch.float32).contiguous()
+    if task == "depth":
+        return stacked.unsqueeze(1).to(torch.float32)
+    return stacked.to(torch.int64)
+
+
+def _invalid_label(task: Task, height: int, width: int) -> NDArray[Any]:
+    if task == "normals":
+        return np.zeros((height, width, 3), np.float32)
+    if task == "depth":
+        return np.zeros((height, width), np.float32)
+    return np.full((height, width), IGNORE_ID, np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """What one training or evaluation step sees.
+
+    Attributes:
+        images: float32 [B, 3, H, W] in [-1, 1].
+        labels: ``normals`` float32 [B, 3, H, W], unit or all-zero; ``depth`` float32
+            [B, 1, H, W] in metres, 0 = invalid; ``semseg`` int64 [B, H, W], 255 = ignore.
+        is_synthetic: bool [B].
+        keys: Names of the samples.
+        versions: int64 [B], version of the creation weights behind the labels, -1 if real.
+    """
+
+    images: Tensor
+    labels: dict[Task, Tensor]
+    is_synthetic: Tensor
+    keys: tuple[str, ...]
+    versions: Tensor
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.keys)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with all tensors on a device."""
+        return Batch(
+            images=self.images.to(device),
+            labels={task: label.to(device) for task, label in self.labels.items()},
+            is_synthetic=self.is_synthetic.to(device),
+            keys=self.keys,
+            versions=self.versions.to(device),
+        )

@@ -1,0 +1,67 @@
+"""Crop and resize images and label maps together without inventing labels."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Fit = Literal["crop", "stretch"]
+Array = NDArray[Any]
+
+
+def center_crop(array: Array, size: tuple[int, int]) -> Array:
+    """Cut the middle of [H, W, …] to the aspect of ``size`` (height, width)."""
+    height, width = array.shape[:2]
+    crop_height = min(height, round(width * size[0] / size[1]))
+    crop_width = min(width, round(height * size[1] / size[0]))
+    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    return array[top : top + crop_height, left : left + crop_width]
+
+
+def resize_image(image: Array, size: tuple[int, int]) -> Array:
+    """Resize uint8 RGB [H, W, 3]: bicubic, low-passed where it shrinks."""
+    if image.shape[:2] == size:
+        return image
+    height, width = size
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized)
+
+
+def resize_nearest(label: Array, size: tuple[int, int]) -> Array:
+    """Resize [H, W] by taking the value under each new pixel's centre; nothing is mixed."""
+    rows = _centres(label.shape[0], size[0])
+    columns = _centres(label.shape[1], size[1])
+    return np.ascontiguousarray(label[rows[:, None], columns[None, :]])
+
+
+def resize_normals(normals: Array, size: tuple[int, int]) -> Array:
+    """Resize a field of normals: mean over the area of a new pixel, unit length again.
+
+    Args:
+        normals: float32 [H, W, 3], unit or all-zero where invalid.
+        size: New height and width.
+
+    Returns:
+        float32 [height, width, 3]; a pixel is invalid (all-zero) where more than half of its
+        area was.
+    """
+    if normals.shape[:2] == size:
+        return normals
+    valid = np.any(normals != 0, axis=-1).astype(np.float32)
+    summed = np.stack([_area_mean(normals[..., axis], size) for axis in range(3)], axis=-1)
+    length = np.linalg.norm(summed, axis=-1)
+    keep = (_area_mean(valid, size) >= 0.5) & (length > 1e-3)
+    unit = summed / np.maximum(length, 1e-12)[..., None]
+    return np.where(keep[..., None], unit, 0.0).astype(np.float32)
+
+
+def _area_mean(plane: Array, size: tuple[int, int]) -> Array:
+    image = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BOX))
+
+
+def _centres(old: int, new: int) -> Array:
+    return ((np.arange(new) + 0.5) * old / new).astype(np.int64)

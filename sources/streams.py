@@ -1,0 +1,297 @@
+"""Endless streams of single samples: shuffled real ones, and synthetic ones as they appear."""
+
+from __future__ import annotations
+
+import io
+import logging
+import random
+import tarfile
+from collections import Counter, OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import webdataset as wds
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from schemas.errors import DamagedShardError, SampleError, SourceError
+from schemas.sample import Sample, SourceShard, UnreadableSample
+from storage.codecs import decode_sample
+from storage.shards import load_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sources.live_shards import LiveShard, LiveShardList
+    from sources.protocol import LabelledSource, Split
+    from storage.filesystem import RunStore
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CACHE_BYTES = 512 * 2**20
+_LABEL_BYTES_PER_PIXEL = 3 + 12 + 4 + 1
+_MAX_OPEN_SHARDS = 16
+_MAX_ATTEMPTS = 3
+
+
+class RealStream:
+    """Shuffled samples of a split, without end.
+
+    The order is a sequence of epochs, each another permutation; rank r of w takes positions r,
+    r + w, r + 2w, …, so the ranks together see every sample once an epoch. If the decoded split
+    exceeds the cache, shards are shuffled and samples mixed within as many shards as fit.
+    """
+
+    def __init__(
+        self,
+        source: LabelledSource,
+        split: Split = "train",
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+    ) -> None:
+        """Prepare the order; nothing is read yet.
+
+        Args:
+            source: Where the samples lie.
+            split: Which of them.
+            seed: Of the order; the same for all ranks.
+            rank: This process.
+            world: Processes in all.
+            cache_bytes: Decoded samples kept in memory, at most, in bytes.
+
+        Raises:
+            SourceError: If the split is empty.
+        """
+        self._source = source
+        self._shards = source.shards(split)
+        self._num_samples = sum(len(shard.keys) for shard in self._shards)
+        if not self._num_samples:
+            raise SourceError(
+                f"source {source.name} has no sample of split {split}; add one or choose another"
+            )
+        self._seed, self._rank, self._world = seed, rank, world
+        self._cache: OrderedDict[str, Sample] = OrderedDict()
+        height, width = source.image_size
+        self._keys_cached = max(1, cache_bytes // (height * width * _LABEL_BYTES_PER_PIXEL))
+        self._drawn = 0
+        self._epoch = -1
+        self._order: list[tuple[SourceShard, str]] = []
+        self.unreadable: dict[str, UnreadableSample] = {}
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of an epoch, unreadable ones included."""
+        return self._num_samples
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Itself: one stream, one position."""
+        return self
+
+    def __next__(self) -> Sample:
+        """The next readable sample of this rank.
+
+        Raises:
+            SourceError: If not one sample can be read.
+        """
+        for _ in range(2 * self._num_samples):
+            sample = self._read(*self._advance())
+            if sample is not None:
+                return sample
+        first = next(iter(self.unreadable.values()))
+        raise SourceError(
+            f"source {self._source.name}: none of {len(self.unreadable)} samples can be read; "
+            f"the first: {first.uri}: {first.reason}: {first.detail}"
+        )
+
+    def state(self) -> dict[str, int]:
+        """Position in the order, for a checkpoint."""
+        return {"drawn": self._drawn}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Go on from a position that :meth:`state` gave, under equal arguments."""
+        self._drawn = state["drawn"]
+
+    def _advance(self) -> tuple[SourceShard, str]:
+        position = self._rank + self._drawn * self._world
+        self._drawn += 1
+        epoch, offset = divmod(position, self._num_samples)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._epoch_order(epoch)
+        return self._order[offset]
+
+    def _epoch_order(self, epoch: int) -> list[tuple[SourceShard, str]]:
+        rng = np.random.default_rng([self._seed, epoch])
+        shards = [self._shards[i] for i in rng.permutation(len(self._shards))]
+        order: list[tuple[SourceShard, str]] = []
+        window: list[tuple[SourceShard, str]] = []
+        for shard in shards:
+            if window and len(window) + len(shard.keys) > self._keys_cached:
+                order += [window[i] for i in rng.permutation(len(window))]
+                window = []
+            window += [(shard, key) for key in shard.keys]
+        return order + [window[i] for i in rng.permutation(len(window))]
+
+    def _read(self, shard: SourceShard, key: str) -> Sample | None:
+        if key in self.unreadable:
+            return None
+        if key not in self._cache:
+            found = next(iter(self._source.read(shard, [key])))
+            if isinstance(found, UnreadableSample):
+                self.unreadable[key] = found
+                logger.warning("%s is left out: %s: %s", found.uri, found.reason, found.detail)
+                return None
+            self._cache[key] = found
+            if len(self._cache) > self._keys_cached:
+                self._cache.popitem(last=False)
+        return self._cache[key]
+
+
+class SyntheticStream:
+    """Shuffled samples of committed shards, without end, as long as there are any.
+
+    Up to sixteen shards are open at a time and samples are taken from them at random; a shard
+    that is read to its end, superseded or too stale makes room for the next of the live list.
+    Every tar's digest is checked once, when its bytes are read; decoded tars are kept up to a
+    limit.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        live: LiveShardList,
+        *,
+        seed: int,
+        rank: int = 0,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+    ) -> None:
+        """Prepare the pipeline; nothing is read yet.
+
+        Args:
+            store: The run.
+            live: Its list of shards, not shared with another stream.
+            seed: Of the order within shards.
+            rank: This process; different ranks get different orders.
+            cache_bytes: Decoded samples kept in memory, at most, in bytes.
+        """
+        self.live = live
+        self._store = store
+        self._random = random.Random(seed * 1_000_003 + rank)
+        self._decoded = DecodedShards(store, cache_bytes)
+        self._open: list[OpenShard] = []
+        self.unreadable: Counter[str] = Counter()
+
+    def draw(self) -> tuple[Sample, LiveShard] | None:
+        """A sample and the shard it came from; None while there is none."""
+        self.live.refresh()
+        self._open = [each for each in self._open if each.left and self.live.is_current(each.shard)]
+        self._open_more()
+        if not self._open:
+            return None
+        chosen = self._random.choices(self._open, [len(each.left) for each in self._open])[0]
+        self.live.count_consumed(chosen.shard)
+        return chosen.left.pop(), chosen.shard
+
+    def _open_more(self) -> None:
+        while len(self._open) < min(_MAX_OPEN_SHARDS, self.live.num_units):
+            shard = self.live.draw()
+            if shard is None or not self._open_shard(shard):
+                return
+
+    def _open_shard(self, shard: LiveShard) -> bool:
+        try:
+            samples = list(self._decoded.get(shard))
+        except (DamagedShardError, SampleError, OSError) as error:
+            self.unreadable[shard.uri] += 1
+            logger.warning("shard %s cannot be read: %s", shard.uri, error)
+            if not isinstance(error, OSError) or self.unreadable[shard.uri] >= _MAX_ATTEMPTS:
+                self.live.discard(shard)
+            return False
+        self._random.shuffle(samples)
+        self._open.append(OpenShard(shard, samples))
+        return True
+
+
+class OpenShard:
+    """A shard that is being read, with its samples that are still to come."""
+
+    def __init__(self, shard: LiveShard, samples: list[Sample]) -> None:
+        self.shard = shard
+        self.left = samples
+
+
+class DecodedShards:
+    """Decoded tars, the least recently used dropped beyond a limit in bytes."""
+
+    def __init__(self, store: RunStore, cache_bytes: int) -> None:
+        self._store = store
+        self._cache_bytes = cache_bytes
+        self._held: OrderedDict[str, list[Sample]] = OrderedDict()
+        self._held_bytes = 0
+
+    def get(self, shard: LiveShard) -> list[Sample]:
+        """The good samples of a shard.
+
+        Raises:
+            DamagedShardError: If its bytes do not match digest or manifest.
+            SampleError: If a sample cannot be decoded.
+            FileNotFoundError: If the tar is gone.
+        """
+        if shard.uri not in self._held:
+            self._held[shard.uri] = self._load(shard)
+            self._held_bytes += _num_bytes(self._held[shard.uri])
+            while self._held_bytes > self._cache_bytes and len(self._held) > 1:
+                _, dropped = self._held.popitem(last=False)
+                self._held_bytes -= _num_bytes(dropped)
+        self._held.move_to_end(shard.uri)
+        return self._held[shard.uri]
+
+    def _load(self, shard: LiveShard) -> list[Sample]:
+        data = load_shard(self._store, shard.uri, shard.sha256)
+        wanted = frozenset(shard.keys)
+        samples = [sample for sample in decode_tar(data, shard.uri) if sample.key in wanted]
+        if len(samples) != len(wanted):
+            raise DamagedShardError(
+                f"{shard.uri}: wanted {len(wanted)} samples, found {len(samples)}; "
+                "the tar does not fit its manifest"
+            )
+        return samples
+
+
+def decode_tar(data: bytes, uri: str) -> Iterator[Sample]:
+    """Decode all samples of a tar with a WebDataset pipeline.
+
+    Args:
+        data: The whole tar.
+        uri: Where it came from, for messages.
+
+    Yields:
+        Its samples, in order.
+
+    Raises:
+        SampleError: If one cannot be decoded.
+        DamagedShardError: If the bytes are no tar.
+    """
+
+    def opened() -> Iterator[dict[str, Any]]:
+        yield {"url": uri, "stream": io.BytesIO(data)}
+
+    pipeline: Iterable[Sample] = wds.DataPipeline(
+        opened, tar_file_expander, group_by_keys, _decode_groups
+    )
+    try:
+        yield from pipeline
+    except tarfile.TarError as error:
+        raise DamagedShardError(f"{uri}: not a tar ({error})") from error
+
+
+def _decode_groups(groups: Iterable[dict[str, Any]]) -> Iterator[Sample]:
+    for group in groups:
+        members = {name: data for name, data in group.items() if not name.startswith("__")}
+        yield decode_sample(group["__key__"], members)
+
+
+def _num_bytes(samples: list[Sample]) -> int:
+    arrays = [a for s in samples for a in (s.image, *s.labels.values(), *s.confidence.values())]
+    return sum(int(array.nbytes) for array in arrays)
