@@ -1,0 +1,1 @@
+"""Training of the small models the project ships: autoencoder, denoiser and captioner of rooms."""
