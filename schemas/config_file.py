@@ -37,7 +37,7 @@ def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: wanted sections such as run: and training:, found {tree!r}")
     for override in overrides:
-        _apply_override(tree, override)
+        apply_override(tree, override)
     return parse_config(tree, origin=str(path))
 
 
@@ -59,7 +59,16 @@ def dump_config(config: RunConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Change one value of a configuration given as nested dictionaries.
+
+    Args:
+        tree: The configuration; changed in place.
+        override: A ``section.field=value`` text; the value is read as YAML.
+
+    Raises:
+        ConfigError: If the text or its path does not fit.
+    """
     name, separator, text = override.partition("=")
     if not separator or not name.strip():
         raise ConfigError(f"--set {override}: wanted section.field=value")
