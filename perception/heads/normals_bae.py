@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perception.adapter import AdapterPlan, scaled_width
+from perception.geometry import inverse_length
 from perception.points import (
     choose_points,
     paste_points,
@@ -44,7 +45,7 @@ class NormalsLevel:
 def normalise_prediction(raw: Tensor) -> Tensor:
     """Turn raw channels into a unit normal and a positive concentration.
 
-    n = n / (‖n‖ + 1e-10), kappa = ELU(k) + 1 + 0.01 (Bae et al., 2021).
+    n = n / max(‖n‖, 1e-10), kappa = ELU(k) + 1 + 0.01 (Bae et al., 2021).
 
     Args:
         raw: [B, 4, ...], the normal in channels 0 to 2.
@@ -53,8 +54,8 @@ def normalise_prediction(raw: Tensor) -> Tensor:
         Same shape; kappa is above 0.01.
     """
     normal, k = raw[:, :3], raw[:, 3:]
-    length = torch.linalg.vector_norm(normal, dim=1, keepdim=True)
-    return torch.cat([normal / (length + 1e-10), functional.elu(k) + 1.0 + _SMALLEST_KAPPA], dim=1)
+    unit = normal * inverse_length(normal)
+    return torch.cat([unit, functional.elu(k) + 1.0 + _SMALLEST_KAPPA], dim=1)
 
 
 def _raise_to(maps_BChw: Tensor, size: tuple[int, int]) -> Tensor:

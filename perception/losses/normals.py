@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from perception.geometry import inverse_length
 from perception.losses.reduction import weighted_mean
 from perception.points import read_points, resize_nearest
 from perception.shapes import expect_shape
@@ -87,7 +88,8 @@ def normals_nll(
         Scalar float32.
     """
     prediction, normals = prediction.float(), normals.float()
-    cosine = functional.cosine_similarity(prediction[:, :3], normals, dim=1)
+    direction = prediction[:, :3]
+    cosine = ((direction * normals).sum(dim=1, keepdim=True) * inverse_length(direction)).squeeze(1)
     valid = normals.abs().sum(dim=1) > 0
     nll: Callable[[Tensor, Tensor], Tensor] = vmf_nll
     if kind == "angmf":

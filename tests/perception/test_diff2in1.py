@@ -119,6 +119,20 @@ def test_eq_7_without_synthetic_images_is_eq_6() -> None:
     assert torch.equal(loss(None), loss(torch.ones(3)))
 
 
+def test_eq_7_is_the_sum_over_real_and_over_synthetic_images() -> None:
+    method = make_small_method(("semseg",)).eval()
+    pyramid, labels = make_pyramid(3), make_labels(3)
+
+    def summed_loss(first: int, last: int) -> float:
+        part = type(pyramid)(
+            tuple(tuple(each[first:last] for each in level) for level in pyramid.maps)
+        )
+        mean, _ = supervised_loss(method, part, {"semseg": labels["semseg"][first:last]})
+        return (last - first) * mean.item()
+
+    assert summed_loss(0, 3) == pytest.approx(summed_loss(0, 1) + summed_loss(1, 3), rel=1e-5)
+
+
 def test_synthetic_labels_that_carry_a_gradient_are_refused() -> None:
     labels = make_labels(2)
     labels["normals"].requires_grad_()
