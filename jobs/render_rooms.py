@@ -62,7 +62,7 @@ def plan_shards(options: argparse.Namespace) -> list[ShardTask]:
     """Split the rooms into shards of about `--per-shard` images; a room is never split.
 
     Raises:
-        UserError: a count is out of range.
+        UserError: If a count is out of range.
     """
     if not 1 <= options.views <= VIEWS_PER_SEED or options.rooms < 1 or options.processes < 1:
         raise UserError(

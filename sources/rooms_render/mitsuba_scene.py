@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sources.rooms_render.camera import Camera
+    from sources.rooms_render.furniture import SceneObject
     from sources.rooms_render.layout import Room
     from sources.rooms_render.materials import Material
 
@@ -65,7 +66,7 @@ def load_room(room: Room) -> LoadedRoom:
     """Hand a room to Mitsuba: one mesh for each material of each object.
 
     Raises:
-        UserError: Mitsuba is not installed.
+        UserError: If Mitsuba is not installed.
     """
     mi = _mitsuba()
     description: dict[str, Any] = {
@@ -74,16 +75,10 @@ def load_room(room: Room) -> LoadedRoom:
     }
     owners: dict[str, int] = {}
     for index, item in enumerate(room.objects):
-        parts: dict[int, list[shapes.Mesh]] = {}
-        surfaces: dict[int, Material] = {}
-        for part in item.parts:
-            mesh = shapes.transformed(shapes.unit_mesh(part.kind), part.matrix)
-            parts.setdefault(id(part.material), []).append(mesh)
-            surfaces[id(part.material)] = part.material
-        for material_id, meshes in parts.items():
+        for mesh, material in _surfaces(item):
             name = f"shape{len(owners):04d}"
             owners[name] = index
-            description[name] = _mesh(mi, name, shapes.merged(meshes), surfaces[material_id])
+            description[name] = _mesh(mi, name, mesh, material)
     scene = mi.load_dict(description, optimize=False)
     order = [owners[shape.id()] for shape in scene.shapes()]
     classes = [CLASS_ID[room.objects[index].class_name] for index in order]
@@ -139,6 +134,15 @@ def trace_light(
         loaded.scene, sensor=_sensor(mi, camera, size, sampler), spp=samples, seed=seed
     )
     return np.array(image, dtype=np.float32)
+
+
+def _surfaces(item: SceneObject) -> list[tuple[shapes.Mesh, Material]]:
+    """Merge the parts of an object that share a material, in the order of first use."""
+    groups: dict[int, tuple[Material, list[shapes.Mesh]]] = {}
+    for part in item.parts:
+        mesh = shapes.transformed(shapes.unit_mesh(part.kind), part.matrix)
+        groups.setdefault(id(part.material), (part.material, []))[1].append(mesh)
+    return [(shapes.merged(meshes), material) for material, meshes in groups.values()]
 
 
 @lru_cache(maxsize=1)

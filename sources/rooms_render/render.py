@@ -69,7 +69,7 @@ def render_room(seed: int, views: int, *, size: int = 64, samples: int = 16) -> 
         samples: light paths a pixel before denoising.
 
     Raises:
-        UserError: the packages of the extra `rooms` are not installed.
+        UserError: If the packages of the extra `rooms` are not installed.
     """
     room = build_room(seed)
     loaded = load_room(room)

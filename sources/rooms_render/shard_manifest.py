@@ -36,7 +36,7 @@ def write_manifest(folder: Path) -> int:
         The number of samples.
 
     Raises:
-        SourceError: The folder holds no shards.
+        SourceError: If the folder holds no shards.
     """
     rows = [row for shard in sorted(folder.glob("*.tar")) for row in shard_rows(shard)]
     if not rows:
@@ -49,7 +49,7 @@ def shard_rows(shard: Path) -> list[dict[str, str | int]]:
     """Return a row for each sample of a shard, in the order of the tar.
 
     Raises:
-        SourceError: A json member is damaged.
+        SourceError: If a json member is damaged.
     """
     digest = hashlib.sha256(shard.read_bytes()).hexdigest()
     rows: list[dict[str, str | int]] = []
