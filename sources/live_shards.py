@@ -104,6 +104,11 @@ class LiveShardList:
         return self._current_version
 
     @property
+    def shards(self) -> tuple[LiveShard, ...]:
+        """The shards that can be drawn now, in the order they were found."""
+        return tuple(self._drawable)
+
+    @property
     def num_samples(self) -> int:
         """Samples that can be drawn now."""
         return sum(shard.num_samples for shard in self._drawable)

@@ -1,0 +1,213 @@
+"""Score the weights of a run on a split of its source.
+
+python jobs/evaluate.py --run runs/demo [--weights final|all|VERSION] [--split test] [--out F.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from evaluation.predict_source import Scoring, score_constant, score_states
+from jobs.command_line import run_job
+from jobs.results import COLUMNS, ROWS
+from perception.diffusion.backbone import load_backbone
+from perception.diffusion.features import FeatureSettings
+from schemas.config_file import apply_override, parse_config
+from schemas.errors import ConfigError
+from schemas.run_layout import CONFIG_FILE
+from sources.protocol import Split, open_source, resolve_path
+from storage.filesystem import open_store
+from storage.weights_store import list_versions, read_weights
+from trainers.checkpoint import CREATION_FILE, EXPLOITATION_FILE
+from trainers.final import read_final, read_final_weights
+from trainers.parts import make_method
+from trainers.train_stage import choose_device
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evaluation.scores import Scores
+    from schemas.config import RunConfig
+    from storage.filesystem import RunStore
+
+STAGE_OF_ROW = {
+    "warm_up": "warm_up",
+    "real_only_control": "real_only_control",
+    "self_improved": "self_improve",
+}
+"""Row of results.json to the stage whose final creation weights it scores."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Score what the command line asks for, print a table and write JSON."""
+    parsed = _make_parser().parse_args(arguments)
+    store = open_store(parsed.run)
+    config = read_run_config(store, tuple(parsed.set))
+    states = select_states(store, parsed.weights)
+    scores = score_weights(config, states, split=parsed.split)
+    if parsed.baseline:
+        scores["constant"] = score_floor(config, split=parsed.split)
+    Console().print(scores_table(scores, title=f"{config.run_id}, {parsed.split} split"))
+    if parsed.out:
+        Path(parsed.out).write_text(json.dumps(scores, indent=1) + "\n")
+
+
+def score_run(config: RunConfig, store: RunStore, *, split: Split = "test") -> dict[str, Any]:
+    """Score the final creation weights of every stage that has ended.
+
+    Args:
+        config: The run.
+        store: Its directory.
+        split: What to score on.
+
+    Returns:
+        ``warm_up``, ``real_only_control`` and ``self_improved``, as far as there are such
+        weights, to task to metric to value.
+    """
+    return dict(score_weights(config, final_states(store), split=split))
+
+
+def score_weights(
+    config: RunConfig, states: Mapping[str, bytes], *, split: Split = "test"
+) -> dict[str, Scores]:
+    """Score sets of weights of a run's method.
+
+    Args:
+        config: The run.
+        states: Name to safetensors bytes.
+        split: What to score on.
+
+    Returns:
+        Name to task to metric to value.
+    """
+    method = config.method
+    backbone = load_backbone(
+        resolve_path(config.model.diffusion),
+        device=choose_device(config),
+        dtype=getattr(torch, config.model.dtype),
+    )
+    return score_states(
+        backbone,
+        partial(make_method, config, backbone),
+        states,
+        open_source(config.source, method.tasks, num_classes=method.num_classes),
+        split,
+        _scoring(config),
+    )
+
+
+def score_floor(config: RunConfig, *, split: Split = "test") -> Scores:
+    """Score a constant answer on the run's source."""
+    method = config.method
+    return score_constant(
+        open_source(config.source, method.tasks, num_classes=method.num_classes),
+        split,
+        _scoring(config),
+    )
+
+
+def _scoring(config: RunConfig) -> Scoring:
+    return Scoring(
+        tasks=config.method.tasks,
+        num_classes=config.method.num_classes,
+        batch_size=config.evaluation.batch_size,
+        seed=config.run.seed,
+        features=FeatureSettings(timestep=config.method.feature_timestep),
+    )
+
+
+def scores_table(scores: Mapping[str, Scores], *, title: str) -> Table:
+    """A row for each set of weights."""
+    tasks = next(iter(scores.values()))
+    columns = [(task, *column) for task in tasks for column in COLUMNS[task]]
+    table = Table("weights", *(header for _, _, header, _ in columns), title=title)
+    for name, found in scores.items():
+        table.add_row(name, *(format(found[task][key], form) for task, key, _, form in columns))
+    return table
+
+
+def select_states(store: RunStore, which: str) -> dict[str, bytes]:
+    """Read the weights that ``--weights`` names.
+
+    Args:
+        store: The run.
+        which: ``final``: the creation weights at the end of each stage; ``all``: those, the
+            exploitation weights and every published version; else the number of a version.
+
+    Raises:
+        ConfigError: If there are no such weights.
+    """
+    versions = list_versions(store)
+    if which == "final":
+        states = final_states(store)
+    elif which == "all":
+        states = final_states(store) | final_states(store, exploitation=True)
+        states |= {f"v{version}": read_weights(store, version)[1] for version in versions}
+    elif which.isdigit() and int(which) in versions:
+        states = {f"v{which}": read_weights(store, int(which))[1]}
+    else:
+        states = {}
+    if not states:
+        raise ConfigError(
+            f"--weights {which}: {store.url} has no such weights; wanted final (after a stage has "
+            f"ended), all, or a published version, found versions {versions}"
+        )
+    return states
+
+
+def final_states(store: RunStore, *, exploitation: bool = False) -> dict[str, bytes]:
+    """Read the weights at the end of each stage that has ended, by row of results.json."""
+    name, suffix = (EXPLOITATION_FILE, " θ_E") if exploitation else (CREATION_FILE, "")
+    return {
+        f"{row}{suffix}": read_final_weights(store, STAGE_OF_ROW[row], name)
+        for row in ROWS
+        if read_final(store, STAGE_OF_ROW[row]) is not None
+    }
+
+
+def read_run_config(store: RunStore, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read the configuration that a run was started with, and change values of it.
+
+    Raises:
+        ConfigError: If there is no run, or a value is wrong.
+    """
+    if not store.exists(CONFIG_FILE):
+        raise ConfigError(
+            f"--run {store.url}: no {CONFIG_FILE} there; name the directory that run.url named"
+        )
+    tree = cast("dict[str, Any]", yaml.safe_load(store.read_bytes(CONFIG_FILE)))
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_config(tree, origin=store.uri(CONFIG_FILE))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Score the weights of a run.")
+    parser.add_argument("--run", required=True, help="run directory, local or a URL")
+    parser.add_argument(
+        "--weights", default="final", help="final (default), all, or the number of a version"
+    )
+    parser.add_argument("--split", default="test", choices=get_args(Split))
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.FIELD=VALUE",
+        help="change one value of the run's configuration; may be repeated",
+    )
+    parser.add_argument("--baseline", action="store_true", help="score a constant answer as well")
+    parser.add_argument("--out", help="write the scores to this JSON file")
+    return parser
+
+
+if __name__ == "__main__":
+    run_job(main)
