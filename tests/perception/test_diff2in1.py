@@ -26,7 +26,10 @@ ALL_TASKS = ("normals", "depth", "semseg")
 def test_stable_diffusion_features_become_normals_of_the_published_sides() -> None:
     with torch.device("meta"):
         method = make_diff2in1(
-            block_out_channels=SD_BLOCKS, level_channels=SD_LEVELS, vae_scale_factor=8
+            block_out_channels=SD_BLOCKS,
+            level_channels=SD_LEVELS,
+            vae_scale_factor=8,
+            use_spectral_norm=False,
         )
         maps = method.adapter(make_pyramid(2, levels=SD_LEVELS, lowest_side=8, device="meta").maps)
         head = method.heads["normals"]
@@ -155,10 +158,10 @@ def test_the_same_seeds_give_the_same_loss() -> None:
 
 def test_the_method_learns_a_fixed_batch() -> None:
     method, pyramid, labels = make_small_method(), make_pyramid(2), make_labels(2)
-    optimiser = torch.optim.Adam(method.parameters(), lr=3e-3)
+    optimiser = torch.optim.Adam(method.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(0)
     losses = []
-    for _ in range(25):
+    for _ in range(12):
         loss, _ = supervised_loss(method, pyramid, labels, generator=generator)
         optimiser.zero_grad()
         loss.backward()
