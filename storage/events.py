@@ -47,7 +47,7 @@ class EventWriter:
         self._next: int | None = None
         self._lock = threading.Lock()
 
-    def emit(self, name: str, **fields: Any) -> None:
+    def emit(self, name: str, /, **fields: Any) -> None:
         """Add an event; ``fields`` are JSON values, others are written as text, NaN as null."""
         event = {"time": _now(), "writer": self._writer, "event": name}
         clean = {field: _json_value(value) for field, value in fields.items()}

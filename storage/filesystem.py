@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import threading
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
 from fsspec.core import url_to_fs
 
 from schemas.errors import AlreadyCommittedError, ConfigError
@@ -22,9 +22,11 @@ logger = logging.getLogger(__name__)
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 _LOCAL = frozenset({"file", "local"})
 _CONDITIONAL = frozenset({"s3", "s3a", "gs", "gcs"})
+# s3fs itself turns only AWS's own answer into FileExistsError, not that of every S3 server.
 _PRESENT_CODES = frozenset({"PreconditionFailed", "412"})
 _BUSY_CODES = frozenset({"ConditionalRequestConflict", "409"})
 _BUSY_WAITS_S = (0.1, 0.5, 2.0)
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 _process_lock = threading.Lock()
 
@@ -92,14 +94,14 @@ class RunStore:
 
     def exists(self, rel: str) -> bool:
         """Whether there is an object or a folder, asked afresh."""
-        return bool(self.fs.exists(self._path(rel)))
+        return bool(self.fs.exists(self._folder(rel)))
 
     def list_dir(self, rel: str) -> list[str]:
-        """Names in a folder, sorted, read afresh; empty if there is no such folder.
+        """Names in a folder ("" is the root), sorted, read afresh; empty if there is no such folder.
 
         Names that start with a dot are left out: they are what a killed writer left behind.
         """
-        fs, path = self.fs, self._path(rel)
+        fs, path = self.fs, self._folder(rel)
         try:
             entries = fs.ls(path, detail=False)
         except (FileNotFoundError, NotADirectoryError):
@@ -109,7 +111,10 @@ class RunStore:
         return sorted(name for name in names if name and not name.startswith("."))
 
     def _path(self, rel: str) -> str:
-        return f"{self.root.rstrip('/')}/{_checked(rel)}" if rel else self.root
+        return f"{self.root.rstrip('/')}/{_checked(rel)}"
+
+    def _folder(self, rel: str) -> str:
+        return self._path(rel) if rel else self.root
 
 
 def open_store(url: str) -> RunStore:
@@ -130,6 +135,8 @@ def open_store(url: str) -> RunStore:
     if not separator or protocol in _LOCAL:
         local = rest if separator else url
         url = os.path.abspath(Path(local).expanduser())  # noqa: PTH100 - resolves "..", no links
+    elif not rest.strip("/"):
+        raise ConfigError(f"store URL {url}: wanted a bucket or folder after {protocol}://")
     else:
         url = url.rstrip("/")
     return RunStore(url=url, root=_filesystem(url)[1])
@@ -185,6 +192,13 @@ def _create_local(path: Path, data: bytes) -> None:
     temporary = _write_temporary(path, data)
     try:
         path.hardlink_to(temporary)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        raise ConfigError(
+            f"{path.parent}: commits need hard links, which this file system lacks ({error}); put "
+            "the run on another disk or on an object store"
+        ) from error
     finally:
         temporary.unlink()
     _sync_folder(path.parent)
@@ -250,11 +264,9 @@ def _create_conditionally(fs: Any, path: str, data: bytes) -> None:
 
 
 def _error_code(error: OSError) -> str:
-    """The object store's own code: botocore nests it in the cause, gcsfs keeps a number."""
+    """S3's own code, which s3fs leaves in the error's cause; "" if there is none."""
     response = getattr(error.__cause__, "response", None)
-    if isinstance(response, dict):
-        return str(response.get("Error", {}).get("Code", ""))
-    return str(getattr(error, "code", ""))
+    return str(response["Error"].get("Code", "")) if isinstance(response, dict) else ""
 
 
 def open_binary(url: str) -> Any:
@@ -266,8 +278,3 @@ def open_binary(url: str) -> Any:
     """
     fs, path = _filesystem(url)
     return fs.open(path, "rb")
-
-
-def known_protocols() -> frozenset[str]:
-    """Protocols that fsspec can open, installed or not."""
-    return frozenset(fsspec.available_protocols())

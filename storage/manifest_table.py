@@ -125,11 +125,9 @@ class ManifestReader:
         Errors of the store pass through; what was read before them is returned by the next call.
         """
         torn = 0
-        committed = list_committed(self._store)
-        fresh = sorted((number, unit) for unit, number in committed.items())
+        committed = list_committed(self._store).items()
+        fresh = sorted((number, unit) for unit, number in committed if unit not in self._known)
         for round_index, unit_id in fresh:
-            if unit_id in self._known:
-                continue
             try:
                 self._ready.append(read_unit(self._store, round_index, unit_id))
             except DamagedShardError as error:
@@ -149,7 +147,7 @@ def manifest_table(store: RunStore) -> pa.Table:
 
     Columns that an older manifest lacks are null there. Torn manifests are left out and logged.
     """
-    tables = [MANIFEST_SCHEMA.empty_table()]
+    tables = [_nullable(MANIFEST_SCHEMA.empty_table())]
     for unit_id, round_index in sorted(list_committed(store).items(), key=lambda u: (u[1], u[0])):
         path = unit_manifest_path(round_index=round_index, unit_id=unit_id)
         try:
@@ -157,8 +155,12 @@ def manifest_table(store: RunStore) -> pa.Table:
         except DamagedShardError as error:
             logger.warning("manifest_is_torn unit=%s reason=%s", unit_id, error)
             continue
-        tables.append(table.replace_schema_metadata(None))
+        tables.append(_nullable(table))
     return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _nullable(table: pa.Table) -> pa.Table:
+    return table.cast(pa.schema([column.with_nullable(nullable=True) for column in table.schema]))
 
 
 def _check_commit(commit: UnitCommit) -> None:

@@ -1,0 +1,44 @@
+"""Captions: written once for each source shard, read as a whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.errors import DamagedShardError
+from storage.captions import CaptionRow, captioned_shards, read_captions, write_captions
+from storage.filesystem import RunStore
+
+ROWS = [CaptionRow("a_0", "a room", "blip2"), CaptionRow("b_0", "", "blip2")]
+
+
+def test_captions_read_back_by_shard_and_key(store: RunStore) -> None:
+    assert read_captions(store) == {}
+    assert write_captions(store, "train-000000", ROWS)
+    assert write_captions(store, "train-000001", ROWS[:1])
+    assert captioned_shards(store) == {"train-000000", "train-000001"}
+    assert read_captions(store) == {
+        ("train-000000", "a_0"): ROWS[0],
+        ("train-000000", "b_0"): ROWS[1],
+        ("train-000001", "a_0"): ROWS[0],
+    }
+
+
+def test_the_first_captions_stand(store: RunStore) -> None:
+    assert write_captions(store, "train-000000", ROWS)
+    assert not write_captions(store, "train-000000", [])
+    assert len(read_captions(store)) == 2
+
+
+def test_a_damaged_file_is_noticed(local_store: RunStore) -> None:
+    write_captions(local_store, "train-000000", ROWS)
+    local_store.write_bytes("captions/train-000000.parquet", b"PAR1")
+    with pytest.raises(DamagedShardError, match="delete it"):
+        read_captions(local_store)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", ".a"])
+def test_a_shards_name_that_would_change_the_path_is_refused(
+    local_store: RunStore, name: str
+) -> None:
+    with pytest.raises(ValueError, match="source shard"):
+        write_captions(local_store, name, ROWS)

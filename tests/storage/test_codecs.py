@@ -1,0 +1,290 @@
+"""Codecs: what is encoded reads back within the code's step; bad bytes become SampleErrors."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from schemas.errors import SampleError
+from schemas.sample import MEMBER_ORDER, Sample
+from storage import codecs
+
+
+def unit_normals(count: int, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(count, 1, 3))
+    return (vectors / np.linalg.norm(vectors, axis=2, keepdims=True)).astype(np.float32)
+
+
+def make_sample(key: str = "room_000001_0", size: tuple[int, int] = (6, 8)) -> Sample:
+    rng = np.random.default_rng(0)
+    height, width = size
+    return Sample(
+        key=key,
+        image=rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
+        labels={
+            "normals": unit_normals(height * width).reshape(height, width, 3),
+            "depth": rng.uniform(0.5, 9.0, size).astype(np.float32),
+            "semseg": rng.integers(0, 21, size, dtype=np.uint8),
+        },
+        confidence={
+            "normals": rng.uniform(0, 180, size).astype(np.float32),
+            "depth": rng.uniform(0, 1, size).astype(np.float32),
+            "semseg": rng.uniform(0, 1, size).astype(np.float32),
+        },
+        caption="a small room with a red chair",
+        is_synthetic=True,
+        meta={"seed": 3, "camera": {"fov_deg": 60.0}},
+    )
+
+
+def image_bytes(picture: Image.Image, image_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format=image_format, **options)
+    return buffer.getvalue()
+
+
+def angle_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    cross = np.linalg.norm(np.cross(a.astype(np.float64), b.astype(np.float64)), axis=-1)
+    return np.degrees(np.arctan2(cross, (a.astype(np.float64) * b).sum(-1)))
+
+
+def test_a_sample_reads_back() -> None:
+    sample = make_sample()
+    members = codecs.encode_sample(sample)
+    assert set(members) == set(MEMBER_ORDER)
+    back = codecs.decode_sample(sample.key, members)
+    np.testing.assert_array_equal(back.image, sample.image)
+    np.testing.assert_array_equal(back.labels["semseg"], sample.labels["semseg"])
+    np.testing.assert_allclose(back.labels["depth"], sample.labels["depth"], atol=0.00051)
+    assert angle_deg(back.labels["normals"], sample.labels["normals"]).max() < 0.5
+    np.testing.assert_allclose(back.confidence["normals"], sample.confidence["normals"], atol=0.501)
+    np.testing.assert_allclose(
+        back.confidence["semseg"], sample.confidence["semseg"], atol=0.5 / 255 + 1e-6
+    )
+    assert (back.key, back.caption, back.is_synthetic, back.meta) == (
+        sample.key,
+        sample.caption,
+        sample.is_synthetic,
+        sample.meta,
+    )
+    types = {name: array.dtype for name, array in back.labels.items()}
+    assert types == {"normals": np.float32, "depth": np.float32, "semseg": np.uint8}
+
+
+def test_the_second_encoding_equals_the_first() -> None:
+    members = codecs.encode_sample(make_sample())
+    assert codecs.encode_sample(codecs.decode_sample("room_000001_0", members)) == members
+
+
+def test_a_sample_may_lack_labels_and_json() -> None:
+    sample = make_sample()
+    members = {"image.png": codecs.encode_image_png(sample.image), "thumbnail.jpg": b"?"}
+    back = codecs.decode_sample("k", members)
+    assert back.labels == {}
+    assert back.caption == ""
+    assert not back.is_synthetic
+
+
+def test_the_code_of_normals_errs_less_than_half_a_degree() -> None:
+    normals = unit_normals(100_000)
+    back = codecs.decode_normals(codecs.encode_normals_png(normals))
+    assert angle_deg(back, normals).max() < 0.4
+    np.testing.assert_allclose(np.linalg.norm(back, axis=2), 1, atol=1e-5)
+
+
+def test_no_unit_normal_gets_the_code_of_invalid() -> None:
+    corner = -np.ones(3) / np.sqrt(3)
+    normals = np.concatenate([unit_normals(100_000)[:, 0], -np.eye(3), [corner]])
+    image = codecs.encode_normals_png(normals[:, None].astype(np.float32))
+    code = np.array(Image.open(io.BytesIO(image)))
+    assert code.any(axis=2).all()
+    assert code.reshape(-1, 3)[-1].tolist() == [54, 54, 54]
+
+
+def test_invalid_normals_stay_invalid() -> None:
+    normals = unit_normals(4).reshape(2, 2, 3)
+    normals[0, 0] = 0
+    normals[0, 1] = np.nan
+    normals[1, 0] *= 7
+    back = codecs.decode_normals(codecs.encode_normals_png(normals))
+    assert not back[0].any()
+    assert angle_deg(back[1, 0], normals[1, 0]) < 0.5
+
+
+def test_mid_grey_is_not_taken_for_a_normal() -> None:
+    grey = image_bytes(Image.new("RGB", (2, 2), (128, 127, 128)), "PNG")
+    assert not codecs.decode_normals(grey).any()
+
+
+def test_depth_is_whole_millimetres_and_zero_where_unknown() -> None:
+    depth = np.array([[0.0, np.nan, np.inf, -1.0], [0.0001, 1.2344, 65.535, 80.0]], np.float32)
+    back = codecs.decode_depth(codecs.encode_depth_png(depth))
+    np.testing.assert_allclose(back, [[0, 0, 0, 0], [0.001, 1.234, 65.535, 0]], atol=1e-6)
+    assert back.dtype == np.float32
+
+
+def test_confidence_that_is_not_finite_is_the_least_sure() -> None:
+    values = np.array([[np.nan, np.inf, -3.0, 200.0]], np.float32)
+    degrees = codecs.decode_confidence(
+        codecs.encode_confidence_png(values, task="normals"), task="normals"
+    )
+    assert degrees.tolist() == [[180, 180, 0, 180]]
+    probability = codecs.decode_confidence(
+        codecs.encode_confidence_png(values, task="semseg"), task="semseg"
+    )
+    assert probability.tolist() == [[0, 0, 0, 1]]
+
+
+def test_a_palette_gives_class_ids_not_colours() -> None:
+    picture = Image.fromarray(np.array([[3, 255]], np.uint8))
+    picture.putpalette([value for i in range(256) for value in (i, 255 - i, 0)])
+    data = image_bytes(picture.copy(), "PNG")
+    assert Image.open(io.BytesIO(data)).mode == "P"
+    assert codecs.decode_semseg(data).tolist() == [[3, 255]]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
+def test_every_kind_of_png_becomes_rgb(mode: str) -> None:
+    image = codecs.decode_image(image_bytes(Image.new(mode, (4, 3), 1), "PNG"))
+    assert image.shape == (3, 4, 3)
+    assert image.dtype == np.uint8
+
+
+def test_cmyk_photographs_become_rgb() -> None:
+    red = Image.new("RGB", (16, 16), (250, 10, 10)).convert("CMYK")
+    image = codecs.decode_image(image_bytes(red, "JPEG", quality=95))
+    assert image.shape == (16, 16, 3)
+    assert image[8, 8, 0] > 200 > 60 > image[8, 8, 1]
+
+
+def test_16_bit_grey_keeps_its_upper_bits() -> None:
+    grey = Image.fromarray(np.array([[0, 255, 256, 65535]], np.uint16))
+    image = codecs.decode_image(image_bytes(grey, "PNG"))
+    assert image[0, :, 0].tolist() == [0, 0, 1, 255]
+    assert (image == image[..., :1]).all()
+
+
+def test_the_exif_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate a quarter turn clockwise to display
+    picture = Image.new("RGB", (32, 16))
+    picture.paste((255, 255, 255), (0, 0, 16, 16))
+    image = codecs.decode_image(image_bytes(picture, "JPEG", exif=exif, quality=95))
+    assert image.shape == (32, 16, 3)
+    assert image[4, 8, 0] > 200
+    assert image[28, 8, 0] < 50
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims a size."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + check
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b""))
+
+
+@pytest.mark.parametrize(("width", "height"), [(8193, 8192), (60_000, 60_000)])
+def test_a_huge_image_is_refused_before_it_is_decoded(width: int, height: int) -> None:
+    with pytest.raises(SampleError) as caught:
+        codecs.decode_image(bomb(width, height))
+    assert caught.value.reason == "too_large"
+
+
+def test_the_size_limit_can_be_set() -> None:
+    data = codecs.encode_image_png(np.zeros((4, 4, 3), np.uint8))
+    codecs.decode_image(data, max_pixels=16)
+    with pytest.raises(SampleError, match="too_large"):
+        codecs.decode_image(data, max_pixels=15)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+def test_damaged_images_are_sample_errors_whatever_the_damage(image_format: str) -> None:
+    rng = np.random.default_rng(1)
+    picture = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    good = image_bytes(picture, image_format)
+    for cut in range(0, len(good) - 16, 41):
+        with pytest.raises(SampleError) as caught:
+            codecs.decode_image(good[:cut])
+        assert caught.value.reason == "decode_failed"
+    for _ in range(100):
+        damaged = bytearray(good)
+        for position in rng.integers(0, len(good), 8):
+            damaged[position] = rng.integers(0, 256)
+        try:
+            codecs.decode_image(bytes(damaged))
+        except SampleError as error:
+            assert error.reason in {"decode_failed", "too_large"}
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "WEBP"])
+def test_other_formats_are_refused(image_format: str) -> None:
+    data = image_bytes(Image.new("RGB", (4, 4)), image_format)
+    with pytest.raises(SampleError, match="wanted PNG or JPEG"):
+        codecs.decode_image(data)
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "reason"),
+    [
+        ("normals.png", Image.new("L", (8, 6)), "label_format"),
+        ("depth.png", Image.new("L", (8, 6)), "label_format"),
+        ("semseg.png", Image.new("RGB", (8, 6)), "label_format"),
+        ("semseg.png", Image.new("L", (8, 5)), "label_size_differs"),
+        ("normals_confidence.png", Image.new("L", (7, 6)), "label_size_differs"),
+    ],
+)
+def test_labels_of_the_wrong_kind_have_a_reason(
+    member: str, content: Image.Image, reason: str
+) -> None:
+    members = codecs.encode_sample(make_sample()) | {member: image_bytes(content, "PNG")}
+    with pytest.raises(SampleError) as caught:
+        codecs.decode_sample("k", members)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("text", [b"{", b"[1]", b"\xff\xfe\x00"])
+def test_a_damaged_json_has_a_reason(text: bytes) -> None:
+    with pytest.raises(SampleError) as caught:
+        codecs.decode_sample("k", codecs.encode_sample(make_sample()) | {"json": text})
+    assert caught.value.reason == "json_invalid"
+
+
+def test_a_sample_without_image_has_a_reason() -> None:
+    with pytest.raises(SampleError) as caught:
+        codecs.decode_sample("k", {"json": b"{}"})
+    assert caught.value.reason == "member_missing"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image": np.zeros((6, 8), np.uint8)},
+        {"image": np.zeros((6, 8, 3), np.float32)},
+        {"labels": {"semseg": np.zeros((6, 8), np.int64)}},
+        {"labels": {"depth": np.zeros((5, 8), np.float32)}},
+        {"labels": {"normals": np.zeros((6, 8), np.float32)}},
+        {"confidence": {"depth": np.zeros((6, 8, 1), np.float32)}},
+        {"meta": {"caption": "twice"}},
+        {"meta": {"array": np.zeros(2)}},
+        {"meta": {"score": float("nan")}},
+    ],
+)
+def test_a_malformed_sample_is_not_encoded(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="wanted|rename|plain JSON|JSON compliant"):
+        codecs.encode_sample(replace(make_sample(), **change))
+
+
+def test_the_json_member_is_flat_and_readable() -> None:
+    document = json.loads(codecs.encode_sample(make_sample())["json"])
+    assert document["caption"] == "a small room with a red chair"
+    assert document["seed"] == 3
