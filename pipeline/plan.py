@@ -127,7 +127,7 @@ class PlanSummary:
         num_samples: Samples when none fails, labels of every round counted.
         num_images: Images that are synthesised.
         num_committed: Units that are already committed.
-        bytes_estimate: Bytes of all tars.
+        bytes_estimate: Bytes of all tars; None if nothing is known to tell it from.
         seconds_left: Generator seconds for the uncommitted units on one generator; None before
             anything was measured.
         num_generators: Generators that share ``seconds_left``.
@@ -138,7 +138,7 @@ class PlanSummary:
     num_samples: int
     num_images: int
     num_committed: int
-    bytes_estimate: int
+    bytes_estimate: int | None
     seconds_left: float | None
     num_generators: int
 
@@ -150,9 +150,10 @@ class PlanSummary:
         ]
         lines.append(
             f"all: {self.num_units} units ({self.num_committed} committed), "
-            f"{self.num_images} images to make, {self.num_samples} labelled samples, "
-            f"about {self.bytes_estimate / 1e6:.1f} MB of shards"
+            f"{self.num_images} images to make, {self.num_samples} labelled samples"
         )
+        if self.bytes_estimate is not None:
+            lines.append(f"shards: about {self.bytes_estimate / 1e6:.1f} MB")
         if self.seconds_left is None:
             lines.append("time: unknown before the first unit has been measured")
         else:
@@ -165,19 +166,19 @@ class PlanSummary:
 
 
 def plan_summary(
-    plan: Sequence[Unit],
     config: RunConfig,
+    plan: Sequence[Unit],
     *,
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | None = None,
     committed: Iterable[str] = (),
     cost: MeasuredCost | None = None,
 ) -> PlanSummary:
     """Add up a plan.
 
     Args:
-        plan: All units.
         config: The run's configuration.
-        image_size: Rows and columns of the images.
+        plan: All units.
+        image_size: Rows and columns of the images, for an estimate of their bytes.
         committed: Ids of committed units.
         cost: What earlier units have cost, where known.
 
@@ -186,7 +187,9 @@ def plan_summary(
     """
     cost = cost or MeasuredCost()
     done = set(committed)
-    per_sample = cost.bytes_per_sample or _guess_sample_bytes(config, image_size)
+    per_sample = cost.bytes_per_sample
+    if per_sample is None and image_size is not None:
+        per_sample = _guess_sample_bytes(config, image_size)
     samples = sum(unit.num_samples for unit in plan)
     left = [unit for unit in plan if unit.unit_id not in done]
     return PlanSummary(
@@ -195,7 +198,7 @@ def plan_summary(
         num_samples=samples,
         num_images=sum(unit.num_samples for unit in plan if unit.kind == "synthesize"),
         num_committed=len(plan) - len(left),
-        bytes_estimate=round(samples * per_sample),
+        bytes_estimate=None if per_sample is None else round(samples * per_sample),
         seconds_left=_seconds(left, cost),
         num_generators=config.generation.num_generators,
     )

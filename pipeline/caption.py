@@ -1,0 +1,83 @@
+"""Caption the real images of a source, once."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.isolate import Failure, map_isolated
+from schemas.sample import Sample
+from storage.captions import CaptionRow, captioned_shards, write_captions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perception.captioner import Captioner
+    from schemas.sample import SourceShard
+    from sources.protocol import LabelledSource
+    from storage.filesystem import RunStore
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCaptions:
+    """Takes the captions that the source itself has."""
+
+    model_id: str = "source"
+
+
+def caption_shard(
+    source: LabelledSource, shard: SourceShard, captioner: Captioner | SourceCaptions
+) -> list[CaptionRow]:
+    """Caption the images of a source shard.
+
+    Args:
+        source: The source.
+        shard: One of its shards.
+        captioner: What describes the images.
+
+    Returns:
+        A row for each image that could be read and described, in the shard's order; the others
+        become failed rows when their synthetic images are due.
+    """
+    samples = [sample for sample in source.read(shard) if isinstance(sample, Sample)]
+    if isinstance(captioner, SourceCaptions):
+        return [CaptionRow(each.key, each.caption, captioner.model_id) for each in samples]
+
+    def describe(batch: Sequence[Sample]) -> list[str]:
+        return captioner.caption([s.image for s in batch], keys=[s.key for s in batch])
+
+    texts = map_isolated(samples, describe, batch_size=BATCH_SIZE)
+    rows = []
+    for sample, text in zip(samples, texts, strict=True):
+        if isinstance(text, Failure):
+            logger.warning("caption_failed key=%s reason=%s", sample.key, text.reason)
+        else:
+            rows.append(CaptionRow(sample.key, text, captioner.model_id))
+    return rows
+
+
+def shards_without_captions(
+    store: RunStore, shards: Sequence[SourceShard]
+) -> tuple[SourceShard, ...]:
+    """Shards that the caption pass has yet to do."""
+    done = captioned_shards(store)
+    return tuple(shard for shard in shards if shard.name not in done)
+
+
+def caption_source(
+    store: RunStore, source: LabelledSource, captioner: Captioner | SourceCaptions
+) -> int:
+    """Caption all shards of the train split that have no captions yet, in this process.
+
+    Returns:
+        The number of shards done.
+    """
+    missing = shards_without_captions(store, source.shards("train"))
+    for shard in missing:
+        write_captions(store, shard.name, caption_shard(source, shard, captioner))
+    return len(missing)

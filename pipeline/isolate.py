@@ -1,0 +1,89 @@
+"""Run a function on batches so that one bad sample costs only itself."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from schemas.errors import SampleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+SAMPLE_ERRORS = (SampleError, RuntimeError, ValueError, LookupError, ArithmeticError, TypeError)
+"""What a bad sample, or a batch that does not fit into memory, makes a network raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a sample has no result.
+
+    Attributes:
+        reason: A short, stable word for counting.
+        detail: The error's message.
+    """
+
+    reason: str
+    detail: str
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Describe an error for a manifest row."""
+    if isinstance(error, SampleError):
+        return Failure(error.reason, error.detail)
+    return Failure(type(error).__name__, str(error)[:500])
+
+
+def map_isolated(
+    items: Sequence[Item],
+    function: Callable[[Sequence[Item]], Sequence[Result]],
+    *,
+    batch_size: int,
+) -> list[Result | Failure]:
+    """Apply a batch function; halve a batch that fails until the bad samples stand alone.
+
+    Halving finds one bad sample among n in about 2·log2(n) calls, and finds the largest batch
+    that fits when the error was a lack of memory. A sample that stands alone is tried once more.
+
+    Args:
+        items: What to work on.
+        function: Takes a batch, returns one result for each of its items, in order.
+        batch_size: Most items in a batch.
+
+    Returns:
+        A result or a :class:`Failure` for each item, in order.
+    """
+    results: list[Result | Failure] = []
+    for start in range(0, len(items), batch_size):
+        results += _halving(items[start : start + batch_size], function)
+    return results
+
+
+def _halving(
+    batch: Sequence[Item], function: Callable[[Sequence[Item]], Sequence[Result]]
+) -> list[Result | Failure]:
+    try:
+        return list(function(batch))
+    except SAMPLE_ERRORS as error:
+        if len(batch) == 1:
+            return [_once_more(batch, function)]
+        logger.warning(
+            "batch_failed", extra={"batch_size": len(batch), "error": str(failure_of(error))}
+        )
+    middle = len(batch) // 2
+    return _halving(batch[:middle], function) + _halving(batch[middle:], function)
+
+
+def _once_more(
+    batch: Sequence[Item], function: Callable[[Sequence[Item]], Sequence[Result]]
+) -> Result | Failure:
+    try:
+        return function(batch)[0]
+    except SAMPLE_ERRORS as error:
+        return failure_of(error)

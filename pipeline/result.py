@@ -1,0 +1,93 @@
+"""What became of a unit: told by a generator, kept in the manifest's summary."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from schemas.manifest import ManifestRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnitResult:
+    """One attempt at a unit.
+
+    Attributes:
+        unit_id: The unit.
+        attempt: Unique name of the attempt.
+        creation_version: Version of the weights that made the labels; -1 if there are none.
+        creation_step: Training step behind that version.
+        counts: Samples by status; ``ok``, ``filtered`` and ``failed`` are always there.
+        reasons: Error class to number of filtered and failed samples.
+        seconds: Time by stage, and ``all``.
+        tar_bytes: Size of the shard.
+        worker: Host and process that made it.
+        is_committed: Whether this attempt is the visible one; False if another came first.
+    """
+
+    unit_id: str
+    attempt: str
+    creation_version: int
+    creation_step: int = 0
+    counts: dict[str, int]
+    reasons: dict[str, int]
+    seconds: dict[str, float] = field(default_factory=dict)
+    tar_bytes: int = 0
+    worker: str = ""
+    is_committed: bool = False
+
+    def summary(self) -> dict[str, Any]:
+        """The part that the unit's manifest keeps."""
+        values = asdict(self)
+        del values["is_committed"], values["unit_id"]
+        return values
+
+
+def new_attempt(number: int) -> str:
+    """Name an attempt; no two are alike, whoever makes them."""
+    return f"a{number:02d}-{uuid.uuid4().hex[:8]}"
+
+
+def count_statuses(rows: Sequence[ManifestRow]) -> dict[str, int]:
+    """Rows by status."""
+    found = Counter(row.status for row in rows)
+    return {status: found[status] for status in ("ok", "filtered", "failed")}
+
+
+def count_reasons(rows: Sequence[ManifestRow], *, statuses: Sequence[str]) -> dict[str, int]:
+    """Rows of some statuses by error class, the most frequent first."""
+    found = Counter(row.error_class for row in rows if row.status in statuses)
+    return dict(found.most_common())
+
+
+class StageClock:
+    """Measures the stages of a unit.
+
+    Attributes:
+        seconds: Stage to seconds.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._started = time.monotonic()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the ``with`` block."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - started
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+    def total(self) -> float:
+        """Seconds since the clock was made."""
+        return time.monotonic() - self._started

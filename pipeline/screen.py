@@ -1,0 +1,67 @@
+"""Keep a synthetic sample or name the reason to drop it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from schemas.config import ScreeningSection
+    from schemas.sample import Task
+
+
+def image_reason(image: NDArray[np.uint8], settings: ScreeningSection) -> str | None:
+    """Judge an image alone.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        settings: Limits.
+
+    Returns:
+        ``degenerate_image`` for one that is nearly a single colour, else None.
+    """
+    return "degenerate_image" if pixel_std(image) < settings.min_pixel_std else None
+
+
+def label_reason(
+    labels: Mapping[Task, NDArray[Any]],
+    confidence: Mapping[Task, NDArray[np.float32]],
+    settings: ScreeningSection,
+) -> str | None:
+    """Judge predicted labels.
+
+    Args:
+        labels: Task to label array.
+        confidence: Task to float32 [H, W]; degrees for normals (lower is surer), a probability
+            for the others (higher is surer).
+        settings: Limits.
+
+    Returns:
+        ``not_finite``, ``uncertain_<task>``, or None to keep the sample.
+    """
+    arrays = (*labels.values(), *confidence.values())
+    if not all(np.isfinite(array).all() for array in arrays):
+        return "not_finite"
+    for task, mean in mean_confidence(confidence).items():
+        if task == "normals":
+            unsure = mean > settings.max_expected_error_deg
+        else:
+            unsure = mean < settings.min_confidence
+        if unsure:
+            return f"uncertain_{task}"
+    return None
+
+
+def pixel_std(image: NDArray[np.uint8]) -> float:
+    """Standard deviation over all pixels and channels, in 8-bit steps."""
+    return float(image.std())
+
+
+def mean_confidence(confidence: Mapping[Task, NDArray[np.float32]]) -> dict[Task, float]:
+    """Mean over the image of each task's confidence, in its own unit."""
+    return {task: float(values.mean()) for task, values in confidence.items()}

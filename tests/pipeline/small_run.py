@@ -1,0 +1,169 @@
+"""A complete small run: a source of a few 32x32 images, tiny random models, published weights."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from perception.state_file import keys_digest, state_to_bytes
+from pipeline.build import make_method, open_run_source
+from pipeline.caption import SourceCaptions, caption_source
+from pipeline.control import GenerationControl
+from pipeline.generator import Generator
+from pipeline.plan import make_plan
+from schemas.config import RunConfig
+from schemas.config_file import parse_config
+from schemas.sample import Sample
+from storage.codecs import encode_sample
+from storage.filesystem import RunStore, open_store
+from storage.manifest_table import ManifestReader, UnitCommit
+from storage.shards import load_shard, pack_tar, read_tar
+from storage.weights_store import publish_weights
+from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
+
+SHARDS = ("train-000000", "train-000001")
+KEYS_PER_SHARD = 4
+BROKEN_KEY = "train-000001-02"
+
+
+def write_source(folder: Path, *, with_broken_image: bool = False) -> Path:
+    folder.mkdir(parents=True)
+    records = []
+    for number, shard in enumerate(SHARDS):
+        samples = []
+        for i in range(KEYS_PER_SHARD):
+            sample = make_sample(f"{shard}-{i:02d}", seed=10 * number + i)
+            members = encode_sample(sample)
+            if with_broken_image and sample.key == BROKEN_KEY:
+                members["image.png"] = b"not an image"
+            samples.append((sample.key, members))
+        packed = pack_tar(samples)
+        (folder / f"{shard}.tar").write_bytes(packed.data)
+        records += [
+            {
+                "split": "train",
+                "shard": shard,
+                "key": key,
+                "caption": f"caption of {key}",
+                "tar_sha256": packed.sha256,
+                "width": IMAGE_SIZE_PX,
+                "height": IMAGE_SIZE_PX,
+            }
+            for key, _ in samples
+        ]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(records), buffer)
+    (folder / "manifest.parquet").write_bytes(buffer.getvalue())
+    return folder
+
+
+def make_sample(key: str, *, seed: int) -> Sample:
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    image = coarse.repeat(IMAGE_SIZE_PX // 4, axis=0).repeat(IMAGE_SIZE_PX // 4, axis=1)
+    normals = np.zeros((IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3), dtype=np.float32)
+    normals[..., 2] = 1
+    return Sample(key=key, image=image, labels={"normals": normals}, caption=f"a room {key}")
+
+
+def make_config(tmp_path: Path, name: str = "run", **changes: dict) -> RunConfig:
+    source = tmp_path / "source"
+    if not source.exists():
+        write_source(source)
+    tree = {
+        "run": {"url": str(tmp_path / name)},
+        "model": {
+            "diffusion": str(tiny_diffusion_folder()),
+            "captioner": "source",
+            "device": "cpu",
+        },
+        "source": {
+            "kind": "rooms",
+            "root": str(source),
+            "num_labelled": len(SHARDS) * KEYS_PER_SHARD,
+            "num_validation": 0,
+            "num_test": 0,
+        },
+        "creator": {"num_steps": 2, "batch_size": 4},
+        "plan": {"rounds": 1, "unit_size": 2},
+        "screening": {"max_expected_error_deg": 180.0, "min_pixel_std": 0.0},
+        "training": {
+            "warm_up": {"steps": 4, "batch_size": 4},
+            "self_improve": {"steps": 6, "batch_size": 4},
+        },
+        "generation": {"max_failed_fraction": 1.0},
+    }
+    for section, values in changes.items():
+        tree.setdefault(section, {}).update(values)
+    return parse_config(tree, origin="test")
+
+
+def publish(config: RunConfig, version: int, *, seen_images: int = 0) -> None:
+    """Publish random creation weights; each version's differ."""
+    method = make_method(config, tiny_backbone())
+    with torch.no_grad():
+        for parameter in method.parameters():
+            generator = torch.Generator().manual_seed(version)
+            parameter += 0.01 * torch.randn(parameter.shape, generator=generator)
+    publish_weights(
+        open_store(config.run.url),
+        state_to_bytes(method),
+        version=version,
+        step=version * 10,
+        seen_images=seen_images,
+        ema_decay=0.998,
+        base_model_hash=tiny_backbone().model_id,
+        keys_hash=keys_digest(method),
+        stage="warm_up" if version == 0 else "self_improve",
+        parent=version - 1,
+    )
+
+
+def prepare(config: RunConfig) -> RunStore:
+    """Caption the source and publish version 0."""
+    store = open_store(config.run.url)
+    caption_source(store, open_run_source(config), SourceCaptions())
+    publish(config, 0)
+    return store
+
+
+def make_generator(config: RunConfig) -> Generator:
+    backbone = tiny_backbone()
+    return Generator(
+        config,
+        store=open_store(config.run.url),
+        source=open_run_source(config),
+        backbone=backbone,
+        method=make_method(config, backbone),
+    )
+
+
+def make_control(config: RunConfig, **options) -> GenerationControl:
+    plan = make_plan(config, open_run_source(config).shards("train"))
+    return GenerationControl(config, open_store(config.run.url), plan, **options)
+
+
+def all_commits(config: RunConfig) -> list[UnitCommit]:
+    return ManifestReader(open_store(config.run.url)).refresh()
+
+
+def all_rows(config: RunConfig):
+    return [row for commit in all_commits(config) for row in commit.rows]
+
+
+def stored_members(config: RunConfig) -> dict[tuple[int, str], dict[str, bytes]]:
+    """Members of all committed samples by (round, key); digests are checked on the way."""
+    store = open_store(config.run.url)
+    found = {}
+    for commit in all_commits(config):
+        tars = {(row.tar_uri, row.tar_sha256) for row in commit.rows if row.status == "ok"}
+        for uri, sha256 in tars:
+            for key, members in read_tar(load_shard(store, uri, sha256)):
+                assert (commit.unit.round, key) not in found
+                found[commit.unit.round, key] = members
+    return found

@@ -1,0 +1,271 @@
+"""Generator and single-process runner, end to end on tiny random models."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import pipeline.images
+from pipeline.local_runner import run_units
+from pipeline.synthesize import create_images
+from schemas.errors import RunFailedError, WeightsMismatchError
+from schemas.sample import JSON_MEMBER
+from storage.codecs import decode_sample
+from storage.filesystem import open_store
+from tests.pipeline.small_run import (
+    BROKEN_KEY,
+    all_commits,
+    all_rows,
+    make_config,
+    make_control,
+    make_generator,
+    prepare,
+    publish,
+    stored_members,
+    write_source,
+)
+
+
+def run_all(config, **options):
+    store = prepare(config)
+    control = make_control(config, **options)
+    return run_units(control, make_generator(config), store), control
+
+
+def test_every_planned_unit_is_committed_and_the_counts_add_up(tmp_path):
+    config = make_config(tmp_path, plan={"variants": 2})
+    decision, control = run_all(config)
+    assert decision.kind == "finished"
+    commits = all_commits(config)
+    assert len(commits) == control.ledger.num_units == 4
+    rows = all_rows(config)
+    assert len(rows) == len({row.key for row in rows}) == 16
+    assert Counter(row.status for row in rows) == {"ok": 16}
+    for commit in commits:
+        assert commit.summary["counts"] == {"ok": 4, "filtered": 0, "failed": 0}
+        assert commit.summary["creation_version"] == 0
+
+
+def test_stored_samples_decode_and_tell_where_they_come_from(tmp_path):
+    config = make_config(tmp_path)
+    run_all(config)
+    members = stored_members(config)
+    rows = {(row.round, row.key): row for row in all_rows(config)}
+    assert members.keys() == rows.keys()
+    for where, parts in members.items():
+        sample, row = decode_sample(where[1], parts), rows[where]
+        assert sample.is_synthetic
+        assert sample.caption == row.caption == f"a room {row.source_key}"
+        assert set(sample.labels) == set(sample.confidence) == {"normals"}
+        assert np.allclose(np.linalg.norm(sample.labels["normals"], axis=2), 1, atol=1e-5)
+        assert sample.meta["seed"] == row.seed
+        assert sample.meta["creation_version"] == row.creation_version == 0
+        assert row.diffusion_base_hash
+        assert row.source_sha256
+        assert row.tar_size > 0
+
+
+def test_variants_of_one_image_differ(tmp_path):
+    config = make_config(tmp_path, plan={"variants": 2})
+    run_all(config)
+    images = {key: parts["image.png"] for (_, key), parts in stored_members(config).items()}
+    first = [key for key in sorted(images) if key.endswith("_v0")]
+    assert all(images[key] != images[key.removesuffix("0") + "1"] for key in first)
+
+
+def test_the_same_configuration_makes_the_same_bytes(tmp_path):
+    one, other = make_config(tmp_path, "one"), make_config(tmp_path, "other")
+    for config in (one, other):
+        run_all(config)
+    drop = [JSON_MEMBER]
+    left, right = (
+        {where: {n: b for n, b in parts.items() if n not in drop} for where, parts in found.items()}
+        for found in (stored_members(one), stored_members(other))
+    )
+    assert left == right
+
+
+def test_a_second_run_makes_nothing_twice(tmp_path):
+    config = make_config(tmp_path)
+    run_all(config)
+    before = {commit.unit.unit_id: commit.attempt for commit in all_commits(config)}
+    made = []
+    decision = run_units(
+        make_control(config), make_generator(config), open_store(config.run.url), on_unit=made.append
+    )
+    assert decision.kind == "finished"
+    assert made == []
+    assert {c.unit.unit_id: c.attempt for c in all_commits(config)} == before
+
+
+def test_an_image_that_does_not_decode_is_a_failed_row_and_the_rest_is_made(tmp_path):
+    write_source(tmp_path / "source", with_broken_image=True)
+    config = make_config(tmp_path, plan={"rounds": 2})
+    store = prepare(config)
+    control, generator = make_control(config), make_generator(config)
+    run_units(control, generator, store)
+    publish(config, 1, seen_images=12)
+    assert run_units(control, generator, store).kind == "finished"
+    for round_index in (0, 1):
+        rows = {r.source_key: r for r in all_rows(config) if r.round == round_index}
+        assert len(rows) == 8
+        broken = rows.pop(BROKEN_KEY)
+        assert (broken.status, broken.error_class) == ("failed", "decode_failed")
+        assert broken.tar_offset == -1
+        assert {row.status for row in rows.values()} == {"ok"}
+
+
+def test_one_poison_image_does_not_take_its_batch_along(tmp_path, monkeypatch):
+    poison = "train-000000-01"
+
+    def create(backbone, orders, **options):
+        if any(order.source.key == poison for order in orders):
+            raise RuntimeError("the network chokes on it")
+        return create_images(backbone, orders, **options)
+
+    monkeypatch.setattr(pipeline.images, "create_images", create)
+    config = make_config(tmp_path, plan={"unit_size": 4})
+    run_all(config)
+    rows = {row.source_key: row for row in all_rows(config)}
+    assert rows.pop(poison).error_class == "RuntimeError"
+    assert {row.status for row in rows.values()} == {"ok"}
+
+
+def test_what_screening_drops_is_a_row_with_its_reason_and_not_in_the_tar(tmp_path):
+    config = make_config(tmp_path, screening={"max_expected_error_deg": 0.001})
+    decision, _ = run_all(config)
+    assert decision.kind == "finished"
+    rows = all_rows(config)
+    assert {(r.status, r.error_class) for r in rows} == {("filtered", "uncertain_normals")}
+    assert all(json.loads(row.label_stats)["normals_confidence"] > 0 for row in rows)
+    assert stored_members(config) == {}
+
+
+def test_relabelling_keeps_image_bytes_and_renews_labels(tmp_path):
+    config = make_config(tmp_path, plan={"rounds": 3})
+    store = prepare(config)
+    control, generator = make_control(config), make_generator(config)
+    assert run_units(control, generator, store).kind == "starved"
+    for version in (1, 2):
+        publish(config, version, seen_images=8 * version)
+        run_units(control, generator, store)
+    assert control.decide().kind == "finished"
+    members = stored_members(config)
+    rows = {(row.round, row.key): row for row in all_rows(config)}
+    for round_index, key in rows:
+        before, now = members[0, key], members[round_index, key]
+        assert now["image.png"] == before["image.png"]
+        assert (now["normals.png"] == before["normals.png"]) == (round_index == 0)
+        assert rows[round_index, key].creation_version == round_index
+        assert rows[round_index, key].seed == rows[0, key].seed
+
+
+def test_fresh_rounds_make_other_images(tmp_path):
+    config = make_config(tmp_path, plan={"rounds": 2, "images": "fresh"})
+    decision, _ = run_all(config, weights_final=True)
+    assert decision.kind == "finished"
+    found = {
+        (row.round, row.source_key): stored_members(config)[row.round, row.key]["image.png"]
+        for row in all_rows(config)
+    }
+    assert len(found) == 16
+    assert len(set(found.values())) == 16
+
+
+def test_the_gaussian_creator_uses_the_caption_alone(tmp_path):
+    config = make_config(tmp_path, creator={"kind": "gaussian"})
+    decision, _ = run_all(config)
+    assert decision.kind == "finished"
+    assert {row.t_start for row in all_rows(config)} == {1000}
+
+
+def test_generation_pauses_at_its_lead_and_goes_on_after_training(tmp_path):
+    config = make_config(
+        tmp_path, plan={"rounds": 3, "images": "fresh"}, generation={"max_lead": 0}
+    )
+    store = prepare(config)
+    control, generator = make_control(config), make_generator(config)
+    for version, seen in ((1, 8), (2, 16)):
+        decision = run_units(control, generator, store)
+        assert decision.kind == "starved"
+        assert len(all_commits(config)) == 4 * version
+        publish(config, version, seen_images=seen)
+    # A new process has the capacity that the old one had.
+    assert run_units(make_control(config), make_generator(config), store).kind == "finished"
+    assert {row.creation_version for row in all_rows(config)} == {0, 1, 2}
+
+
+def test_weights_of_another_method_stop_the_run_instead_of_failing_every_unit(tmp_path):
+    config = make_config(tmp_path)
+    store = prepare(config)
+    other = make_config(tmp_path, method={"tasks": ["depth"]})
+    generator = make_generator(other)
+    with pytest.raises(WeightsMismatchError):
+        generator.take_weights(0, store.read_bytes("weights/v00000000/model.safetensors"))
+    assert generator.version is None
+    decision = run_units(make_control(config), generator, store)
+    assert decision.kind == "failed"
+    assert "keys_hash" in decision.reason
+    assert all_commits(config) == []
+
+
+def test_a_generator_without_weights_refuses_to_work(tmp_path):
+    config = make_config(tmp_path)
+    control = make_control(config)
+    with pytest.raises(RunFailedError, match="no creation weights"):
+        make_generator(config).generate(control.ledger.state(None, weights_final=False).remaining[0], "a1")
+
+
+class Breaking:
+    """A generator whose attempts at one unit fail as a whole."""
+
+    def __init__(self, generator, is_bad):
+        self._generator, self._is_bad = generator, is_bad
+        self.tried = Counter()
+
+    def __getattr__(self, name):
+        return getattr(self._generator, name)
+
+    def generate(self, unit, attempt):
+        self.tried[unit.unit_id] += 1
+        if self._is_bad(unit):
+            raise OSError("the disk is on fire")
+        return self._generator.generate(unit, attempt)
+
+
+def test_a_unit_that_cannot_be_made_is_committed_as_failed_after_its_attempts(tmp_path):
+    config = make_config(tmp_path)
+    store = prepare(config)
+    generator = Breaking(make_generator(config), lambda unit: "train-000000-00" in unit.keys)
+    assert run_units(make_control(config), generator, store).kind == "finished"
+    assert sorted(generator.tried.values()) == [1, 1, 1, 3]
+    failed = [row for row in all_rows(config) if row.status == "failed"]
+    assert {row.source_key for row in failed} == {"train-000000-00", "train-000000-01"}
+    assert {row.error_class for row in failed} == {"OSError"}
+
+
+def test_a_run_whose_every_attempt_fails_stops(tmp_path):
+    config = make_config(tmp_path)
+    store = prepare(config)
+    generator = Breaking(make_generator(config), lambda _: True)
+    decision = run_units(make_control(config), generator, store)
+    assert decision.kind == "failed"
+    assert "disk is on fire" in decision.reason
+    assert generator.tried.total() == 6
+
+
+def test_the_circuit_breaker_opens_when_most_samples_fail(tmp_path, monkeypatch):
+    def create(*_, **__):
+        raise RuntimeError("no kernel image")
+
+    monkeypatch.setattr(pipeline.images, "create_images", create)
+    config = make_config(
+        tmp_path, generation={"max_failed_fraction": 0.5, "failure_window_units": 2}
+    )
+    decision, _ = run_all(config)
+    assert decision.kind == "failed"
+    assert "RuntimeError (4)" in decision.reason
+    assert len(all_commits(config)) == 2

@@ -1,0 +1,50 @@
+"""Every dropped sample has a reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.screen import image_reason, label_reason
+from schemas.config import ScreeningSection
+
+LIMITS = ScreeningSection(min_pixel_std=8.0, max_expected_error_deg=30.0, min_confidence=0.4)
+
+
+def normals(value=0.0):
+    labels = np.zeros((4, 4, 3), dtype=np.float32)
+    labels[..., 2] = 1
+    labels[0, 0, 0] = value
+    return {"normals": labels}
+
+
+def sure(task, value):
+    return {task: np.full((4, 4), value, dtype=np.float32)}
+
+
+def test_an_image_of_one_colour_is_degenerate():
+    assert image_reason(np.full((4, 4, 3), 90, dtype=np.uint8), LIMITS) == "degenerate_image"
+
+
+def test_an_image_with_contrast_is_kept():
+    image = np.zeros((4, 4, 3), dtype=np.uint8)
+    image[:2] = 200
+    assert image_reason(image, LIMITS) is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_labels_that_are_not_finite_are_dropped(value):
+    assert label_reason(normals(value), sure("normals", 1.0), LIMITS) == "not_finite"
+    assert label_reason(normals(), sure("normals", value), LIMITS) == "not_finite"
+
+
+def test_normals_with_a_great_expected_error_are_dropped():
+    assert label_reason(normals(), sure("normals", 31.0), LIMITS) == "uncertain_normals"
+    assert label_reason(normals(), sure("normals", 29.0), LIMITS) is None
+
+
+@pytest.mark.parametrize("task", ["depth", "semseg"])
+def test_depth_and_classes_of_little_confidence_are_dropped(task):
+    labels = {task: np.ones((4, 4), dtype=np.float32)}
+    assert label_reason(labels, sure(task, 0.3), LIMITS) == f"uncertain_{task}"
+    assert label_reason(labels, sure(task, 0.5), LIMITS) is None
