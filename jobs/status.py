@@ -1,0 +1,216 @@
+"""Tell how a run stands, from its storage alone: no cluster, no models.
+
+python jobs/status.py RUN [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from jobs.command_line import run_job
+from jobs.results import read_results
+from pipeline.plan import make_plan
+from schemas.config_file import parse_config
+from schemas.errors import ConfigError, SampleError, UserError
+from schemas.run_layout import CHECKPOINTS_DIR, CONFIG_FILE
+from sources.protocol import open_source
+from storage.captions import captioned_shards
+from storage.events import read_events
+from storage.filesystem import open_store
+from storage.manifest_table import ManifestReader
+from storage.weights_store import list_versions, read_manifest
+from trainers.progress import PROGRESS_EVENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from schemas.manifest import ManifestRow
+    from schemas.weights import WeightsManifest
+    from storage.filesystem import RunStore
+
+STAGES = ("warm_up", "real_only_control", "self_improve")
+NEWEST_EVENTS = 8
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print how a run stands."""
+    parser = argparse.ArgumentParser(description="Tell how a run stands, from its storage alone.")
+    parser.add_argument("run", help="run directory, local or a URL")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parsed = parser.parse_args(arguments)
+    status = read_status(open_store(parsed.run))
+    if parsed.json:
+        print(json.dumps(status, indent=1))
+    else:
+        _show(status, Console())
+
+
+def read_status(store: RunStore) -> dict[str, Any]:
+    """Collect how a run stands, as JSON values.
+
+    Args:
+        store: The run.
+
+    Returns:
+        ``stage``, ``stages``, ``captioned_shards``, ``units``, ``samples``, ``weights``,
+        ``rates``, ``results`` and ``events``; None stands for what is not known.
+
+    Raises:
+        ConfigError: If there is no run.
+    """
+    if not store.exists(CONFIG_FILE):
+        raise ConfigError(
+            f"{store.url}: no {CONFIG_FILE} there, so no run; name the directory that run.url named"
+        )
+    reader = ManifestReader(store)
+    commits = reader.refresh()
+    rows = [row for commit in commits for row in commit.rows]
+    events = list(read_events(store))
+    progress = next((e for e in reversed(events) if e["event"] == PROGRESS_EVENT), None)
+    ended = [stage for stage in STAGES if _has_ended(store, stage)]
+    results = read_results(store)
+    return {
+        "run": store.url,
+        "stage": _stage(ended, progress, is_finished=results is not None),
+        "stages_ended": ended,
+        "captioned_shards": len(captioned_shards(store)),
+        "units": {
+            "committed": len(commits),
+            "planned": count_planned(store),
+            "torn": reader.torn,
+        },
+        "samples": count_rows(rows),
+        "weights": [_version_line(read_manifest(store, v)) for v in list_versions(store)],
+        "rates": {
+            "generated_per_s": generation_rate(rows),
+            "trained_per_s": progress["images_per_s"] if progress else None,
+        },
+        "training": progress,
+        "results": results,
+        "events": [event for event in events if event["event"] != PROGRESS_EVENT][-NEWEST_EVENTS:],
+    }
+
+
+def count_rows(rows: Iterable[ManifestRow]) -> dict[str, dict[str, int]]:
+    """Count samples by status, the good ones by version, the others by reason."""
+    statuses: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    versions: Counter[int] = Counter()
+    for row in rows:
+        statuses[row.status] += 1
+        if row.status == "ok":
+            versions[row.creation_version] += 1
+        else:
+            reasons[row.error_class] += 1
+    return {
+        "by_status": dict(sorted(statuses.items())),
+        "by_reason": dict(reasons.most_common()),
+        "by_creation_version": {str(v): n for v, n in sorted(versions.items())},
+    }
+
+
+def generation_rate(rows: Sequence[ManifestRow]) -> float | None:
+    """Good samples committed per second since the first unit; None before the second."""
+    times = sorted(row.created_at for row in rows if row.status == "ok" and row.created_at)
+    if not times or times[0] == times[-1]:
+        return None
+    seconds = datetime.fromisoformat(times[-1]) - datetime.fromisoformat(times[0])
+    later = sum(time > times[0] for time in times)
+    return round(later / seconds.total_seconds(), 3)
+
+
+def count_planned(store: RunStore) -> int | None:
+    """Units of the run's plan; None if its source cannot be opened from here."""
+    tree = yaml.safe_load(store.read_bytes(CONFIG_FILE))
+    try:
+        config = parse_config(tree, origin=store.uri(CONFIG_FILE))
+        source = open_source(config.source, config.method.tasks)
+        return len(make_plan(config, source.shards("train")))
+    except (UserError, OSError, SampleError):
+        return None
+
+
+def _has_ended(store: RunStore, stage: str) -> bool:
+    return store.exists(f"{CHECKPOINTS_DIR}/{stage}/final/final.json")
+
+
+def _stage(ended: Sequence[str], progress: dict[str, Any] | None, *, is_finished: bool) -> str:
+    if is_finished:
+        return "finished"
+    if progress and progress["stage"] not in ended:
+        return str(progress["stage"])
+    return f"after {ended[-1]}" if ended else "before warm_up"
+
+
+def _version_line(manifest: WeightsManifest) -> dict[str, Any]:
+    return {
+        "version": manifest.version,
+        "step": manifest.step,
+        "seen_images": manifest.seen_images,
+        "created_at": manifest.created_at,
+        "stage": manifest.stage,
+    }
+
+
+def _show(status: dict[str, Any], console: Console) -> None:
+    console.print(_overview(status))
+    for title, counts in status["samples"].items():
+        if counts:
+            console.print(_counts_table(title.replace("_", " "), counts))
+    if status["weights"]:
+        console.print(_weights_table(status["weights"]))
+    for event in status["events"]:
+        fields = {k: v for k, v in event.items() if k not in {"time", "writer", "event"}}
+        text = json.dumps(fields)
+        console.print(
+            f"{event['time'][:19]} {event['writer']} {event['event']} {text:.160}",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _overview(status: dict[str, Any]) -> Table:
+    table = Table("run", status["run"], show_header=True)
+    units, rates, training = status["units"], status["rates"], status["training"]
+    table.add_row("stage", status["stage"])
+    table.add_row("source shards captioned", str(status["captioned_shards"]))
+    planned = "?" if units["planned"] is None else units["planned"]
+    torn = f" ({units['torn']} torn)" if units["torn"] else ""
+    table.add_row("units committed / planned", f"{units['committed']} / {planned}{torn}")
+    table.add_row("generated images/s", _number(rates["generated_per_s"]))
+    table.add_row("trained images/s", _number(rates["trained_per_s"]))
+    if training:
+        table.add_row("trainer step", f"{training.get('step', '?')} / {training['steps']}")
+        table.add_row("staleness, mean", _number(training["staleness_mean"]))
+    return table
+
+
+def _counts_table(title: str, counts: dict[str, int]) -> Table:
+    table = Table(title.removeprefix("by "), "samples")
+    for name, count in counts.items():
+        table.add_row(name, str(count))
+    return table
+
+
+def _weights_table(versions: list[dict[str, Any]]) -> Table:
+    table = Table("version", "step", "images seen", "published", "stage")
+    for line in versions[-NEWEST_EVENTS:]:
+        cells = ("version", "step", "seen_images", "created_at", "stage")
+        table.add_row(*(str(line[cell]) for cell in cells))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    run_job(main)
