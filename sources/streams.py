@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_CACHE_BYTES = 512 * 2**20
 _LABEL_BYTES_PER_PIXEL = 3 + 12 + 4 + 1
 _MAX_OPEN_SHARDS = 16
-_MAX_ATTEMPTS = 3
 
 
 class RealStream:
@@ -174,6 +173,10 @@ class SyntheticStream:
             seed: Of the order within shards.
             rank: This process; different ranks get different orders.
             cache_bytes: Decoded samples kept in memory, at most, in bytes.
+
+        Attributes:
+            live: As given.
+            unreadable: Failed attempts at a shard, by its URI.
         """
         self.live = live
         self._store = store
@@ -196,21 +199,25 @@ class SyntheticStream:
     def _open_more(self) -> None:
         while len(self._open) < min(_MAX_OPEN_SHARDS, self.live.num_units):
             shard = self.live.draw()
-            if shard is None or not self._open_shard(shard):
+            if shard is None:
                 return
-
-    def _open_shard(self, shard: LiveShard) -> bool:
-        try:
-            samples = list(self._decoded.get(shard))
-        except (DamagedShardError, SampleError, OSError) as error:
-            self.unreadable[shard.uri] += 1
-            logger.warning("shard %s cannot be read: %s", shard.uri, error)
-            if not isinstance(error, OSError) or self.unreadable[shard.uri] >= _MAX_ATTEMPTS:
+            try:
+                samples = list(self._decoded.get(shard))
+            except (DamagedShardError, SampleError) as error:
+                self._note_unreadable(shard, error)
                 self.live.discard(shard)
-            return False
-        self._random.shuffle(samples)
-        self._open.append(OpenShard(shard, samples))
-        return True
+                continue
+            except OSError as error:
+                # The store may answer again: the shard stays in the list, another comes first.
+                self._note_unreadable(shard, error)
+                return
+            self._random.shuffle(samples)
+            self._open.append(OpenShard(shard, samples))
+
+    def _note_unreadable(self, shard: LiveShard, error: Exception) -> None:
+        if not self.unreadable[shard.uri]:
+            logger.warning("shard %s cannot be read: %s", shard.uri, error)
+        self.unreadable[shard.uri] += 1
 
 
 class OpenShard:

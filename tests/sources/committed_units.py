@@ -1,0 +1,119 @@
+"""Small units of synthetic samples, committed the way a generator commits them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from schemas.manifest import ManifestRow
+from schemas.run_layout import shard_path
+from schemas.sample import Sample
+from schemas.unit import Unit, synthetic_key
+from storage.codecs import encode_sample
+from storage.filesystem import RunStore
+from storage.manifest_table import UnitCommit, commit_unit
+from storage.shards import pack_tar
+from storage.weights_store import publish_weights
+
+SIZE_PX = 8
+
+
+def image_unit(name: str, *, num_keys: int = 4) -> Unit:
+    """A unit of round 0 that makes images from keys named after it."""
+    return Unit(
+        round=0,
+        kind="synthesize",
+        source_shard=f"train-{name}",
+        keys=tuple(f"{name}{i}" for i in range(num_keys)),
+        variants=1,
+        seed=0,
+        recipe_hash="recipe",
+    )
+
+
+def relabel_unit(parent: Unit, *, round_index: int) -> Unit:
+    """The unit of a later round that labels the images of ``parent`` again."""
+    return Unit(
+        round=round_index,
+        kind="relabel",
+        source_shard=parent.source_shard,
+        keys=parent.keys,
+        variants=parent.variants,
+        seed=parent.seed,
+        recipe_hash=parent.recipe_hash,
+        parent_unit_id=parent.unit_id,
+    )
+
+
+def commit(
+    store: RunStore,
+    unit: Unit,
+    *,
+    version: int,
+    filtered: tuple[str, ...] = (),
+    created_at: str = "2026-01-01T00:00:00+00:00",
+) -> UnitCommit:
+    """Commit a unit whose samples tell the version by their depth: version + 1 metres."""
+    attempt = "a1"
+    keys = {key: synthetic_key(unit, key, 0) for key in unit.keys}
+    good = [key for key in unit.keys if key not in filtered]
+    packed = pack_tar((keys[key], encode_sample(_sample(keys[key], version))) for key in good)
+    path = shard_path(
+        round_index=unit.round, version=version, unit_id=unit.unit_id, attempt=attempt
+    )
+    store.write_bytes(path, packed.data)
+    rows = [
+        ManifestRow(
+            run_id="run",
+            round=unit.round,
+            unit_id=unit.unit_id,
+            unit_kind=unit.kind,
+            parent_unit_id=unit.parent_unit_id,
+            attempt=attempt,
+            key=keys[key],
+            tar_uri=path if key in good else "",
+            tar_sha256=packed.sha256 if key in good else "",
+            status="ok" if key in good else "filtered",
+            error_class="" if key in good else "flat_image",
+            source_shard=unit.source_shard,
+            source_key=key,
+            creation_version=version,
+            created_at=created_at,
+        )
+        for key in unit.keys
+    ]
+    made = UnitCommit(unit=unit, rows=rows, summary={"attempt": attempt})
+    assert commit_unit(store, made)
+    return made
+
+
+def publish(store: RunStore, version: int, data: bytes = b"weights") -> None:
+    """Commit a version of creation weights."""
+    publish_weights(
+        store,
+        data + bytes([version]),
+        version=version,
+        step=version * 10,
+        seen_images=version * 100,
+        ema_decay=0.9,
+        base_model_hash="base",
+        keys_hash="keys",
+        stage="self_improve" if version else "warm_up",
+        parent=version - 1,
+    )
+
+
+def _sample(key: str, version: int) -> Sample:
+    noise = np.random.default_rng(abs(hash(key)) % 2**32)
+    normals = np.zeros((SIZE_PX, SIZE_PX, 3), np.float32)
+    normals[..., 2] = 1.0
+    return Sample(
+        key=key,
+        image=noise.integers(0, 256, (SIZE_PX, SIZE_PX, 3), dtype=np.uint8),
+        labels={
+            "normals": normals,
+            "depth": np.full((SIZE_PX, SIZE_PX), version + 1.0, np.float32),
+        },
+        caption="a small room",
+        is_synthetic=True,
+        meta={"source_key": key},
+    )
