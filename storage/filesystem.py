@@ -25,6 +25,7 @@ _CONDITIONAL = frozenset({"s3", "s3a", "gs", "gcs"})
 # s3fs itself turns only AWS's own answer into FileExistsError, not that of every S3 server.
 _PRESENT_CODES = frozenset({"PreconditionFailed", "412"})
 _BUSY_CODES = frozenset({"ConditionalRequestConflict", "409"})
+_BEYOND_END_CODES = frozenset({"InvalidRange", "416"})
 _BUSY_WAITS_S = (0.1, 0.5, 2.0)
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
@@ -59,13 +60,19 @@ class RunStore:
         return f"{self.url}/{_checked(rel)}" if rel else self.url
 
     def read_bytes(self, rel: str, *, start: int | None = None, end: int | None = None) -> bytes:
-        """Read a whole object, or its bytes from ``start`` up to ``end``.
+        """Read a whole object, or its bytes from ``start`` up to ``end``; fewer if it is shorter.
 
         Raises:
             FileNotFoundError: If there is none.
+            OSError: If the store cannot be reached.
         """
         fs, path = _filesystem(rel) if _is_absolute(rel) else (self.fs, self._path(rel))
-        return bytes(fs.cat_file(path, start=start, end=end))
+        try:
+            return bytes(fs.cat_file(path, start=start, end=end))
+        except OSError as error:
+            if _error_code(error) in _BEYOND_END_CODES:
+                return b""
+            raise
 
     def write_bytes(self, rel: str, data: bytes) -> None:
         """Write an object whole, replacing what is there; readers never see a part of it."""
@@ -97,7 +104,7 @@ class RunStore:
         return bool(self.fs.exists(self._folder(rel)))
 
     def list_dir(self, rel: str) -> list[str]:
-        """Names in a folder ("" is the root), sorted, read afresh; empty if there is no such folder.
+        """Names in a folder ("" is the root), sorted, read afresh; none if it does not exist.
 
         Names that start with a dot are left out: they are what a killed writer left behind.
         """
