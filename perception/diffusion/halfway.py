@@ -19,9 +19,10 @@ from perception.diffusion.latents import (
     decode_images,
     encode_latents,
     encode_moments,
+    latent_shape,
 )
 from perception.diffusion.samplers import Predict, ddim_sample, dpm_solver_sample
-from perception.diffusion.schedule import Spacing, halfway_timesteps
+from perception.diffusion.schedule import NoiseSchedule, Spacing, halfway_timesteps
 from perception.seeding import Generators, draw_noise, sample_generator
 from perception.shapes import ShapeError
 from schemas.errors import ConfigError
@@ -64,7 +65,8 @@ class HalfwaySettings:
         eta: Fresh noise per DDIM step, in [0, 1]; 0 is deterministic.
         posterior: ``sample`` draws the start latent from the autoencoder's posterior, ``mode``
             takes its mean.
-        spacing: Which timesteps: see ``halfway_timesteps``.
+        spacing: Which timesteps, see ``NoiseSchedule.timesteps``; ``auto`` is ``leading`` for ddim
+            (the released sampler's list) and ``log_snr`` for dpmsolver++.
     """
 
     t_start: int = 600
@@ -73,7 +75,7 @@ class HalfwaySettings:
     guidance_scale: float = 1.0
     eta: float = 0.0
     posterior: Posterior = "sample"
-    spacing: Spacing = "leading"
+    spacing: Spacing | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -81,7 +83,12 @@ class HalfwaySettings:
         Raises:
             ConfigError: Naming field, value and allowed range.
         """
-        halfway_timesteps(start=self.t_start, num_steps=self.num_steps, spacing=self.spacing)
+        halfway_timesteps(start=self.t_start, num_steps=self.num_steps)
+        if self.spacing not in ("auto", *get_args(Spacing)):
+            raise ConfigError(
+                f"halfway spacing: wanted 'auto' or one of {get_args(Spacing)}, "
+                f"found {self.spacing!r}"
+            )
         if self.sampler not in get_args(Sampler):
             raise ConfigError(
                 f"halfway sampler: wanted one of {get_args(Sampler)}, found {self.sampler!r}"
@@ -103,10 +110,12 @@ class HalfwaySettings:
                 "only ddim adds noise on the way"
             )
 
-    @property
-    def timesteps(self) -> tuple[int, ...]:
-        """Timesteps of the network calls, falling."""
-        return halfway_timesteps(start=self.t_start, num_steps=self.num_steps, spacing=self.spacing)
+    def timesteps(self, schedule: NoiseSchedule) -> tuple[int, ...]:
+        """Return the timesteps of the network calls on a schedule, falling."""
+        spacing = self.spacing
+        if spacing == "auto":
+            spacing = "leading" if self.sampler == "ddim" else "log_snr"
+        return schedule.timesteps(start=self.t_start, num_steps=self.num_steps, spacing=spacing)
 
     @property
     def starts_from_pure_noise(self) -> bool:
@@ -168,8 +177,13 @@ def synthesize_latents(
         )
     generators = [sample_generator(seed) for seed in seeds]
     moments = images if isinstance(images, LatentMoments) else encode_moments(backbone, images)
-    clean = encode_latents(backbone, moments, posterior=settings.posterior, generators=generators)
-    start = noise_to_start(backbone, clean, settings=settings, generators=generators)
+    if settings.starts_from_pure_noise:
+        start = draw_noise(moments.mean.shape, generators=generators, device=backbone.device)
+    else:
+        clean = moments.draw(posterior=settings.posterior, generators=generators)
+        start = noise_to_start(
+            backbone, clean * backbone.scaling_factor, settings=settings, generators=generators
+        )
     return denoise(backbone, start, prompts, settings=settings, generators=generators)
 
 
@@ -202,15 +216,13 @@ def synthesize_gaussian(
         raise ConfigError(
             f"gaussian creator t_start: wanted {PURE_NOISE_START}, found {settings.t_start}"
         )
-    factor = backbone.downsample_factor
-    height, width = image_size_px
-    if len(prompts) != len(seeds) or height % factor or width % factor:
+    if len(prompts) != len(seeds):
         raise ShapeError(
-            f"gaussian creator: wanted as many prompts as seeds and a size divisible by {factor}, "
-            f"found {len(prompts)} prompts, {len(seeds)} seeds, size {image_size_px}"
+            f"gaussian creator: wanted as many prompts as seeds, found {len(prompts)} and "
+            f"{len(seeds)}"
         )
     generators = [sample_generator(seed) for seed in seeds]
-    shape = (len(seeds), backbone.latent_channels, height // factor, width // factor)
+    shape = latent_shape(backbone, (len(seeds), *image_size_px))
     start = draw_noise(shape, generators=generators, device=backbone.device)
     latents = denoise(backbone, start, prompts, settings=settings, generators=generators)
     return decode_images(backbone, latents)
@@ -232,14 +244,11 @@ def noise_to_start(
         generators: Source of the noise.
 
     Returns:
-        Latents at T, same shape; pure noise when T is 1000.
+        Latents at T, same shape.
     """
     noise = draw_noise(latents.shape, generators=generators, device=latents.device)
-    if settings.starts_from_pure_noise:
-        return noise
-    return backbone.schedule.add_noise(
-        latents, noise, backbone.schedule.noise_index(settings.t_start)
-    )
+    index = backbone.schedule.noise_index(settings.t_start)
+    return backbone.schedule.add_noise(latents, noise, index)
 
 
 @torch.no_grad()
@@ -265,13 +274,14 @@ def denoise(
     """
     context = prompts if isinstance(prompts, Tensor) else backbone.embed_text(prompts)
     predict = bind_prompt(backbone, context, guidance_scale=settings.guidance_scale)
+    timesteps = settings.timesteps(backbone.schedule)
     if settings.sampler == "dpmsolver++":
         return dpm_solver_sample(
-            noisy, timesteps=settings.timesteps, schedule=backbone.schedule, predict=predict
+            noisy, timesteps=timesteps, schedule=backbone.schedule, predict=predict
         )
     return ddim_sample(
         noisy,
-        timesteps=settings.timesteps,
+        timesteps=timesteps,
         schedule=backbone.schedule,
         predict=predict,
         eta=settings.eta,

@@ -78,15 +78,28 @@ def encode_moments(backbone: DiffusionBackbone, images: Images) -> LatentMoments
         ShapeError: If the size does not fit the autoencoder.
     """
     pixels = images_to_tensor(images, device=backbone.device)
-    factor = backbone.downsample_factor
-    if pixels.shape[-2] % factor or pixels.shape[-1] % factor:
-        raise ShapeError(
-            f"images: wanted height and width divisible by {factor}, found "
-            f"{tuple(pixels.shape[-2:])}; resize or pad them"
-        )
+    latent_shape(backbone, (len(pixels), *pixels.shape[-2:]))
     pixels = pixels.to(backbone.dtype, memory_format=torch.channels_last)
     posterior = backbone.vae.encode(pixels).latent_dist
     return LatentMoments(mean=posterior.mean.float(), std=posterior.std.float())
+
+
+def latent_shape(
+    backbone: DiffusionBackbone, batch_height_width: tuple[int, int, int]
+) -> tuple[int, int, int, int]:
+    """Return the shape [B, C, h, w] of the latents of B images of a size in pixels.
+
+    Raises:
+        ShapeError: If the size is not divisible by the backbone's downsample factor.
+    """
+    batch, height, width = batch_height_width
+    factor = backbone.downsample_factor
+    if height % factor or width % factor:
+        raise ShapeError(
+            f"images: wanted height and width divisible by {factor}, found {(height, width)}; "
+            "resize or pad them"
+        )
+    return batch, backbone.latent_channels, height // factor, width // factor
 
 
 def encode_latents(

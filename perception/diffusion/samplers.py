@@ -95,8 +95,8 @@ def dpm_solver_sample(
 ) -> Tensor:
     """Denoise along ``timesteps`` with DPM-Solver++(2M): Lu et al. (2022), algorithm 2.
 
-    Takes the same arguments as ``ddim_sample`` and arrives at the same final level; about a third
-    of the steps reach the same accuracy.
+    Takes the same arguments as ``ddim_sample`` and arrives at the same final level. Timesteps even
+    in log-SNR (``NoiseSchedule.timesteps(spacing="log_snr")``) need far fewer steps than DDIM.
 
     Returns:
         Latents at the schedule's final level, same shape as ``noisy``.
@@ -105,6 +105,8 @@ def dpm_solver_sample(
         trained_betas=schedule.betas.tolist(),
         prediction_type="sample",
         algorithm_type="dpmsolver++",
+        # The last step spans far more log-SNR than the one before: extrapolating over it hurts.
+        euler_at_final=True,
         final_sigmas_type="zero" if schedule.final_alpha_bar == 1.0 else "sigma_min",
     )
     solver.set_timesteps(timesteps=list(timesteps))

@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
-Spacing = Literal["leading", "trailing"]
+Spacing = Literal["leading", "trailing", "log_snr"]
 Timestep = int | Tensor
 """One index for the whole batch, or an int64 tensor [B] of indices."""
 
 
 def halfway_timesteps(
-    *, start: int, num_steps: int, spacing: Spacing = "leading", num_train_timesteps: int = 1000
+    *,
+    start: int,
+    num_steps: int,
+    spacing: Literal["leading", "trailing"] = "leading",
+    num_train_timesteps: int = 1000,
 ) -> tuple[int, ...]:
     """List the timesteps at which a halfway start is denoised, in the order they are visited.
 
@@ -48,6 +52,22 @@ def halfway_timesteps(
     Raises:
         ConfigError: If a value is out of range.
     """
+    _expect_steps_fit(start, num_steps, num_train_timesteps)
+    if spacing == "leading":
+        stride = start // num_steps
+        rising = [1 + stride * i for i in range(num_steps)]
+    elif spacing == "trailing":
+        rising = [start * (i + 1) // num_steps for i in range(num_steps)]
+    else:
+        raise ConfigError(
+            f"halfway spacing: wanted 'leading' or 'trailing' here, found {spacing!r}"
+        )
+    # T = num_train_timesteps is one past the last index; the list moves down as a whole.
+    excess = max(0, rising[-1] - (num_train_timesteps - 1))
+    return tuple(step - excess for step in reversed(rising))
+
+
+def _expect_steps_fit(start: int, num_steps: int, num_train_timesteps: int) -> None:
     if not 0 < start <= num_train_timesteps:
         raise ConfigError(
             f"halfway start T: wanted a timestep in (0, {num_train_timesteps}], found {start}"
@@ -57,16 +77,6 @@ def halfway_timesteps(
             f"halfway num_steps: wanted between 1 and T={start}, found {num_steps}; "
             "use fewer steps or a larger T"
         )
-    if spacing not in get_args(Spacing):
-        raise ConfigError(f"halfway spacing: wanted one of {get_args(Spacing)}, found {spacing!r}")
-    if spacing == "leading":
-        stride = start // num_steps
-        rising = [1 + stride * i for i in range(num_steps)]
-    else:
-        rising = [start * (i + 1) // num_steps for i in range(num_steps)]
-    # T = num_train_timesteps is one past the last index; the list moves down as a whole.
-    excess = max(0, rising[-1] - (num_train_timesteps - 1))
-    return tuple(step - excess for step in reversed(rising))
 
 
 def make_betas(config: Mapping[str, Any]) -> Tensor:
@@ -170,6 +180,45 @@ class NoiseSchedule:
     def noise_index(self, start: int) -> int:
         """Return the schedule index of a halfway start T in (0, num_train_timesteps]."""
         return min(start, self.num_train_timesteps - 1)
+
+    def timesteps(
+        self, *, start: int, num_steps: int, spacing: Spacing = "leading"
+    ) -> tuple[int, ...]:
+        """List the timesteps of a halfway start on this schedule.
+
+        ``leading`` and ``trailing``: see ``halfway_timesteps``. ``log_snr`` spreads the steps
+        evenly in log(alpha_bar / (1 - alpha_bar)) from T to index 0, which itself is left out: the
+        natural time of DPM-Solver++ (Lu et al. 2022, section 4), accurate with few steps.
+
+        Args:
+            start: Timestep T the latent is noised to.
+            num_steps: Number of network calls.
+            spacing: Which list.
+
+        Returns:
+            ``num_steps`` strictly falling indices.
+
+        Raises:
+            ConfigError: If a value is out of range.
+        """
+        if spacing != "log_snr":
+            return halfway_timesteps(
+                start=start,
+                num_steps=num_steps,
+                spacing=spacing,
+                num_train_timesteps=self.num_train_timesteps,
+            )
+        _expect_steps_fit(start, num_steps, self.num_train_timesteps)
+        top = self.noise_index(start)
+        log_snr = torch.log(self.alpha_bar / (1 - self.alpha_bar))
+        wanted = torch.linspace(float(log_snr[0]), float(log_snr[top]), num_steps + 1)[1:]
+        nearest = (log_snr[None, : top + 1] - wanted[:, None]).abs().argmin(dim=1).tolist()
+        rising: list[int] = []
+        for i, index in enumerate(nearest):
+            # Near index 0 several targets share an index; keep the list strict and inside.
+            above_last = rising[-1] + 1 if rising else 0
+            rising.append(min(max(index, above_last), top - (num_steps - 1 - i)))
+        return tuple(reversed(rising))
 
     def add_noise(self, latents: Tensor, noise: Tensor, timestep: Timestep) -> Tensor:
         """Jump from clean latents to a timestep: Diff-2-in-1, equation 2.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -158,13 +159,22 @@ def test_trailing_timesteps_begin_at_the_noise_level_of_the_start():
     assert (steps[0], steps[1], steps[-1]) == (600, 588, 12)
 
 
-@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_log_snr_timesteps_are_even_in_log_snr():
+    schedule = make_schedule()
+    steps = schedule.timesteps(start=600, num_steps=6, spacing="log_snr")
+    assert steps[0] == 600
+    levels = schedule.alpha_bar[[*steps, 0]]
+    gaps = torch.log(levels / (1 - levels)).diff()
+    torch.testing.assert_close(gaps, gaps.mean().expand(6), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "log_snr"])
 @pytest.mark.parametrize("start", [1, 7, 600, 999, 1000])
 def test_timesteps_fall_strictly_inside_the_schedule(start, spacing):
     for num_steps in {1, start // 3 or 1, start}:
-        steps = halfway_timesteps(start=start, num_steps=num_steps, spacing=spacing)
+        steps = make_schedule().timesteps(start=start, num_steps=num_steps, spacing=spacing)
         assert len(steps) == num_steps
-        assert all(a > b for a, b in zip(steps, steps[1:], strict=False))
+        assert all(a > b for a, b in pairwise(steps))
         assert 0 <= steps[-1] <= steps[0] <= min(start, 999)
 
 
