@@ -12,7 +12,7 @@ from torch import Tensor
 from schemas.errors import UserError
 from trainers.starter.checkpoint import load_average
 from trainers.starter.configs import make_autoencoder
-from trainers.starter.data import Rooms, to_model_range, to_uint8
+from trainers.starter.data import Rooms, to_model_range
 from trainers.starter.loop import LoopSettings, make_state, train
 
 if TYPE_CHECKING:
@@ -129,33 +129,3 @@ def encode_moments(model: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor
         means.append(posterior.mean.half().cpu())
         stds.append(posterior.std.half().cpu())
     return torch.cat(means), torch.cat(stds)
-
-
-@torch.no_grad()
-def reconstruct(model: AutoencoderKL, images: Tensor) -> Tensor:
-    """Return uint8 images encoded to the posterior mean and decoded again."""
-    restored = []
-    for batch in images.split(64):
-        latents = model.encode(to_model_range(batch).to(model.device)).latent_dist.mean
-        restored.append(to_uint8(model.decode(latents).sample).cpu())
-    return torch.cat(restored)
-
-
-def psnr_db(images: Tensor, restored: Tensor) -> float:
-    """Return the peak signal-to-noise ratio of 8-bit images, averaged over images, in dB.
-
-    PSNR = 10 log10(255^2 / MSE), one value per image [3, H, W].
-
-    Args:
-        images: uint8 [N, 3, H, W].
-        restored: uint8 of the same shape.
-    """
-    error = (images.float() - restored.float()).flatten(1)
-    squared = error.square().mean(dim=1).clamp_min(1e-6)
-    return float((10.0 * torch.log10(255.0**2 / squared)).mean())
-
-
-def mean_image_psnr_db(images: Tensor) -> float:
-    """Return the PSNR of answering every image with its own mean colour: what "blind" scores."""
-    flat = images.float().mean(dim=(2, 3), keepdim=True).expand(images.shape)
-    return psnr_db(images, flat)

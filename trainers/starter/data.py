@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import glob
-import io
 import json
 import logging
-import tarfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from schemas.errors import SourceError
 from sources.rooms_render.caption import CaptionSlots, format_caption, parse_caption
+from storage.codecs import decode_image, decode_semseg
+from storage.shards import read_tar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -60,19 +60,12 @@ def read_tar_rooms(path: Path) -> Iterator[Room]:
     Args:
         path: A tar of `<key>.image.png`, `<key>.json` with "caption", maybe `<key>.semseg.png`.
     """
-    members: dict[str, dict[str, bytes]] = {}
-    with tarfile.open(path, "r:") as tar:
-        for member in tar:
-            key, _, kind = member.name.partition(".")
-            stream = tar.extractfile(member)
-            if stream is not None:
-                members.setdefault(key, {})[kind] = stream.read()
-    for parts in members.values():
-        semseg = parts.get("semseg.png")
+    for _, members in read_tar(path.read_bytes()):
+        semseg = members.get("semseg.png")
         yield Room(
-            _decode_png(parts["image.png"], "RGB"),
-            str(json.loads(parts["json"])["caption"]),
-            None if semseg is None else _decode_png(semseg, "L"),
+            decode_image(members["image.png"]),
+            str(json.loads(members["json"])["caption"]),
+            None if semseg is None else decode_semseg(semseg),
         )
 
 
@@ -86,11 +79,6 @@ def mirror_caption(caption: str) -> str:
 def to_model_range(images: Tensor) -> Tensor:
     """Turn uint8 images into float32 in [-1, 1], the range of autoencoder and captioner."""
     return images.float() / 127.5 - 1.0
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Turn float images in [-1, 1] into uint8, rounding to nearest and clipping."""
-    return ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 class Rooms:
@@ -126,6 +114,14 @@ class Rooms:
     def __len__(self) -> int:
         return len(self.captions)
 
+    def first(self, count: int) -> Rooms:
+        """Return the first `count` rooms; the result takes up no new tars."""
+        part = copy.copy(self)
+        part._patterns = ()
+        part.images, part.semseg = self.images[:count], self.semseg[:count]
+        part.captions = self.captions[:count]
+        return part
+
     def refresh(self) -> bool:
         """Read tars that appeared since the last call; say whether there were any."""
         new = [path for path in find_tars(self._patterns) if path not in self._read]
@@ -147,8 +143,3 @@ class Rooms:
         self.images = images.contiguous() if first else torch.cat([self.images, images])
         self.semseg = semseg if first else torch.cat([self.semseg, semseg])
         self.captions += [room.caption for room in rooms]
-
-
-def _decode_png(data: bytes, mode: str) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-        return np.array(image.convert(mode), dtype=np.uint8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,6 @@ STAGE = "denoiser"
 BATCH_SIZE = 32
 EMPTY_PROMPT_SHARE = 0.1
 REFRESH_EVERY = 100
-BAND_EDGES = (0, 250, 500, 750, 1000)
 
 
 class ConditionalDenoiser(nn.Module):
@@ -206,35 +204,3 @@ def _draw_batch(
         latent_rooms.empty_ids
     )
     return latents, token_ids
-
-
-@torch.no_grad()
-def loss_per_band(
-    denoiser: ConditionalDenoiser, latents: Tensor, token_ids: Tensor, *, seed: int = 0
-) -> dict[str, float]:
-    """Return the mean denoising loss in each band of timesteps.
-
-    Args:
-        denoiser: In eval mode.
-        latents: Scaled clean latents [N, 4, h, w].
-        token_ids: int64 [N, L].
-        seed: Of noise and timesteps; the same samples are scored in each band.
-
-    Returns:
-        Mean squared velocity error by "first-last" timestep.
-    """
-    scheduler = make_scheduler()
-    device = denoiser.unet.device
-    bands = {}
-    for low, high in itertools.pairwise(BAND_EDGES):
-        generator = torch.Generator().manual_seed(seed)
-        timesteps = torch.randint(low, high, (len(latents),), generator=generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        losses = []
-        for chosen in torch.arange(len(latents)).split(64):
-            batch = noise_batch(
-                latents[chosen], token_ids[chosen], timesteps[chosen], noise[chosen], scheduler
-            )
-            losses.append(batch.to(device).loss(denoiser).cpu())
-        bands[f"{low}-{high - 1}"] = float(torch.cat(losses).mean())
-    return bands

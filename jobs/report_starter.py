@@ -1,0 +1,110 @@
+"""Measure the starter models on the shipped rooms: figures as JSON and a contact sheet as PNG.
+
+Example:
+    python -m jobs.report_starter --starter starter --rooms data/rooms --out docs/starter
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from jobs.command_line import run_job
+from perception.captioner import Blip2Captioner
+from perception.diffusion.backbone import load_backbone
+from trainers.starter.data import Rooms
+from trainers.starter.export import folder_bytes
+from trainers.starter.report import ReportedRooms, make_report, parameter_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CELL_PX = 128
+LINE_PX = 14
+LETTERS_PER_LINE = 140
+
+
+def main(argv: Sequence[str]) -> None:
+    """Write `report.json` and `contact_sheet.png` to the output folder and print the figures."""
+    options = _parser().parse_args(argv)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    started = time.monotonic()
+    backbone = load_backbone(options.starter / "diffusion", device=options.device)
+    captioner = Blip2Captioner.load(options.starter / "captioner", device=options.device)
+    figures, rooms = make_report(
+        backbone,
+        captioner,
+        Rooms([str(options.rooms / "test-*.tar")]).first(options.limit),
+        Rooms([str(options.rooms / "train-*.tar")]),
+        num_steps=options.num_steps,
+    )
+    figures["parameters"] = parameter_counts(options.starter)
+    figures["megabytes"] = round(folder_bytes(options.starter) / 1e6, 1)
+    figures["seconds"] = round(time.monotonic() - started, 1)
+    text = json.dumps(_rounded(figures), indent=2)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "report.json").write_text(text + "\n")
+    contact_sheet(rooms, count=options.rows).save(options.out / "contact_sheet.png")
+    print(text)
+
+
+def contact_sheet(rooms: ReportedRooms, *, count: int) -> Image.Image:
+    """Draw rooms in rows: real, restored, and synthetic by start T, the caption below each row.
+
+    Args:
+        rooms: What the models made.
+        count: Rows, evenly chosen.
+    """
+    columns = {"real": rooms.real, "autoencoder": rooms.restored}
+    columns |= {f"T = {start}": images for start, images in rooms.synthetic.items()}
+    row_px = CELL_PX + 2 * LINE_PX
+    sheet = Image.new("RGB", (CELL_PX * len(columns), LINE_PX + row_px * count), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=LINE_PX - 3)
+    for column, title in enumerate(columns):
+        draw.text((column * CELL_PX + 4, 0), title, fill="black", font=font)
+    for row in range(count):
+        index = row * len(rooms.real) // count
+        top = LINE_PX + row * row_px
+        for column, images in enumerate(columns.values()):
+            cell = Image.fromarray(np.asarray(images[index])).resize((CELL_PX - 2, CELL_PX - 2))
+            sheet.paste(cell, (column * CELL_PX, top))
+        text = textwrap.fill(rooms.answers[index], LETTERS_PER_LINE)
+        draw.text((4, top + CELL_PX), text, fill="black", font=font)
+    return sheet
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--starter", type=Path, default=Path("starter"), help="the models")
+    parser.add_argument(
+        "--rooms", type=Path, default=Path("data/rooms"), help="train and test tars"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for JSON and PNG")
+    parser.add_argument("--num-steps", type=int, default=25, help="DDIM steps of a synthesis")
+    parser.add_argument("--limit", type=int, default=256, help="held-out rooms to use")
+    parser.add_argument("--rows", type=int, default=12, help="rows of the contact sheet")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser
+
+
+if __name__ == "__main__":
+    run_job(main)
