@@ -108,7 +108,8 @@ class ScoreBoard:
     def update(self, predictions: Mapping[Task, Tensor], labels: Mapping[Task, Tensor]) -> None:
         """Count a batch: normals [B, 3, H, W], depth_m [B, 1, H, W], semseg ids [B, H, W]."""
         for task, metrics in self.metrics.items():
-            metrics.update(predictions[task], labels[task])
+            found = predictions[task]
+            metrics.update(found, labels[task].to(found.device))
 
     def merge(self, other: ScoreBoard) -> None:
         """Count everything that another worker's board counted as well.

@@ -109,6 +109,27 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=_NORM_EPS, momentum=0.1, affine=False)
 
 
+class LevelProjection(nn.Module):
+    """One level's raw maps, joined and projected by a 1×1 convolution.
+
+    Args:
+        in_channels: Channel counts of the maps.
+        out_channels: Width of the result.
+    """
+
+    def __init__(self, in_channels: Sequence[int], out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(sum(in_channels), out_channels, kernel_size=1, bias=False)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Map the level to [B, out_channels, h, w] in the type of the weights.
+
+        The frozen backbone may run in half precision while the adapter learns in float32.
+        """
+        projected: Tensor = self.conv(torch.cat(tuple(maps), dim=1).to(self.conv.weight.dtype))
+        return projected
+
+
 class SegBlock(nn.Module):
     """Residual block of two pre-activated 3×3 convolutions: the "Conv" of Eq. 9.
 
@@ -198,7 +219,7 @@ class DiffusionAdapter(nn.Module):
         finest = widths[-1]
         projected = (*widths, finest)
         self.projections = nn.ModuleList(
-            nn.Conv2d(sum(channels), width, kernel_size=1, bias=False)
+            LevelProjection(channels, width)
             for channels, width in zip(level_channels, projected, strict=True)
         )
         merge_inputs = [(low + high, high) for low, high in pairwise(projected)]
@@ -231,10 +252,7 @@ class DiffusionAdapter(nn.Module):
                 f"wanted {len(self.projections)} levels of raw maps, found {len(maps)}; "
                 "use the backbone that the adapter was made for"
             )
-        projected = [
-            project(torch.cat(tuple(level), dim=1))
-            for project, level in zip(self.projections, maps, strict=True)
-        ]
+        projected = [project(level) for project, level in zip(self.projections, maps, strict=True)]
         merged = self._merge(projected)
         if not self.extra_scales:
             return [*merged[:-2], merged[-1]]

@@ -52,17 +52,23 @@ def vmf_nll(cosine: Tensor, kappa: Tensor) -> Tensor:
     return -torch.log(kappa) - kappa * (cosine - 1) + torch.log(-torch.expm1(-2 * kappa))
 
 
-def expected_angular_error_deg(kappa: Tensor) -> Tensor:
-    """Mean angle between the true normal and the prediction, if AngMF with this kappa holds.
+def expected_angular_error_deg(kappa: Tensor, *, kind: NormalsLoss = "angmf") -> Tensor:
+    """Mean angle between the true normal and the prediction under the predicted distribution.
 
-    2κ / (κ² + 1) + π exp(-κ π) / (1 + exp(-κ π)) radians (Bae et al., 2021, Eq. 6).
+    AngMF: 2κ / (κ² + 1) + π exp(-κ π) / (1 + exp(-κ π)) radians (Bae et al., 2021, Eq. 6).
+    vMF: π (exp(-κ) I₀(κ) - exp(-2κ)) / (1 - exp(-2κ)) radians, by parts from its density.
 
     Args:
         kappa: Concentration, positive, any shape.
+        kind: Family of distributions that kappa was learnt with.
 
     Returns:
         Degrees, same shape, from 90 (kappa 0) towards 0.
     """
+    if kind == "vmf":
+        tail = torch.exp(-2 * kappa)
+        mean = math.pi * (torch.special.i0e(kappa) - tail) / -torch.expm1(-2 * kappa)
+        return torch.rad2deg(mean)
     tail = torch.exp(-math.pi * kappa)
     return torch.rad2deg(2 * kappa / (kappa**2 + 1) + math.pi * tail / (1 + tail))
 

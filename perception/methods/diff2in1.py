@@ -108,8 +108,14 @@ def supervised_loss(
         The scalar to minimise, and the loss of each task.
 
     Raises:
-        ValueError: If labels carry a gradient.
+        ValueError: If a task has no labels, or labels carry a gradient.
     """
+    missing = [task for task in method.tasks if task not in labels]
+    if missing:
+        raise ValueError(
+            f"wanted labels of {list(method.tasks)}, found none of {missing}; add them, "
+            "invalid everywhere if unknown"
+        )
     attached = [task for task, label in labels.items() if label.requires_grad]
     if attached:
         raise ValueError(f"wanted labels without gradient, found one on {attached}; detach them")
@@ -191,7 +197,7 @@ class Diff2in1(DensePredictor):
             maps = self.adapter(pyramid.maps)
             if "normals" in self.tasks:
                 labels["normals"], kappa = self._predict_normals(maps, image_size)
-                confidence["normals"] = expected_angular_error_deg(kappa)
+                confidence["normals"] = expected_angular_error_deg(kappa, kind=self.normals_loss)
             if "depth" in self.tasks:
                 depth: DepthPrediction = self.heads["depth"](maps, image_size)
                 labels["depth"], confidence["depth"] = depth.depth_m, torch.exp(-depth.log_error)

@@ -143,6 +143,30 @@ def test_synthetic_labels_that_carry_a_gradient_are_refused() -> None:
         supervised_loss(make_small_method(), make_pyramid(2), labels)
 
 
+def test_a_task_without_labels_is_refused() -> None:
+    with pytest.raises(ValueError, match="depth"):
+        supervised_loss(make_small_method(("normals", "depth")), make_pyramid(1), {})
+
+
+def test_features_in_half_precision_train_weights_in_single_precision() -> None:
+    pyramid = make_pyramid(2)
+    halved = type(pyramid)(tuple(tuple(each.half() for each in level) for level in pyramid.maps))
+    method = make_small_method(ALL_TASKS)
+    loss, _ = supervised_loss(method, halved, make_labels(2))
+    loss.backward()
+    assert all(value.grad.dtype == torch.float32 for value in method.parameters())
+
+
+def test_mixed_precision_changes_the_loss_only_a_little() -> None:
+    method, pyramid, labels = make_small_method(ALL_TASKS), make_pyramid(2), make_labels(2)
+    exact, _ = supervised_loss(method, pyramid, labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed, _ = supervised_loss(method, pyramid, labels)
+    mixed.backward()
+    assert mixed.dtype == torch.float32
+    assert mixed.item() == pytest.approx(exact.item(), rel=0.05)
+
+
 def test_the_same_seeds_give_the_same_loss() -> None:
     losses = [
         supervised_loss(

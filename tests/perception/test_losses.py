@@ -41,14 +41,15 @@ def test_the_densities_integrate_to_one(nll, kappa: float) -> None:
 
 
 @pytest.mark.parametrize("kappa", KAPPAS)
-def test_the_expected_angle_equals_its_integral(kappa: float) -> None:
+@pytest.mark.parametrize(("kind", "nll"), [("angmf", angmf_nll), ("vmf", vmf_nll)])
+def test_the_expected_angle_equals_its_integral(kind: str, nll, kappa: float) -> None:
     concentration = torch.tensor(kappa, dtype=torch.float64)
 
     def density(cosine: torch.Tensor) -> torch.Tensor:
-        return torch.exp(-angmf_nll(cosine, concentration)) / (2 * math.pi)
+        return torch.exp(-nll(cosine, concentration)) / (2 * math.pi)
 
     integral_deg = math.degrees(sphere_integral(density, weight=lambda theta: theta))
-    formula_deg = expected_angular_error_deg(concentration).item()
+    formula_deg = expected_angular_error_deg(concentration, kind=kind).item()
     assert formula_deg == pytest.approx(integral_deg, abs=1e-4)
 
 
