@@ -73,7 +73,10 @@ class EventWriter:
             try:
                 self._store.put_if_absent(path, data)
             except AlreadyCommittedError:
-                continue  # another process with our name wrote it; take the next number
+                # Ours, if the store answered a repeated request whose first try had succeeded;
+                # else another process with our name wrote it, and the next number is free.
+                if self._store.read_bytes(path) != data:
+                    continue
             self._lines.clear()
             return
 

@@ -37,10 +37,13 @@ def make_unit(number: int) -> Unit:
     )
 
 
-def write_and_commit(store: RunStore, number: int, attempt: str) -> bool:
+def write_and_commit(
+    store: RunStore, number: int, attempt: str, *, image_png: bytes | None = None
+) -> bool:
     """As a generator does: the tar under a name of its own, then the manifest."""
     unit = make_unit(number)
-    packed = pack_tar([(key, {"image.png": attempt.encode() * 500}) for key in unit.keys])
+    content = image_png or attempt.encode() * 500
+    packed = pack_tar([(key, {"image.png": content}) for key in unit.keys])
     tar = shard_path(round_index=unit.round, version=0, unit_id=unit.unit_id, attempt=attempt)
     store.write_bytes(tar, packed.data)
     rows = [
