@@ -35,6 +35,9 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from perception.captioner import Blip2Captioner
 from perception.diffusion.backbone import DiffusionBackbone, load_backbone
 
+# With more threads than free processors, networks this small run a hundred times slower.
+torch.set_num_threads(1)
+
 IMAGE_SIZE_PX = 32
 DOWN_BLOCKS = {
     # Attention at the two middle levels only, as in the shipped starter model.

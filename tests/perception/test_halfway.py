@@ -38,16 +38,15 @@ def grey_levels_apart(left, right):
     return np.abs(left.astype(int) - right.astype(int)).max()
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "dpmsolver++"])
-def test_without_noise_halfway_synthesis_is_the_autoencoders_round_trip(images, sampler):
+def test_without_noise_halfway_synthesis_is_the_autoencoders_round_trip(images):
     backbone = tiny_backbone()
     almost_clean = NoiseSchedule(
-        alpha_bar=1 - torch.linspace(1e-6, 2e-6, 1000, dtype=torch.float64),
+        alpha_bar=1 - torch.linspace(1e-10, 1e-9, 1000, dtype=torch.float64),
         prediction_type="v_prediction",
-        final_alpha_bar=1 - 1e-6,
+        final_alpha_bar=1 - 1e-10,
     )
     backbone = dataclasses.replace(backbone, schedule=almost_clean)
-    settings = HalfwaySettings(num_steps=3, posterior="mode", sampler=sampler)
+    settings = HalfwaySettings(num_steps=3, posterior="mode")
     made = synthesize_halfway(backbone, images, PROMPTS, settings=settings, seeds=SEEDS)
     round_trip = decode_images(backbone, encode_latents(backbone, images, posterior="mode"))
     assert grey_levels_apart(made, round_trip) <= 1
@@ -141,15 +140,11 @@ def test_guidance_mixes_the_empty_and_the_given_prompt_linearly():
 
 def test_both_samplers_land_close_with_many_steps(images):
     backbone = tiny_backbone()
+    exact = HalfwaySettings(num_steps=80, spacing="trailing")
+    fast = HalfwaySettings(num_steps=20, sampler="dpmsolver++")
     made = [
-        synthesize_latents(
-            backbone,
-            images,
-            PROMPTS,
-            settings=HalfwaySettings(num_steps=150, sampler=sampler),
-            seeds=SEEDS,
-        )
-        for sampler in ("ddim", "dpmsolver++")
+        synthesize_latents(backbone, images[:1], ["a bed"], settings=settings, seeds=[5])
+        for settings in (exact, fast)
     ]
     spread = made[0].std().item()
     assert (made[0] - made[1]).square().mean().sqrt().item() < 0.05 * spread
