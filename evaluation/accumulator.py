@@ -8,10 +8,26 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from schemas.errors import NotFiniteError
+
 
 def ratio(part: Tensor, whole: Tensor) -> float:
     """Divide two scalars; not a number if there is nothing to divide by."""
     return float(part / whole) if whole > 0 else float("nan")
+
+
+def expect_finite(prediction: Tensor) -> None:
+    """Check a prediction before it is counted: one value that is not finite would spoil all sums.
+
+    Raises:
+        NotFiniteError: If a value is infinite or not a number.
+    """
+    num_bad = int((~prediction.isfinite()).sum())
+    if num_bad:
+        raise NotFiniteError(
+            f"wanted a finite prediction, found {num_bad} of {prediction.numel()} values that are "
+            "not; score weights from before the training went wrong"
+        )
 
 
 class Accumulator(ABC):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from evaluation.accumulator import Accumulator, ratio, zeros
+from evaluation.accumulator import Accumulator, expect_finite, ratio, zeros
 from perception.shapes import expect_shape
 
 _SMALLEST_DEPTH_M = 1e-9
@@ -43,8 +43,13 @@ class DepthMetrics(Accumulator):
             prediction: [B, 1, h, w], metres; raised to 1e-9 where not positive, and brought to the
                 target's size (bilinear, corners aligned).
             target: [B, 1, H, W], metres, 0 where invalid.
+
+        Raises:
+            ShapeError: If a shape is another one.
+            NotFiniteError: If a predicted value is infinite or not a number.
         """
         expect_shape(prediction, "B 1 h w", name="prediction")
+        expect_finite(prediction)
         expect_shape(target, "B 1 H W", name="target")
         if prediction.shape != target.shape:
             prediction = functional.interpolate(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from evaluation.accumulator import Accumulator, ratio, zeros
+from evaluation.accumulator import Accumulator, expect_finite, ratio, zeros
 from perception.shapes import expect_shape
 
 THRESHOLDS_DEG = (5.0, 7.5, 11.25, 22.5, 30.0)
@@ -55,8 +55,13 @@ class NormalsMetrics(Accumulator):
             prediction: [B, 3, h, w], any length; brought to the target's size (bilinear, corners
                 aligned).
             target: [B, 3, H, W], unit, all-zero where invalid.
+
+        Raises:
+            ShapeError: If a shape is another one.
+            NotFiniteError: If a predicted value is infinite or not a number.
         """
         expect_shape(prediction, "B 3 h w", name="prediction")
+        expect_finite(prediction)
         expect_shape(target, "B 3 H W", name="target")
         if prediction.shape != target.shape:
             prediction = functional.interpolate(

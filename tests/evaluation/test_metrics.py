@@ -14,6 +14,7 @@ from evaluation.depth import DepthMetrics
 from evaluation.normals import NormalsMetrics, angular_error_deg
 from evaluation.scores import ScoreBoard, multi_task_gain_pct, score
 from evaluation.segmentation import SegmentationMetrics
+from schemas.errors import NotFiniteError
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -195,6 +196,15 @@ def test_nothing_counted_is_not_a_number_instead_of_a_perfect_score() -> None:
     }
     for scores in score(found, labels, num_classes=3).values():
         assert all(math.isnan(value) for value in scores.values())
+
+
+@pytest.mark.parametrize("task", ["normals", "depth"])
+def test_a_prediction_that_is_not_finite_is_refused(task: str) -> None:
+    labels = some_batch()
+    found = labels[task].clone()
+    found[0, 0, 5, 5] = float("nan")
+    with pytest.raises(NotFiniteError, match="1 of"):
+        score({task: found}, labels)
 
 
 def test_boards_of_other_tasks_or_classes_do_not_merge() -> None:
