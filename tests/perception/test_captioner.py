@@ -1,0 +1,105 @@
+"""Captioners: BLIP-2, files, none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from perception.captioner import Blip2Captioner, FileCaptions, NoCaptions
+from perception.shapes import ShapeError
+from schemas.errors import ConfigError, SampleError
+from tests.tiny_models import CAPTION_WORDS, tiny_captioner, tiny_captioner_folder
+
+
+def make_images(count=5):
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (24 + i, 40, 3), dtype=np.uint8) for i in range(count)]
+
+
+def test_captions_are_words_about_the_image_and_the_same_each_time():
+    images = make_images()
+    captions = tiny_captioner().caption(images)
+    assert len(captions) == len(images)
+    assert captions == tiny_captioner().caption(images)
+    assert len(set(captions)) > 1
+    for caption in captions:
+        assert set(caption.split()) <= set(CAPTION_WORDS)
+        assert 1 <= len(caption.split()) <= tiny_captioner().max_new_tokens
+
+
+def test_a_caption_does_not_depend_on_the_batch():
+    images = make_images()
+    one_by_one = Blip2Captioner.load(tiny_captioner_folder(), max_new_tokens=6, batch_size=1)
+    assert one_by_one.caption(images) == tiny_captioner().caption(images)
+    assert one_by_one.model_id == tiny_captioner().model_id
+    assert tiny_captioner().caption([]) == []
+
+
+def test_a_missing_captioner_is_named_with_a_remedy(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent.*Train or copy the model"):
+        Blip2Captioner.load(tmp_path / "absent", local_files_only=True)
+
+
+def test_captioner_weights_that_are_not_safetensors_are_refused(tmp_path):
+    folder = shutil.copytree(tiny_captioner_folder(), tmp_path / "captioner")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match="only safetensors"):
+        Blip2Captioner.load(folder)
+
+
+def test_limits_must_be_positive():
+    with pytest.raises(ConfigError, match="max_new_tokens"):
+        Blip2Captioner.load(tiny_captioner_folder(), max_new_tokens=0)
+
+
+def test_images_must_be_rgb_bytes():
+    with pytest.raises(ShapeError, match="H, W, 3"):
+        tiny_captioner().caption([np.zeros((8, 8), dtype=np.uint8)])
+    with pytest.raises(ShapeError, match="uint8"):
+        tiny_captioner().caption([np.zeros((8, 8, 3))])
+
+
+@pytest.mark.parametrize("form", ["json", "folder"])
+def test_captions_from_files_are_found_by_key(tmp_path, form):
+    texts = {"k1": " a bed\n", "k2": "a lamp"}
+    path = tmp_path / "captions.json"
+    if form == "json":
+        path.write_text(json.dumps(texts))
+    else:
+        path = tmp_path / "captions"
+        path.mkdir()
+        for key, text in texts.items():
+            (path / f"{key}.txt").write_text(text)
+    captions = FileCaptions.load(path)
+    assert captions.caption(make_images(3), keys=["k2", "k1", "k2"]) == [
+        "a lamp",
+        "a bed",
+        "a lamp",
+    ]
+    assert captions.model_id == FileCaptions(captions={"k2": "a lamp", "k1": "a bed"}).model_id
+    assert captions.model_id != FileCaptions(captions={"k1": "a bed"}).model_id
+    with pytest.raises(SampleError) as caught:
+        captions.caption(make_images(1), keys=["k3"])
+    assert caught.value.reason == "no_caption"
+    with pytest.raises(ShapeError, match="2 keys"):
+        captions.caption(make_images(2))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "found nothing"), ("{}", "no captions"), ('{"k": 3}', "something else"), ("[", "JSON")],
+)
+def test_unusable_caption_files_are_refused(tmp_path, content, message):
+    path = tmp_path / "captions.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        FileCaptions.load(path)
+
+
+def test_no_captions_are_empty_prompts():
+    assert NoCaptions().caption(make_images(2)) == ["", ""]
+    assert NoCaptions().model_id == "none"
