@@ -1,0 +1,64 @@
+"""What object stores answer to a conditional put, and what it means."""
+
+from __future__ import annotations
+
+import pytest
+
+from storage import filesystem
+
+
+class AnswerError(Exception):
+    """As botocore raises it."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.response = {"Error": {"Code": code}}
+
+
+class AnsweringStore:
+    """Answers conditional puts from a list: an S3 error code, or "" for success."""
+
+    protocol = ("s3", "s3a")
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+        self.stored: list[tuple[str, bytes]] = []
+
+    def pipe_file(self, path: str, data: bytes, *, mode: str) -> None:
+        assert mode == "create"
+        code = self.answers.pop(0)
+        if code:
+            # s3fs: an OSError whose cause is botocore's error
+            raise OSError(22, code) from AnswerError(code)
+        self.stored.append((path, data))
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filesystem, "_BUSY_WAITS_S", (0.0, 0.0))
+
+
+def test_a_refused_precondition_means_present() -> None:
+    with pytest.raises(FileExistsError):
+        filesystem._create(AnsweringStore("PreconditionFailed"), "b/x", b"1")
+
+
+def test_a_conflict_with_a_put_under_way_is_tried_again() -> None:
+    busy = "ConditionalRequestConflict"
+    store = AnsweringStore(busy, busy, "")
+    filesystem._create(store, "b/x", b"1")
+    assert store.stored == [("b/x", b"1")]
+    with pytest.raises(FileExistsError):
+        filesystem._create(AnsweringStore(busy, "PreconditionFailed"), "b/x", b"1")
+
+
+def test_tries_are_bounded() -> None:
+    store = AnsweringStore(*["ConditionalRequestConflict"] * 9)
+    with pytest.raises(OSError, match="Conflict"):
+        filesystem._create(store, "b/x", b"1")
+    assert len(store.answers) == 6
+
+
+def test_other_errors_pass_through() -> None:
+    with pytest.raises(OSError, match="AccessDenied"):
+        filesystem._create(AnsweringStore("AccessDenied"), "b/x", b"1")
