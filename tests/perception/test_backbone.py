@@ -182,7 +182,7 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(folder):
     weights = load_file(weights_path)
     weights["conv_in.weight"] = torch.zeros(8, 9, 3, 3)
     save_file(weights, weights_path, {"format": "pt"})
-    with pytest.raises(ConfigError, match="in_channels 4.*found 9"):
+    with pytest.raises(ConfigError, match=r"in_channels 4.*found 9"):
         load_backbone(folder)
 
 

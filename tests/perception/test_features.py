@@ -96,7 +96,7 @@ def test_stable_diffusion_has_the_published_maps():
 
 
 def test_the_way_down_is_what_diffusers_hands_to_the_way_up():
-    """The first 12 of the 25 maps are the skip connections, which diffusers can also be asked for."""
+    """The first 12 of the 25 maps are the skip connections, in their order."""
     backbone = tiny_backbone()
     handed_over = []
 
