@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import pickle  # noqa: TID251 - Ray sends stores between processes so
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -73,18 +75,26 @@ def test_a_path_cannot_leave_the_run(local_store: RunStore, path: str) -> None:
 def test_of_many_threads_one_creates(store: RunStore) -> None:
     if store.url.startswith("s3://"):
         pytest.skip("the S3 stand-in checks and writes in two steps; AWS does so in one")
+    together = Barrier(8)
 
-    def create(number: int) -> bool:
+    def create(number: int, name: str) -> bool:
+        together.wait()
         try:
-            store.put_if_absent("commit", str(number).encode())
+            store.put_if_absent(name, str(number).encode())
         except AlreadyCommittedError:
             return False
         return True
 
-    with ThreadPoolExecutor(8) as pool:
-        wins = list(pool.map(create, range(32)))
-    assert wins.count(True) == 1
-    assert store.read_bytes("commit") == str(wins.index(True)).encode()
+    switch_interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for name in (f"commit{number}" for number in range(20)):
+                wins = list(pool.map(create, range(8), [name] * 8))
+                assert wins.count(True) == 1
+                assert store.read_bytes(name) == str(wins.index(True)).encode()
+    finally:
+        sys.setswitchinterval(switch_interval_s)
 
 
 def test_a_relative_folder_becomes_absolute(
