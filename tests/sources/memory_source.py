@@ -11,15 +11,22 @@ from sources.protocol import Split
 
 
 class MemorySource:
-    """``num_keys`` samples of 8x8 pixels in shards of ``shard_keys``; the value of a pixel is the
-    number of its sample, but 255 at the left edge.
+    """``num_keys`` square samples in shards of ``shard_keys``; the value of a pixel is the number
+    of its sample, but 255 at the left edge; normals all face the camera.
     """
 
     name = "memory"
-    image_size = (8, 8)
     num_classes = 3
 
-    def __init__(self, num_keys: int, *, shard_keys: int = 4, unreadable: Sequence[str] = ()):
+    def __init__(
+        self,
+        num_keys: int,
+        *,
+        shard_keys: int = 4,
+        unreadable: Sequence[str] = (),
+        side_px: int = 8,
+    ):
+        self.image_size = (side_px, side_px)
         keys = [f"k{i}" for i in range(num_keys)]
         groups = [keys[i : i + shard_keys] for i in range(0, num_keys, shard_keys)]
         self._shards = tuple(
@@ -40,10 +47,13 @@ class MemorySource:
             if key in self._unreadable:
                 yield UnreadableSample(key=key, uri="memory", reason="decode_failed", detail="x")
             else:
-                image = np.full((8, 8, 3), int(key[1:]), np.uint8)
+                image = np.full((*self.image_size, 3), int(key[1:]), np.uint8)
                 image[:, 0] = 255
                 yield Sample(
                     key=key,
                     image=image,
-                    labels={"depth": np.full((8, 8), 1.0 + int(key[1:]), np.float32)},
+                    labels={
+                        "depth": np.full(self.image_size, 1.0 + int(key[1:]), np.float32),
+                        "normals": np.full((*self.image_size, 3), (0, 0, 1), np.float32),
+                    },
                 )

@@ -1,0 +1,99 @@
+"""Scoring several sets of weights on one pass over a source."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import evaluation.predict_source
+from evaluation.predict_source import Scoring, score_constant, score_states
+from perception.diffusion.features import extract_features, pyramid_channels
+from perception.methods.diff2in1 import make_diff2in1
+from perception.state_file import state_to_bytes
+from schemas.errors import SourceError, WeightsMismatchError
+from tests.sources.memory_source import MemorySource
+from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone
+
+TASKS = ("normals", "depth")
+
+
+def make_method(tasks=TASKS):
+    backbone = tiny_backbone()
+    return make_diff2in1(
+        block_out_channels=backbone.block_out_channels,
+        level_channels=pyramid_channels(backbone.unet.config),
+        vae_scale_factor=backbone.downsample_factor,
+        tasks=tasks,
+    )
+
+
+def random_state(seed: int) -> bytes:
+    torch.manual_seed(seed)
+    return state_to_bytes(make_method())
+
+
+def scores_of(states, *, batch_size=4, seed=0, num_keys=5):
+    return score_states(
+        tiny_backbone(),
+        make_method,
+        states,
+        MemorySource(num_keys, side_px=IMAGE_SIZE_PX),
+        "train",
+        Scoring(tasks=TASKS, batch_size=batch_size, seed=seed),
+    )
+
+
+def test_equal_weights_get_equal_scores_and_others_differ():
+    first, second = random_state(0), random_state(1)
+    scores = scores_of({"a": first, "b": second, "c": first})
+    assert scores["a"] == scores["c"] != scores["b"]
+    assert set(scores["a"]) == set(TASKS)
+    assert 0 < scores["a"]["normals"]["mean_deg"] < 180
+
+
+def test_features_are_taken_once_for_all_weights(monkeypatch):
+    seen = []
+
+    def counting(backbone, images, **options):
+        seen.append(len(images))
+        return extract_features(backbone, images, **options)
+
+    monkeypatch.setattr(evaluation.predict_source, "extract_features", counting)
+    scores_of({"a": random_state(0), "b": random_state(1)})
+    assert seen == [4, 1]
+
+
+def test_a_score_does_not_depend_on_the_batch_size():
+    state = {"a": random_state(0)}
+    whole, single = scores_of(state, batch_size=5), scores_of(state, batch_size=1)
+    for task in TASKS:
+        assert whole["a"][task] == pytest.approx(single["a"][task], rel=1e-3, nan_ok=True)
+
+
+def test_the_seed_changes_the_noise_and_so_the_score():
+    state = {"a": random_state(0)}
+    assert scores_of(state, seed=0) != scores_of(state, seed=1)
+
+
+def test_weights_of_another_method_are_refused():
+    with pytest.raises(WeightsMismatchError):
+        scores_of({"a": state_to_bytes(make_method(("depth",)))})
+
+
+def test_an_empty_split_is_an_error():
+    with pytest.raises(SourceError, match="split test"):
+        score_states(
+            tiny_backbone(), make_method, {}, MemorySource(3), "test", Scoring(tasks=TASKS)
+        )
+
+
+def test_unreadable_images_are_left_out():
+    source = MemorySource(3, unreadable=["k1"], side_px=IMAGE_SIZE_PX)
+    scores = score_constant(source, "train", Scoring(tasks=("depth",)))
+    assert scores["depth"]["rmse_m"] == pytest.approx(2**0.5)
+
+
+def test_the_constant_answer_is_right_where_labels_are_constant():
+    scores = score_constant(MemorySource(4), "train", Scoring(tasks=TASKS))
+    assert scores["normals"]["mean_deg"] == pytest.approx(0, abs=1e-3)
+    assert scores["depth"]["rmse_m"] == pytest.approx(((1 + 0 + 1 + 4) / 4) ** 0.5)

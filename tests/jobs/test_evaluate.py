@@ -1,0 +1,90 @@
+"""The job that scores a run's weights."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from jobs.evaluate import main, read_run_config, score_run, select_states
+from jobs.run_directory import claim_run_directory
+from perception.state_file import state_to_bytes
+from schemas.config import RunConfig
+from schemas.errors import ConfigError
+from storage.filesystem import RunStore, open_store
+from tests.pipeline.small_run import make_config, publish
+from tests.tiny_models import tiny_backbone
+from trainers.final import final_dir
+from trainers.parts import make_method
+
+
+@pytest.fixture
+def config(tmp_path) -> RunConfig:
+    return make_config(tmp_path, run={"url": str(tmp_path / "run")})
+
+
+@pytest.fixture
+def store(config) -> RunStore:
+    store = open_store(config.run.url)
+    claim_run_directory(store, config)
+    return store
+
+
+def end_stage(store: RunStore, config: RunConfig, stage: str, *, seed: int) -> None:
+    """Leave what a stage leaves at its end, with weights of their own."""
+    for name, offset in (("creation", 0.0), ("exploitation", 0.5)):
+        method = make_method(config, tiny_backbone())
+        with torch.no_grad():
+            for parameter in method.parameters():
+                parameter.add_(0.02 * (seed + offset))
+        store.write_bytes(f"{final_dir(stage)}/{name}.safetensors", state_to_bytes(method))
+    store.write_bytes(f"{final_dir(stage)}/final.json", json.dumps({"stage": stage}).encode())
+
+
+def test_a_run_is_scored_stage_by_stage(config, store):
+    end_stage(store, config, "warm_up", seed=1)
+    assert set(score_run(config, store, split="train")) == {"warm_up"}
+    end_stage(store, config, "self_improve", seed=2)
+    scores = score_run(config, store, split="train")
+    assert list(scores) == ["warm_up", "self_improved"]
+    means = {row: scores[row]["normals"]["mean_deg"] for row in scores}
+    assert means["warm_up"] != means["self_improved"]
+
+
+def test_all_means_every_published_version_and_both_kinds_of_final_weights(config, store):
+    end_stage(store, config, "warm_up", seed=1)
+    publish(config, 0)
+    publish(config, 1)
+    assert set(select_states(store, "all")) == {"warm_up", "warm_up θ_E", "v0", "v1"}
+    assert set(select_states(store, "1")) == {"v1"}
+
+
+@pytest.mark.parametrize("which", ["final", "7", "newest"])
+def test_weights_that_are_not_there_are_an_error_that_lists_the_versions(config, store, which):
+    publish(config, 0)
+    with pytest.raises(ConfigError, match=rf"--weights {which}: .* found versions \[0\]"):
+        select_states(store, which)
+
+
+def test_a_directory_without_a_run_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"no config\.resolved\.yaml"):
+        read_run_config(open_store(str(tmp_path)))
+
+
+def test_values_of_the_runs_configuration_can_be_changed(store):
+    assert read_run_config(store, ["evaluation.batch_size=3"]).evaluation.batch_size == 3
+    with pytest.raises(ConfigError, match="batch_sise"):
+        read_run_config(store, ["evaluation.batch_sise=3"])
+
+
+def test_the_job_prints_a_table_and_writes_json(config, store, tmp_path, capsys):
+    end_stage(store, config, "warm_up", seed=1)
+    out = tmp_path / "scores.json"
+    main(["--run", config.run.url, "--split", "train", "--baseline", "--out", str(out)])
+    scores = json.loads(out.read_text())
+    assert set(scores) == {"warm_up", "constant"}
+    assert scores["constant"]["normals"]["mean_deg"] == pytest.approx(0, abs=0.5)
+    shown = capsys.readouterr().out
+    assert "warm_up" in shown
+    assert f"{scores['warm_up']['normals']['mean_deg']:.2f}" in shown

@@ -1,0 +1,140 @@
+"""The job that tells how a run stands."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.results import write_results
+from jobs.run_directory import claim_run_directory
+from jobs.status import main, read_status
+from schemas.config import RunConfig
+from schemas.errors import ConfigError
+from storage.captions import CaptionRow, write_captions
+from storage.events import EventWriter
+from storage.filesystem import RunStore, open_store
+from tests.pipeline.small_run import make_config
+from tests.sources.committed_units import commit, image_unit, publish, relabel_unit
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config(tmp_path) -> RunConfig:
+    return make_config(tmp_path)
+
+
+@pytest.fixture
+def store(config) -> RunStore:
+    store = open_store(config.run.url)
+    claim_run_directory(store, config)
+    return store
+
+
+def tell_progress(store: RunStore, stage: str, *, step: int = 5) -> None:
+    events = EventWriter(store, f"trainer-{stage}")
+    events.emit(
+        "trainer_progress",
+        stage=stage,
+        step=step,
+        steps=20,
+        images_per_s=12.5,
+        staleness_mean=0.5,
+    )
+    events.flush()
+
+
+def test_a_new_run_has_nothing_yet(store):
+    status = read_status(store)
+    assert status["stage"] == "before warm_up"
+    assert status["units"]["committed"] == 0
+    assert status["samples"] == {"by_status": {}, "by_reason": {}, "by_creation_version": {}}
+    assert status["rates"] == {"generated_per_s": None, "trained_per_s": None}
+
+
+def test_samples_are_counted_by_status_reason_and_version(store):
+    first = image_unit("a")
+    commit(store, first, version=0, filtered=("a1",))
+    commit(store, image_unit("b"), version=0, created_at="2026-01-01T00:00:08+00:00")
+    commit(store, relabel_unit(first, round_index=1), version=2)
+    status = read_status(store)
+    assert status["units"]["committed"] == 3
+    assert status["samples"] == {
+        "by_status": {"filtered": 1, "ok": 11},
+        "by_reason": {"flat_image": 1},
+        "by_creation_version": {"0": 7, "2": 4},
+    }
+    assert status["rates"]["generated_per_s"] == 0.5
+
+
+def test_published_versions_are_listed_with_their_times(store):
+    publish(store, 0)
+    publish(store, 1)
+    lines = read_status(store)["weights"]
+    assert [(line["version"], line["stage"]) for line in lines] == [
+        (0, "warm_up"),
+        (1, "self_improve"),
+    ]
+    assert lines[1]["created_at"]
+
+
+def test_the_stage_follows_progress_and_ends(store):
+    tell_progress(store, "warm_up")
+    assert read_status(store)["stage"] == "warm_up"
+    store.write_bytes("checkpoints/warm_up/final/final.json", b"{}")
+    assert read_status(store)["stage"] == "after warm_up"
+    tell_progress(store, "self_improve")
+    status = read_status(store)
+    assert status["stage"] == "self_improve"
+    assert status["stages_ended"] == ["warm_up"]
+    assert status["rates"]["trained_per_s"] == 12.5
+    write_results(store, {"warm_up": {}})
+    assert read_status(store)["stage"] == "finished"
+
+
+def test_planned_units_are_known_where_the_source_is(store, config):
+    assert read_status(store)["units"]["planned"] == 4
+    shutil.rmtree(config.source.root)
+    assert read_status(store)["units"]["planned"] is None
+
+
+def test_captions_and_events_are_told(store):
+    write_captions(store, "train-000000", [CaptionRow("k", "a room", "m")])
+    writer = EventWriter(store, "coordinator")
+    writer.emit("unit_failed", unit="abc", reason="Timeout")
+    writer.flush()
+    status = read_status(store)
+    assert status["captioned_shards"] == 1
+    assert [event["event"] for event in status["events"]] == ["unit_failed"]
+
+
+def test_the_job_prints_a_table_or_json(store, config, capsys):
+    commit(store, image_unit("a"), version=0)
+    publish(store, 0)
+    tell_progress(store, "self_improve", step=7)
+    main([config.run.url])
+    shown = capsys.readouterr().out
+    assert "1 / 4" in shown
+    assert "7 / 20" in shown
+    main([config.run.url, "--json"])
+    assert json.loads(capsys.readouterr().out)["units"]["committed"] == 1
+
+
+def test_a_directory_without_a_run_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="no run"):
+        read_status(open_store(str(tmp_path)))
+
+
+def test_status_needs_neither_models_nor_a_cluster(store, config):
+    code = (
+        "import sys; from jobs.status import main; main([sys.argv[1]]); "
+        "assert not {'torch', 'ray', 'diffusers', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, config.run.url], cwd=ROOT, check=True, capture_output=True
+    )
