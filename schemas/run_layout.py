@@ -49,8 +49,3 @@ def parse_weights_dir(name: str) -> int | None:
     """Version of a folder name made by :func:`weights_dir`; None if it is something else."""
     match = _VERSION_DIR.match(name)
     return int(match.group(1)) if match else None
-
-
-def events_path(writer: str) -> str:
-    """Event log of one process."""
-    return f"{EVENTS_DIR}/{writer}.jsonl"
