@@ -22,7 +22,7 @@ from schemas.sample import Sample
 from storage.codecs import encode_sample
 from storage.filesystem import RunStore, open_store
 from storage.manifest_table import ManifestReader, UnitCommit
-from storage.shards import load_shard, pack_tar, read_tar
+from storage.shards import load_shard, pack_tar, read_tar, sha256_of
 from storage.weights_store import publish_weights
 from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
 
@@ -47,7 +47,7 @@ def write_source(folder: Path, *, with_broken_image: bool = False) -> Path:
         records += [
             {
                 "split": "train",
-                "shard": shard,
+                "shard": f"{shard}.tar",
                 "key": key,
                 "caption": f"caption of {key}",
                 "tar_sha256": packed.sha256,
@@ -104,12 +104,10 @@ def make_config(tmp_path: Path, name: str = "run", **changes: dict) -> RunConfig
 
 
 def publish(config: RunConfig, version: int, *, seen_images: int = 0) -> None:
-    """Publish random creation weights; each version's differ."""
-    method = make_method(config, tiny_backbone())
-    with torch.no_grad():
-        for parameter in method.parameters():
-            generator = torch.Generator().manual_seed(version)
-            parameter += 0.01 * torch.randn(parameter.shape, generator=generator)
+    """Publish random creation weights, the same for the same version."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(version)
+        method = make_method(config, tiny_backbone())
     publish_weights(
         open_store(config.run.url),
         state_to_bytes(method),
@@ -167,3 +165,13 @@ def stored_members(config: RunConfig) -> dict[tuple[int, str], dict[str, bytes]]
                 assert (commit.unit.round, key) not in found
                 found[commit.unit.round, key] = members
     return found
+
+
+def digests(config: RunConfig, *, leave_out: tuple[str, ...] = ()) -> dict[tuple, str]:
+    """SHA-256 of every stored member by (round, key, member)."""
+    return {
+        (*where, name): sha256_of(data)
+        for where, members in stored_members(config).items()
+        for name, data in members.items()
+        if name not in leave_out
+    }

@@ -1,0 +1,143 @@
+"""The generator actor: a :class:`pipeline.generator.Generator` in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray
+import torch
+
+from pipeline.build import open_generator
+from pipeline.control import FATAL_ERRORS
+from pipeline.isolate import Failure, failure_of
+from pipeline.ray_names import namespace_of, registry_name
+from pipeline.weights import WeightsWatch
+from storage.filesystem import open_store
+
+if TYPE_CHECKING:
+    from pipeline.generator import Generator
+    from pipeline.result import UnitResult
+    from schemas.config import RunConfig
+    from schemas.unit import Unit
+
+logger = logging.getLogger(__name__)
+
+REGISTRY_WAIT_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptFailure:
+    """An attempt that failed as a whole.
+
+    Attributes:
+        failure: Why.
+        is_fatal: Whether every other unit would fail the same way.
+    """
+
+    failure: Failure
+    is_fatal: bool
+
+
+class GeneratorActor:
+    """Makes units one at a time; takes the newest weights before each.
+
+    Errors come back as values: not every exception survives the way between processes. The
+    coordinator counts attempts, so Ray retries none.
+
+    Args:
+        config: The run's configuration.
+        store_url: The run.
+        pinned_version: Use this version of the weights alone.
+    """
+
+    def __init__(
+        self, config: RunConfig, store_url: str, pinned_version: int | None = None
+    ) -> None:
+        torch.set_num_threads(config.generation.cpus_per_generator)
+        self._config = config
+        self._store = open_store(store_url)
+        self._pinned = pinned_version
+        self._watch = WeightsWatch(self._store, pinned=pinned_version)
+        self._generator: Generator | None = None
+
+    def prepare(self) -> AttemptFailure | None:
+        """Load the models ahead of the first unit; None if that went well."""
+        try:
+            self._loaded()
+        except Exception as error:  # noqa: BLE001 - the boundary of the actor
+            return _failed(error)
+        return None
+
+    def generate(self, unit: Unit, attempt: str) -> UnitResult | AttemptFailure:
+        """Make and commit a unit with the newest weights."""
+        try:
+            generator = self._loaded()
+            self._take_newest(generator)
+            return generator.generate(unit, attempt)
+        except Exception as error:  # noqa: BLE001 - the boundary of the actor
+            return _failed(error)
+
+    @ray.method(concurrency_group="control")
+    def ping(self) -> bool:
+        """Answer, also while a unit is being made."""
+        return True
+
+    @ray.method(concurrency_group="control")
+    def version(self) -> int | None:
+        """Version of the weights in use; None before the first."""
+        return None if self._generator is None else self._generator.version
+
+    def _loaded(self) -> Generator:
+        if self._generator is None:
+            self._generator = open_generator(self._config, self._store)
+        return self._generator
+
+    def _take_newest(self, generator: Generator) -> None:
+        offered = None if self._pinned is not None else self._ask_registry(generator.version)
+        if offered is not None:
+            generator.take_weights(*offered)
+            return
+        # Storage is the truth: it may know a newer version than the registry, or than nobody.
+        version = self._watch.newest_version()
+        if version is not None and version != generator.version:
+            generator.take_weights(version, self._watch.load(version))
+
+    def _ask_registry(self, held: int | None) -> tuple[int, bytes] | None:
+        """Newer weights from the registry; None if it has none or cannot be reached."""
+        run_id = self._config.run_id
+        try:
+            registry = ray.get_actor(registry_name(run_id), namespace=namespace_of(run_id))
+            newest: Any = ray.get(registry.latest.remote(), timeout=REGISTRY_WAIT_S)
+            if newest is None or (held is not None and newest[0] <= held):
+                return None
+            return newest[0], ray.get(newest[1][0], timeout=REGISTRY_WAIT_S)
+        except (ray.exceptions.RayError, ValueError) as error:
+            logger.warning("registry_not_reached: %s", error)
+            return None
+
+
+def _failed(error: Exception) -> AttemptFailure:
+    logger.warning("attempt_failed", exc_info=error)
+    return AttemptFailure(failure=failure_of(error), is_fatal=isinstance(error, FATAL_ERRORS))
+
+
+def start_generator(
+    config: RunConfig, store_url: str, *, name: str, pinned_version: int | None = None
+) -> Any:
+    """Start a generator actor, whose handle is returned; it ends with the driver."""
+    generation = config.generation
+    threads = str(generation.cpus_per_generator)
+    remote: Any = ray.remote(GeneratorActor)
+    actor = remote.options(
+        max_restarts=-1,
+        max_task_retries=0,
+        concurrency_groups={"control": 2},
+        name=name,
+        namespace=namespace_of(config.run_id),
+        num_cpus=generation.cpus_per_generator,
+        num_gpus=generation.gpus_per_generator,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
+    )
+    return actor.remote(config, store_url, pinned_version)

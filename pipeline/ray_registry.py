@@ -1,0 +1,89 @@
+"""The weight registry: an actor that holds the newest creation weights in shared memory."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import ray
+
+from pipeline.ray_names import namespace_of, registry_name
+from pipeline.weights import WeightsWatch
+from schemas.errors import DamagedShardError
+from storage.filesystem import open_store
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 5.0
+KEPT_VERSIONS = 2
+
+
+class WeightRegistry:
+    """Serves the newest committed version; storage is the truth, this is its cache.
+
+    It puts the bytes into the object store itself: a reference made by a trainer's worker would
+    die with that worker. A restarted registry comes back empty and fills itself from storage.
+
+    Args:
+        store_url: The run.
+        poll_s: Least time between two looks into storage when nobody publishes.
+    """
+
+    def __init__(self, store_url: str, poll_s: float = POLL_S) -> None:
+        self._watch = WeightsWatch(open_store(store_url))
+        self._poll_s = poll_s
+        self._looked_at = float("-inf")
+        self._held: dict[int, tuple[Any, str]] = {}
+        self._look()
+
+    def publish(self, version: int) -> bool:
+        """Take the hint that a version is committed.
+
+        Returns:
+            Whether the registry now holds it, or a newer one.
+        """
+        if version not in self._held:
+            self._look()
+        return bool(self._held) and max(self._held) >= version
+
+    def latest(self) -> tuple[int, list[Any], str] | None:
+        """Newest version, a reference to its bytes (in a list, so that Ray passes it on), digest.
+
+        None if no version is committed.
+        """
+        if time.monotonic() - self._looked_at > self._poll_s:
+            self._look()
+        if not self._held:
+            return None
+        version = max(self._held)
+        reference, sha256 = self._held[version]
+        return version, [reference], sha256
+
+    def _look(self) -> None:
+        self._looked_at = time.monotonic()
+        try:
+            newest = self._watch.newest()
+            if newest is None or newest.version in self._held:
+                return
+            data = self._watch.load(newest.version)
+        except (OSError, DamagedShardError) as error:
+            logger.warning("registry_kept_its_version: %s", error)
+            return
+        self._held[newest.version] = (ray.put(data), newest.sha256)
+        for version in sorted(self._held)[:-KEPT_VERSIONS]:
+            del self._held[version]
+
+
+def start_registry(run_id: str, store_url: str) -> Any:
+    """Start the run's registry, or find the running one, and return its handle."""
+    remote: Any = ray.remote(WeightRegistry)
+    actor = remote.options(
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=-1,
+        name=registry_name(run_id),
+        namespace=namespace_of(run_id),
+        get_if_exists=True,
+    )
+    return actor.remote(store_url)
