@@ -55,12 +55,16 @@ def write_final(
     return content
 
 
+def has_final(store: RunStore, stage: str) -> bool:
+    """Whether a stage has ended."""
+    return store.exists(f"{final_dir(stage)}/{FINAL_FILE}")
+
+
 def read_final(store: RunStore, stage: str) -> dict[str, Any] | None:
     """Read ``final.json``; None if the stage has not ended."""
-    path = f"{final_dir(stage)}/{FINAL_FILE}"
-    if not store.exists(path):
+    if not has_final(store, stage):
         return None
-    content: dict[str, Any] = json.loads(store.read_bytes(path))
+    content: dict[str, Any] = json.loads(store.read_bytes(f"{final_dir(stage)}/{FINAL_FILE}"))
     return content
 
 

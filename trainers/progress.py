@@ -16,10 +16,11 @@ OnProgress = Callable[[dict[str, Any]], None]
 """Receives the fields of every ``trainer_progress`` event."""
 
 PROGRESS_EVENT = "trainer_progress"
+_LONGEST_WAIT_S = 30.0
 
 
 class Progress:
-    """Collects numbers of steps and tells them at most every ``every_s`` seconds.
+    """Collects numbers of steps and tells them every few seconds.
 
     Args:
         stage: Name of the stage.
@@ -46,7 +47,7 @@ class Progress:
         self._on_progress = on_progress
         self._every_s = every_s
         self._clock = clock
-        self._told_s = clock()
+        self._started_s = self._told_s = clock()
         self._images = 0
         self._staleness: list[int] = []
         self._synthetic = 0
@@ -71,7 +72,10 @@ class Progress:
         """Note one step of ``images`` images over all ranks; tells if it is time."""
         self._images += images
         self.fields.update(fields)
-        if self._clock() - self._told_s >= self._every_s:
+        now = self._clock()
+        # A long stage tells less often, so that its log stays short: once per 1 % of its age.
+        wait_s = min(max(self._every_s, 0.01 * (now - self._started_s)), _LONGEST_WAIT_S)
+        if now - self._told_s >= wait_s:
             self.tell()
 
     def tell(self) -> None:

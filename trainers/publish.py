@@ -135,12 +135,10 @@ class WeightsPublisher:
         self, data: bytes, keys: str, *, step: int, seen_images: int
     ) -> WeightsManifest | None:
         newest = newest_manifest(self._store)
-        if (
-            newest is not None
-            and newest.stage == self._stage
-            and (newest.step > step or newest.sha256 == state_digest(data))
-        ):
-            return None
+        if newest is not None and newest.stage == self._stage:
+            is_same = newest.step == step and newest.sha256 == state_digest(data)
+            if is_same or newest.step > step:
+                return None
         manifest = publish_weights(
             self._store,
             data,

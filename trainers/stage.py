@@ -125,6 +125,7 @@ def validate(learner: Learner, parts: TrainParts) -> dict[str, float]:
     scores = headline(parts.validator.score(learner.creation))
     if scores:
         parts.progress.fields["validation"] = scores
+        parts.progress.fields["score"] = next(iter(scores.values()))
         parts.progress.emit("validation", step=learner.step, scores=scores)
     return scores
 

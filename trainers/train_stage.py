@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from trainers.progress import OnProgress
 
 
+class StageStoppedError(RunFailedError):
+    """All ranks decided together that the stage cannot go on; trying again would end the same."""
+
+
 def train_stage_locally(
     config: RunConfig,
     stage: Stage,
@@ -69,7 +73,8 @@ def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
         Content of ``final.json``; on ranks other than 0 only ``stage`` and counts.
 
     Raises:
-        RunFailedError: If training diverges, starves or cannot write.
+        StageStoppedError: If training diverges, starves or has no weights to start from.
+        RunFailedError: If weights cannot be published.
     """
     store = open_store(config.run.url)
     ended = read_final(store, stage)
@@ -94,7 +99,7 @@ def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
             settings, learner, parts, store, seconds=seconds, steps=learner.step - first_step
         )
     except NotFiniteError as error:
-        raise RunFailedError(f"stage {stage} diverged: {error}") from error
+        raise StageStoppedError(f"stage {stage} diverged: {error}") from error
     finally:
         if parts.publisher is not None:
             parts.publisher.close()
@@ -104,13 +109,13 @@ def load_version_zero(store: RunStore, learner: Learner, backbone: DiffusionBack
     """Start from θ_W: creation = exploitation = version 0.
 
     Raises:
-        RunFailedError: If there is no version 0.
+        StageStoppedError: If there is no version 0.
         WeightsMismatchError: If it belongs to another backbone or method.
     """
     try:
         manifest, data = read_weights(store, 0)
     except FileNotFoundError as error:
-        raise RunFailedError(
+        raise StageStoppedError(
             f"{store.url}: wanted version 0 of the weights, found none; train stage warm_up first"
         ) from error
     expect_fits(
@@ -124,7 +129,7 @@ def wait_for_synthetic(config: RunConfig, parts: TrainParts) -> None:
     """Wait until every rank sees the synthetic samples that the stage wants to start with.
 
     Raises:
-        RunFailedError: If that takes longer than ``training.starved_after_s``.
+        StageStoppedError: If that takes longer than ``training.starved_after_s``.
     """
     training, live = config.training, parts.live
     if live is None:
@@ -141,7 +146,7 @@ def wait_for_synthetic(config: RunConfig, parts: TrainParts) -> None:
         parts.progress.emit("starved", found=found, wanted=wanted, waited_s=waited_s)
         in_time = waited_s < training.starved_after_s
         if not agree_on_all(parts.ranks, holds=in_time, device=device):
-            raise RunFailedError(
+            raise StageStoppedError(
                 f"waited {waited_s:.0f} s for {wanted} synthetic samples, found {found}; look at "
                 "the generators, or raise training.starved_after_s"
             )

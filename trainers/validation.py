@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from schemas.sample import Task
     from sources.protocol import LabelledSource
 
-_DEFAULT_CACHE_BYTES = 512 * 2**20
+_DEFAULT_CACHE_BYTES = 256 * 2**20
+_DEFAULT_MAX_IMAGES = 32
 _SEED = 0
 
 
@@ -36,8 +37,8 @@ def headline(scores: Scores) -> dict[str, float]:
 class Validator:
     """Scores weights on the validation split; all of them see the same features.
 
-    Features are kept as long as they fit into ``cache_bytes``; images beyond that are left out, so
-    that a score costs a forward pass of the method and nothing else. The first call is slower.
+    It serves to watch a run, so it looks at a few images only, no more than their features fit into
+    ``cache_bytes``: a score costs a forward pass of the method. The first call is slower.
 
     Args:
         source: Its validation split is used; an empty one gives empty scores.
@@ -46,6 +47,7 @@ class Validator:
         settings: How features are taken.
         num_classes: Classes of semseg.
         batch_size: Images that are scored together.
+        max_images: Images that are scored, at most.
         cache_bytes: Memory for features.
     """
 
@@ -58,6 +60,7 @@ class Validator:
         settings: FeatureSettings,
         num_classes: int = 0,
         batch_size: int = 16,
+        max_images: int = _DEFAULT_MAX_IMAGES,
         cache_bytes: int = _DEFAULT_CACHE_BYTES,
     ) -> None:
         self._source = source
@@ -66,6 +69,7 @@ class Validator:
         self._settings = settings
         self._num_classes = num_classes
         self._batch_size = batch_size
+        self._max_images = max_images
         self._cache_bytes = cache_bytes
         self._cached: list[CachedBatch] | None = None
 
@@ -91,7 +95,7 @@ class Validator:
     def _load(self) -> list[CachedBatch]:
         cached: list[CachedBatch] = []
         used_bytes = 0
-        samples = self._samples()
+        samples = islice(self._samples(), self._max_images)
         while together := list(islice(samples, self._batch_size)):
             batch = collate(together, self._tasks)
             generator = torch.Generator().manual_seed(_SEED + len(cached))

@@ -1,0 +1,117 @@
+"""Publishing in the background: order, snapshots, failures."""
+
+import threading
+
+import pytest
+import torch
+
+from perception.state_file import state_to_bytes
+from schemas.errors import RunFailedError
+from storage.filesystem import open_store
+from storage.weights_store import list_versions, read_manifest, read_weights
+from tests.trainers.small_stage import make_config, make_stage
+from trainers.publish import WeightsPublisher, publish_warm_up
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(str(tmp_path / "run"))
+
+
+@pytest.fixture
+def learner(tmp_path):
+    return make_stage(make_config(tmp_path), "warm_up")[1]
+
+
+def make_publisher(store, **options):
+    return WeightsPublisher(
+        store, base_model_hash="base", ema_decay=0.9, stage="self_improve", **options
+    )
+
+
+def test_warm_up_weights_are_version_zero_and_stay(store, learner):
+    first = publish_warm_up(store, learner.creation, base_model_hash="base", ema_decay=0.9)
+    assert (first.version, first.step, first.seen_images, first.parent) == (0, 0, 0, -1)
+    assert first.stage == "warm_up"
+    with torch.no_grad():
+        next(learner.creation.parameters()).add_(1)
+    again = publish_warm_up(store, learner.creation, base_model_hash="base", ema_decay=0.9)
+    assert again == first
+
+
+def test_a_version_holds_the_weights_at_the_moment_of_the_call(store, learner):
+    release = threading.Event()
+    publisher = make_publisher(store, on_version=lambda _: release.wait(10))
+    wanted = state_to_bytes(learner.creation)
+    learner.step, learner.seen_images = 5, 80
+    assert publisher.start(learner)
+    with torch.no_grad():
+        next(learner.creation.parameters()).add_(1)
+    release.set()
+    newest = publisher.finish()
+    assert (newest.step, newest.seen_images) == (5, 80)
+    assert read_weights(store, newest.version)[1] == wanted
+
+
+def test_one_version_at_a_time_is_on_its_way(store, learner):
+    release = threading.Event()
+    publisher = make_publisher(store, on_version=lambda _: release.wait(10))
+    learner.step = 1
+    assert publisher.start(learner)
+    learner.step = 2
+    assert not publisher.poll()
+    assert not publisher.start(learner)
+    release.set()
+    publisher.finish()
+    assert publisher.start(learner)
+    assert publisher.finish().step == 2
+    assert list_versions(store) == [0, 1]
+
+
+def test_less_trained_weights_are_never_published_over_better_trained_ones(store, learner):
+    publisher = make_publisher(store)
+    for step in (10, 4, 12):
+        learner.step = step
+        with torch.no_grad():
+            next(learner.creation.parameters()).add_(1)
+        publisher.start(learner)
+        publisher.finish()
+    steps = [read_manifest(store, version).step for version in list_versions(store)]
+    assert steps == [10, 12]
+
+
+def test_the_same_step_is_not_published_twice(store, learner):
+    publisher = make_publisher(store)
+    for _ in range(2):
+        publisher.start(learner)
+        publisher.finish()
+    assert list_versions(store) == [0]
+
+
+def test_equal_weights_of_a_later_step_are_published_for_their_counts(store, learner):
+    publisher = make_publisher(store)
+    for step in (1, 2):
+        learner.step, learner.seen_images = step, 16 * step
+        publisher.start(learner)
+        publisher.finish()
+    assert read_manifest(store, 1).seen_images == 32
+
+
+def test_a_version_taken_by_another_publisher_is_passed_over(store, learner):
+    mine, theirs = make_publisher(store), make_publisher(store)
+    learner.step = 1
+    theirs.start(learner)
+    theirs.finish()
+    with torch.no_grad():
+        next(learner.creation.parameters()).add_(1)
+    learner.step = 2
+    mine.start(learner)
+    assert mine.finish().version == 1
+
+
+def test_a_store_that_cannot_be_written_fails_the_run_with_its_reason(tmp_path, learner):
+    (tmp_path / "file").write_text("in the way")
+    publisher = make_publisher(open_store(str(tmp_path / "file")))
+    publisher.start(learner)
+    with pytest.raises(RunFailedError, match=r"wanted to publish.*3 attempts.*mend the storage"):
+        publisher.finish()

@@ -1,0 +1,213 @@
+"""Stages under Ray Train: processes, threads, checkpoints and restarts around ``train_stage``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+import ray.exceptions
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+
+from schemas.config_file import parse_config
+from schemas.errors import RunFailedError, UserError
+from schemas.run_layout import CHECKPOINTS_DIR
+from storage.filesystem import open_store
+from trainers.checkpoint import CHECKPOINT_FILES
+from trainers.final import read_final
+from trainers.parts import Host
+from trainers.ranks import ProcessGroupRanks
+from trainers.train_stage import StageStoppedError, train_stage
+
+if TYPE_CHECKING:
+    from schemas import config as schema
+    from storage.filesystem import RunStore
+    from trainers.checkpoint import CheckpointFiles
+    from trainers.publish import OnVersion
+    from trainers.settings import Stage
+
+logger = logging.getLogger(__name__)
+
+_MAX_FAILURES = 3
+_STOPPED = "stopped"
+
+
+def train_stage_on_ray(
+    config: schema.RunConfig,
+    stage: Stage,
+    store_url: str | None = None,
+    registry_name: str | None = None,
+) -> dict[str, Any]:
+    """Train a stage with Ray Train and wait for its end; a stage that was stopped goes on.
+
+    The caller has connected to Ray. Ctrl-C raises KeyboardInterrupt at once; the workers end with
+    the caller's connection.
+
+    Args:
+        config: The run.
+        stage: Which stage; all but ``warm_up`` need version 0 in the store.
+        store_url: The run directory; ``run.url`` if None.
+        registry_name: Actor whose ``publish(version)`` is called when a version is committed, in
+            the namespace of the run; ``registry-<run id>`` if None. It need not exist.
+
+    Returns:
+        Content of ``checkpoints/<stage>/final/final.json``.
+
+    Raises:
+        RunFailedError: If the stage cannot go on, or failed too often.
+    """
+    store = open_store(store_url or config.run.url)
+    if (ended := read_final(store, stage)) is not None:
+        return ended
+    # Workers stay in the directory of the job, against which its relative paths were written.
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    result = _fit(_make_trainer(config, stage, store, registry_name))
+    if (stopped := (result.return_value or {}).get(_STOPPED)) is not None:
+        raise RunFailedError(stopped)
+    ended = read_final(store, stage)
+    if ended is None:
+        raise RunFailedError(
+            f"{store.url}: wanted the end of stage {stage}, found none although its workers have "
+            "finished; start the same command again"
+        )
+    return ended
+
+
+def _make_trainer(
+    config: schema.RunConfig, stage: Stage, store: RunStore, registry_name: str | None
+) -> Any:
+    training = config.training
+    tree = config.model_dump(mode="json")
+    tree["run"]["url"] = store.url
+    resources: dict[str, float] = {"CPU": training.cpus_per_worker}
+    if training.use_gpu:
+        resources["GPU"] = 1
+    threads = str(training.cpus_per_worker)
+    # Ray's annotations describe the first version of Train, its behaviour is the second's.
+    make_trainer: Any = ray.train.torch.TorchTrainer
+    run_config: Any = RunConfig
+    return make_trainer(
+        _train_on_worker,
+        train_loop_config={
+            "config": tree,
+            "stage": stage,
+            "registry": registry_name or f"registry-{config.run_id}",
+            "namespace": f"synth-{config.run_id}",
+        },
+        scaling_config=ScalingConfig(
+            num_workers=training.num_workers,
+            use_gpu=training.use_gpu,
+            resources_per_worker=resources,
+        ),
+        run_config=run_config(
+            name=stage,
+            **_ray_storage(store),
+            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            worker_runtime_env={
+                "env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+            },
+        ),
+    )
+
+
+def _ray_storage(store: RunStore) -> dict[str, Any]:
+    """Tell Ray where checkpoints go; a remote store is reached through fsspec, as everywhere."""
+    if "://" not in store.url:
+        return {"storage_path": f"{store.url}/{CHECKPOINTS_DIR}"}
+    import pyarrow.fs
+
+    handler = pyarrow.fs.FSSpecHandler(store.fs)
+    return {
+        "storage_path": f"{store.root}/{CHECKPOINTS_DIR}",
+        "storage_filesystem": pyarrow.fs.PyFileSystem(handler),
+    }
+
+
+def _fit(trainer: Any) -> Any:
+    """Run ``fit`` in a thread: in the main one it takes over SIGINT, and exits with status 0.
+
+    Raises:
+        RunFailedError: If the workers failed too often.
+    """
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(trainer.fit())
+        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread as it is
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="ray-train", daemon=True).start()
+    try:
+        return future.result()
+    except ray.train.TrainingFailedError as error:
+        raise RunFailedError(
+            f"training failed {_MAX_FAILURES + 1} times, the last time with: {_root_cause(error)}; "
+            "mend that and start the same command again"
+        ) from error
+
+
+def _root_cause(error: BaseException) -> str:
+    workers: dict[int, BaseException] = getattr(error, "worker_failures", {})
+    first = next(iter(workers.values()), error)
+    return str(first).strip().rsplit("\n", 1)[-1]
+
+
+def _train_on_worker(loop: dict[str, Any]) -> dict[str, Any]:
+    """Train on one rank; what no restart can mend is returned instead of raised."""
+    config = parse_config(loop["config"], origin="training worker")
+    torch.set_num_threads(config.training.cpus_per_worker)
+    host = Host(
+        ranks=ProcessGroupRanks(),
+        checkpoints=RayCheckpoints(),
+        device=ray.train.torch.get_device(),
+        on_version=registry_hint(loop["registry"], namespace=loop["namespace"]),
+    )
+    try:
+        return train_stage(config, loop["stage"], host)
+    except (StageStoppedError, UserError) as error:
+        # All ranks come here together, so none is left waiting for the others.
+        return {_STOPPED: str(error)}
+
+
+class RayCheckpoints:
+    """Checkpoints that Ray Train keeps, and gives back to restarted workers and later drivers."""
+
+    def latest(self) -> CheckpointFiles | None:
+        """See :meth:`trainers.checkpoint.Checkpoints.latest`."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return None
+        with checkpoint.as_directory() as folder:
+            return {name: (Path(folder) / name).read_bytes() for name in CHECKPOINT_FILES}
+
+    def save(self, files: CheckpointFiles | None, *, step: int) -> None:
+        """See :meth:`trainers.checkpoint.Checkpoints.save`; a barrier for all ranks."""
+        if files is None:
+            ray.train.report({"step": step})
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for name in CHECKPOINT_FILES:
+                (Path(folder) / name).write_bytes(files[name])
+            ray.train.report({"step": step}, checkpoint=Checkpoint.from_directory(folder))
+
+
+def registry_hint(name: str, *, namespace: str) -> OnVersion:
+    """Make a callback that tells the weight registry about a version, if there is one."""
+
+    def tell(version: int) -> None:
+        try:
+            ray.get_actor(name, namespace=namespace).publish.remote(version)
+        except (ValueError, ray.exceptions.RayError) as error:
+            logger.info("registry_not_told name=%s version=%d: %s", name, version, error)
+
+    return tell
