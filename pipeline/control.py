@@ -56,17 +56,19 @@ class GenerationControl:
         self._failures_in_a_row = 0
         self._stop_reason = ""
         self.weights_final = weights_final
+        self._newest = self._watch.newest()
         self.ledger = UnitLedger(config, plan, history=self._reader.refresh())
 
     def refresh(self) -> list[Unit]:
-        """Look for newly committed units of the plan, whoever committed them."""
+        """Look into storage for new weights and newly committed units; returns the units."""
+        self._newest = self._watch.newest()
         return self.ledger.absorb(self._reader.refresh())
 
     def decide(self) -> Decision:
         """Decide on what storage showed at the last :meth:`refresh`."""
         if self._stop_reason:
             return Decision(kind="failed", reason=self._stop_reason)
-        state = self.ledger.state(self._watch.newest(), weights_final=self.weights_final)
+        state = self.ledger.state(self._newest, weights_final=self.weights_final)
         return choose_next_unit(state, self.ledger.pace)
 
     def lease(self, unit: Unit) -> str:
@@ -109,10 +111,10 @@ class GenerationControl:
 
     def progress(self) -> dict[str, Any]:
         """Plain figures about the loop, for events and displays."""
-        newest = self._watch.newest()
+        newest = self._newest
         totals = self.ledger.totals
         return {
-            "units": self.ledger.num_units,
+            "units_planned": self.ledger.num_units,
             "units_committed": totals.units,
             "units_leased": self.ledger.num_leased,
             "samples_ok": totals.statuses["ok"],

@@ -108,11 +108,12 @@ class GeneratorActor:
         """Newer weights from the registry; None if it has none or cannot be reached."""
         run_id = self._config.run_id
         try:
-            registry = ray.get_actor(registry_name(run_id), namespace=namespace_of(run_id))
-            newest: Any = ray.get(registry.latest.remote(), timeout=REGISTRY_WAIT_S)
+            registry: Any = ray.get_actor(registry_name(run_id), namespace=namespace_of(run_id))
+            fetch: Any = ray.get
+            newest = fetch(registry.latest.remote(), timeout=REGISTRY_WAIT_S)
             if newest is None or (held is not None and newest[0] <= held):
                 return None
-            return newest[0], ray.get(newest[1][0], timeout=REGISTRY_WAIT_S)
+            return newest[0], fetch(newest[1][0], timeout=REGISTRY_WAIT_S)
         except (ray.exceptions.RayError, ValueError) as error:
             logger.warning("registry_not_reached: %s", error)
             return None
@@ -123,9 +124,7 @@ def _failed(error: Exception) -> AttemptFailure:
     return AttemptFailure(failure=failure_of(error), is_fatal=isinstance(error, FATAL_ERRORS))
 
 
-def start_generator(
-    config: RunConfig, store_url: str, *, name: str, pinned_version: int | None = None
-) -> Any:
+def start_generator(config: RunConfig, store_url: str, *, pinned_version: int | None = None) -> Any:
     """Start a generator actor, whose handle is returned; it ends with the driver."""
     generation = config.generation
     threads = str(generation.cpus_per_generator)
@@ -134,8 +133,6 @@ def start_generator(
         max_restarts=-1,
         max_task_retries=0,
         concurrency_groups={"control": 2},
-        name=name,
-        namespace=namespace_of(config.run_id),
         num_cpus=generation.cpus_per_generator,
         num_gpus=generation.gpus_per_generator,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},

@@ -1,0 +1,264 @@
+"""The generation loop on Ray: hands units to generator actors until the plan is done."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from pipeline.build import open_run_source
+from pipeline.capacity import Decision
+from pipeline.control import GenerationControl
+from pipeline.meter import Meter
+from pipeline.plan import make_plan
+from pipeline.ray_generator import AttemptFailure
+from pipeline.ray_registry import start_registry
+from pipeline.ray_workers import WorkerPool
+from schemas.errors import RunFailedError
+from storage.events import EventWriter
+from storage.filesystem import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.ray_workers import Return
+    from schemas.config import RunConfig
+    from schemas.unit import Unit
+
+logger = logging.getLogger(__name__)
+
+TURN_S = 0.25
+REFRESH_S = 2.0
+REPORT_S = 5.0
+
+
+class GenerationLoop:
+    """Runs a plan on generator actors, in a thread of the driver.
+
+    Everything it knows is rebuilt from storage when it is made, so a run goes on after any crash.
+    The caller has connected to Ray and captioned the source, and stops the loop at the end.
+
+    Args:
+        config: The run's configuration.
+        store_url: The run directory; ``run.url`` if None.
+        plan: Units to make; the whole plan of the configuration if None.
+        pinned_version: Label with this version alone.
+        weights_final: Whether no newer version than the newest there is will come.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        store_url: str | None = None,
+        *,
+        plan: Sequence[Unit] | None = None,
+        pinned_version: int | None = None,
+        weights_final: bool = False,
+    ) -> None:
+        store = open_store(store_url or config.run.url)
+        run = config.run.model_copy(update={"url": store.url})
+        self._config = config.model_copy(update={"run": run})
+        if plan is None:
+            plan = make_plan(self._config, open_run_source(self._config).shards("train"))
+        self._control = GenerationControl(
+            self._config,
+            store,
+            plan,
+            pinned_version=pinned_version,
+            weights_final=weights_final,
+        )
+        self._pool = WorkerPool(self._config, pinned_version=pinned_version)
+        self._meter = Meter()
+        self._events = EventWriter(store, "generation")
+        self._decision = Decision(kind="waiting", reason="not started")
+        self._refreshed_at = self._reported_at = float("-inf")
+        self._registry: Any = None
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._lock = threading.RLock()
+
+    @property
+    def state(self) -> str:
+        """``waiting``, ``starved``, ``finished`` or ``failed``; ``lease`` while units are begun."""
+        return self._decision.kind
+
+    @property
+    def reason(self) -> str:
+        """Why it is in that state."""
+        return self._decision.reason
+
+    @property
+    def actors(self) -> dict[str, Any]:
+        """Handles of the generator actors by name."""
+        with self._lock:
+            return self._pool.actors
+
+    def start(self, *, num_generators: int | None = None) -> None:
+        """Start registry and generators, and the thread that runs the loop.
+
+        Args:
+            num_generators: How many; ``generation.num_generators`` if None.
+        """
+        self._registry = start_registry(self._config.run_id, self._config.run.url)
+        for _ in range(num_generators or self._config.generation.num_generators):
+            self.add_generator()
+        self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
+        self._thread.start()
+
+    def add_generator(self) -> str:
+        """Start one more generator, at any time; returns its name."""
+        with self._lock:
+            name = self._pool.add()
+        self._events.emit("generator_started", generator=name)
+        return name
+
+    def expect_no_newer_weights(self) -> None:
+        """From now on, end with what can be made from the weights there are."""
+        self._control.weights_final = True
+
+    def join(self, timeout_s: float | None = None) -> str:
+        """Wait until all that can be made is committed; no newer weights are expected any more.
+
+        Args:
+            timeout_s: Longest wait in seconds; None for no limit.
+
+        Returns:
+            The state: ``finished``, or another one after ``timeout_s``.
+
+        Raises:
+            RunFailedError: If the loop failed.
+        """
+        self.expect_no_newer_weights()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        if self.state == "failed":
+            raise RunFailedError(f"generation stopped: {self.reason}")
+        return self.state
+
+    def stop(self, timeout_s: float = 20.0) -> None:
+        """Hand nothing more out, let units in the making come to an end, stop the actors.
+
+        A unit that is not committed after ``timeout_s`` seconds is made anew by the next run;
+        nothing is ever committed in part.
+        """
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        with self._lock:
+            self._pool.close(timeout_s)
+            if self._registry is not None:
+                ray.kill(self._registry)
+            self._registry = None
+            self._note_committed()
+        self._report()
+
+    def gauges(self) -> dict[str, Any]:
+        """Plain figures about the loop now, for displays and events."""
+        with self._lock:
+            progress = self._control.progress()
+            return {
+                **progress,
+                "units": f"{progress['units_committed']} / {progress['units_planned']}",
+                "generators": len(self._pool),
+                "generators_ready": self._pool.num_ready,
+                "images_per_s": self._meter.samples_per_s(now_s=time.monotonic()),
+                "busy_share": self._meter.busy_share(),
+                "state": self.state,
+                "reason": self.reason,
+            }
+
+    def step(self, wait_s: float = TURN_S) -> Decision:
+        """Do one turn: take back what has come, look into storage, hand out what may be made.
+
+        Args:
+            wait_s: Longest wait for something to come back, in seconds.
+        """
+        self._pool.wait(wait_s)
+        with self._lock:
+            returned = self._pool.collect()
+            for back in returned:
+                self._settle(back)
+            if returned or time.monotonic() - self._refreshed_at > REFRESH_S:
+                self._note_committed()
+            self._decision = self._hand_out()
+        if time.monotonic() - self._reported_at > REPORT_S:
+            self._report()
+        return self._decision
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                if self.step().kind in {"finished", "failed"}:
+                    break
+        except Exception as error:
+            # What ends this thread must be seen by those who wait for it.
+            logger.exception("generation_loop_broke")
+            self._control.fail(str(error) or type(error).__name__)
+            self._decision = self._control.decide()
+        self._report()
+
+    def _settle(self, back: Return) -> None:
+        outcome = back.outcome
+        if outcome is None:
+            self._control.take_back(back.unit)
+            return
+        if isinstance(outcome, AttemptFailure):
+            self._events.emit(
+                "attempt_failed",
+                unit=back.unit.unit_id,
+                attempt=back.attempt,
+                generator=back.generator,
+                reason=outcome.failure.reason,
+                detail=outcome.failure.detail,
+            )
+            if outcome.is_fatal:
+                self._control.take_back(back.unit)
+                self._control.fail(outcome.failure.detail)
+            else:
+                self._control.settle(back.unit, back.attempt, outcome.failure)
+            return
+        self._control.settle(back.unit, back.attempt)
+        self._meter.finish(
+            back.generator,
+            samples=sum(outcome.counts.values()),
+            busy_s=outcome.seconds.get("all", 0.0),
+            now_s=time.monotonic(),
+        )
+        self._events.emit(
+            "unit_done",
+            unit=back.unit.unit_id,
+            generator=back.generator,
+            **outcome.summary(),
+            is_committed=outcome.is_committed,
+        )
+
+    def _hand_out(self) -> Decision:
+        """Hand out units while there is room; returns why there is no more to hand out."""
+        while True:
+            decision = self._control.decide()
+            if decision.unit is None or not self._pool.has_room():
+                return decision
+            unit = decision.unit
+            attempt = self._control.lease(unit)
+            generator = self._pool.hand_out(unit, attempt)
+            self._meter.begin(generator, now_s=time.monotonic())
+            self._events.emit(
+                "unit_leased",
+                unit=unit.unit_id,
+                round=unit.round,
+                kind=unit.kind,
+                attempt=attempt,
+                generator=generator,
+            )
+
+    def _note_committed(self) -> None:
+        self._refreshed_at = time.monotonic()
+        self._control.refresh()
+
+    def _report(self) -> None:
+        self._reported_at = time.monotonic()
+        self._events.emit("generation_progress", **self.gauges())
+        self._events.flush()

@@ -1,0 +1,231 @@
+"""The generator actors of a run and the units that they hold."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from pipeline.isolate import Failure
+from pipeline.ray_generator import AttemptFailure, start_generator
+from schemas.errors import RunFailedError
+
+if TYPE_CHECKING:
+    from pipeline.result import UnitResult
+    from schemas.config import RunConfig
+    from schemas.unit import Unit
+
+logger = logging.getLogger(__name__)
+
+LEASES_PER_GENERATOR = 2
+"""One unit in the making and one waiting, so that no generator idles between two."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Return:
+    """A unit that has come back from a generator.
+
+    Attributes:
+        generator: Name of the generator.
+        unit: The unit.
+        attempt: Name of the attempt.
+        outcome: What became of it; None if the generator was lost before it began with it.
+    """
+
+    generator: str
+    unit: Unit
+    attempt: str
+    outcome: UnitResult | AttemptFailure | None
+
+
+@dataclass(kw_only=True, slots=True)
+class Lease:
+    """A unit at a generator; ``begun_at`` is None while another one is before it."""
+
+    unit: Unit
+    attempt: str
+    promise: Any
+    begun_at: float | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Worker:
+    """A generator actor.
+
+    Attributes:
+        name: Its name within the run.
+        actor: Its handle.
+        preparing: Promise that its models are loaded; None once they are.
+        leases: Its units; it works on the first.
+        deaths: How often it was lost since it last finished a unit.
+    """
+
+    name: str
+    actor: Any
+    preparing: Any
+    leases: list[Lease] = field(default_factory=list)
+    deaths: int = 0
+
+    def promises(self) -> list[Any]:
+        """What may arrive from it next."""
+        first = [lease.promise for lease in self.leases[:1]]
+        return first if self.preparing is None else [*first, self.preparing]
+
+
+class WorkerPool:
+    """Starts generators, hands them units, takes units back whatever happens to a generator.
+
+    Not safe for use by several threads.
+
+    Args:
+        config: The run's configuration; ``run.url`` must be absolute.
+        pinned_version: Label with this version alone.
+    """
+
+    def __init__(self, config: RunConfig, *, pinned_version: int | None = None) -> None:
+        self._config = config
+        self._pinned = pinned_version
+        self._workers: list[Worker] = []
+        self._num_started = 0
+        self._max_deaths = 2 * config.generation.max_attempts
+
+    def __len__(self) -> int:
+        """Return the number of generators that are not lost for good."""
+        return len(self._workers)
+
+    @property
+    def num_ready(self) -> int:
+        """Generators whose models are loaded."""
+        return sum(worker.preparing is None for worker in self._workers)
+
+    @property
+    def actors(self) -> dict[str, Any]:
+        """Handles of the generators by name."""
+        return {worker.name: worker.actor for worker in self._workers}
+
+    def add(self) -> str:
+        """Start a generator; it is given units once its models are loaded."""
+        name = f"generator-{self._num_started}"
+        self._num_started += 1
+        actor = start_generator(self._config, self._config.run.url, pinned_version=self._pinned)
+        self._workers.append(Worker(name=name, actor=actor, preparing=actor.prepare.remote()))
+        return name
+
+    def has_room(self) -> bool:
+        """Whether :meth:`hand_out` finds a generator."""
+        return self._least_loaded() is not None
+
+    def hand_out(self, unit: Unit, attempt: str) -> str:
+        """Give a unit to the ready generator that holds fewest; returns its name.
+
+        Raises:
+            RunFailedError: If there is no room.
+        """
+        worker = self._least_loaded()
+        if worker is None:
+            raise RunFailedError("no generator has room for a unit")
+        promise = worker.actor.generate.remote(unit, attempt)
+        lease = Lease(unit=unit, attempt=attempt, promise=promise)
+        worker.leases.append(lease)
+        worker.leases[0].begun_at = worker.leases[0].begun_at or time.monotonic()
+        return worker.name
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until something may have arrived, at most ``timeout_s`` seconds."""
+        pending = [promise for worker in self._workers for promise in worker.promises()]
+        if pending:
+            ray.wait(pending, num_returns=1, timeout=timeout_s)
+        else:
+            time.sleep(timeout_s)
+
+    def collect(self) -> list[Return]:
+        """Take back the units that are done, and those of generators that are lost or stuck.
+
+        Raises:
+            RunFailedError: If no generator is left, or one met an error that all would meet.
+        """
+        returned = [back for worker in list(self._workers) for back in self._collect(worker)]
+        if self._num_started and not self._workers:
+            raise RunFailedError(
+                f"all generators were lost, each {self._max_deaths} times in a row; look at their "
+                "logs (memory is the usual reason) and start the same command again"
+            )
+        return returned
+
+    def close(self, timeout_s: float) -> None:
+        """Stop all generators, after those at work had ``timeout_s`` seconds to end their unit."""
+        begun = [lease.promise for worker in self._workers for lease in worker.leases[:1]]
+        if begun and timeout_s > 0:
+            ray.wait(begun, num_returns=len(begun), timeout=timeout_s)
+        for worker in self._workers:
+            ray.kill(worker.actor)
+        self._workers.clear()
+
+    def _least_loaded(self) -> Worker | None:
+        ready = [w for w in self._workers if w.preparing is None]
+        free = [w for w in ready if len(w.leases) < LEASES_PER_GENERATOR]
+        return min(free, key=lambda worker: len(worker.leases), default=None)
+
+    def _collect(self, worker: Worker) -> list[Return]:
+        returned: list[Return] = []
+        try:
+            self._note_prepared(worker)
+            while worker.leases and _has_arrived(worker.leases[0].promise):
+                outcome = ray.get(worker.leases[0].promise)
+                returned.append(self._pop(worker, outcome))
+                worker.deaths = 0
+        except ray.exceptions.RayError as error:
+            failure = Failure("generator_died", str(error).strip().split("\n", 1)[0])
+            return [*returned, *self._lose(worker, failure)]
+        if self._is_stuck(worker):
+            limit_s = self._config.generation.unit_timeout_s
+            ray.kill(worker.actor, no_restart=False)
+            detail = f"not done within generation.unit_timeout_s = {limit_s:g}"
+            returned += self._lose(worker, Failure("timeout", detail))
+        return returned
+
+    def _note_prepared(self, worker: Worker) -> None:
+        if worker.preparing is None or not _has_arrived(worker.preparing):
+            return
+        problem: AttemptFailure | None = ray.get(worker.preparing)
+        worker.preparing = None
+        if problem is None:
+            return
+        if problem.is_fatal:
+            raise RunFailedError(problem.failure.detail)
+        self._lose(worker, problem.failure)
+
+    def _pop(self, worker: Worker, outcome: UnitResult | AttemptFailure | None) -> Return:
+        lease = worker.leases.pop(0)
+        if worker.leases:
+            worker.leases[0].begun_at = time.monotonic()
+        return Return(
+            generator=worker.name, unit=lease.unit, attempt=lease.attempt, outcome=outcome
+        )
+
+    def _is_stuck(self, worker: Worker) -> bool:
+        if not worker.leases or worker.leases[0].begun_at is None:
+            return False
+        age_s = time.monotonic() - worker.leases[0].begun_at
+        return age_s > self._config.generation.unit_timeout_s
+
+    def _lose(self, worker: Worker, failure: Failure) -> list[Return]:
+        """Take all units back; only the one in the making is to blame."""
+        logger.warning("generator_lost name=%s reason=%s", worker.name, failure)
+        blamed = AttemptFailure(failure=failure, is_fatal=False)
+        returned = [self._pop(worker, blamed)] if worker.leases else []
+        returned += [self._pop(worker, None) for _ in list(worker.leases)]
+        worker.deaths += 1
+        if worker.deaths >= self._max_deaths:
+            self._workers.remove(worker)
+        else:
+            # Ray restarts the actor; it gets units again when its models are loaded.
+            worker.preparing = worker.actor.prepare.remote()
+        return returned
+
+
+def _has_arrived(promise: Any) -> bool:
+    return bool(ray.wait([promise], timeout=0)[0])
