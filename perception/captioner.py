@@ -14,7 +14,13 @@ import torch
 from transformers import AutoTokenizer, Blip2ForConditionalGeneration
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from perception.model_files import digest_files, find_model_folder, read_json, weight_files
+from perception.model_files import (
+    digest_files,
+    find_model_folder,
+    read_json,
+    weight_files,
+    without_progress_bars,
+)
 from perception.shapes import ShapeError, expect_shape
 from schemas.errors import ConfigError, SampleError
 
@@ -112,9 +118,10 @@ class Blip2Captioner:
             revision=revision,
         )
         weights = weight_files(folder, "model")
-        model = Blip2ForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True
-        )
+        with without_progress_bars():
+            model = Blip2ForConditionalGeneration.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, local_files_only=True
+            )
         captioner = cls(
             model=model.to(device).eval().requires_grad_(requires_grad=False),
             # The Pillow backend by name: the default one needs torchvision.

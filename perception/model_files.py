@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from transformers.utils import logging as transformers_logging
 
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _CHUNK_BYTES = 1 << 22
 
@@ -81,6 +83,18 @@ def _download(
             f"({type(error).__name__}). {remedy}"
         ) from error
     return Path(folder)
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Keep the loaders of transformers from drawing progress bars into a worker's log."""
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()
 
 
 def read_json(path: Path) -> dict[str, Any]:

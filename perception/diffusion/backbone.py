@@ -15,7 +15,13 @@ from transformers import AutoTokenizer, CLIPTextModel
 
 from perception.diffusion.schedule import NoiseSchedule
 from perception.diffusion.text import PromptEncoder
-from perception.model_files import digest_files, find_model_folder, read_json, weight_files
+from perception.model_files import (
+    digest_files,
+    find_model_folder,
+    read_json,
+    weight_files,
+    without_progress_bars,
+)
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -87,9 +93,10 @@ def load_backbone(
     }
     vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **networks)
     unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **networks)
-    text_encoder = CLIPTextModel.from_pretrained(
-        folder, subfolder="text_encoder", dtype=dtype, **options
-    )
+    with without_progress_bars():
+        text_encoder = CLIPTextModel.from_pretrained(
+            folder, subfolder="text_encoder", dtype=dtype, **options
+        )
     tokenizer = AutoTokenizer.from_pretrained(
         folder, subfolder="tokenizer", local_files_only=True, trust_remote_code=False
     )
@@ -123,7 +130,7 @@ def _download_patterns(variant: str | None) -> list[str]:
 
 
 def _freeze(network: Any, device: torch.device | str) -> Any:
-    # Channels-last convolutions are several times faster on the CPU and on tensor cores.
+    # Tensor cores want channels last; on the CPU the pass takes as long either way.
     network = network.to(device=device, memory_format=torch.channels_last)
     return network.eval().requires_grad_(requires_grad=False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -189,6 +191,25 @@ def test_hooks_are_removed_even_after_an_error():
     with pytest.raises(RuntimeError):
         extract_features_from_latents(backbone, torch.randn(1, 3, 8, 8))
     assert count_hooks(backbone.unet) == before
+
+
+def test_passes_of_another_thread_are_not_recorded():
+    backbone = tiny_backbone()
+    latents, context = torch.randn(1, 4, 8, 8), backbone.embed_text(["a bed"])
+    stop = threading.Event()
+
+    def keep_predicting():
+        while not stop.is_set():
+            backbone.predict(latents, 300, context)
+
+    other = threading.Thread(target=keep_predicting)
+    other.start()
+    try:
+        pyramids = [extract_features(backbone, make_images(1)) for _ in range(5)]
+    finally:
+        stop.set()
+        other.join()
+    assert all([len(level) for level in each.maps] == [6, 6, 6, 7] for each in pyramids)
 
 
 def test_maps_train_an_adapter_and_leave_the_backbone_alone():
