@@ -104,7 +104,12 @@ def run_loop(config: RunConfig, store: RunStore, console: Console) -> dict[str, 
 
 
 def learn_and_generate(loop: Loop) -> None:
-    """Caption, warm up, then generate while the control and the self-improving stage learn."""
+    """Caption, warm up, then generate while the control and the self-improving stage learn.
+
+    Raises:
+        RunFailedError: If a part cannot go on; a failed generation is named before the training
+            that starved for it.
+    """
     config, store = loop.config, loop.store
     generation: list[GenerationLoop] = []
     tail = EventTail(store, event="trainer_progress")
@@ -120,9 +125,14 @@ def learn_and_generate(loop: Loop) -> None:
         generation.append(GenerationLoop(config, store.url))
         stack.callback(generation[0].stop)
         generation[0].start()
-        if config.evaluation.control:
-            train(loop, "real_only_control")
-        train(loop, "self_improve")
+        try:
+            if config.evaluation.control:
+                train(loop, "real_only_control")
+            train(loop, "self_improve")
+        except RunFailedError as error:
+            if generation[0].state == "failed":
+                raise RunFailedError(f"generation stopped: {generation[0].reason}") from error
+            raise
         loop.timed("last units", generation[0].join)
 
 
