@@ -55,6 +55,7 @@ def pack_checkpoint(learner: Learner, *, stage: str, stream: Mapping[str, Any]) 
         "stage": stage,
         "step": learner.step,
         "seen_images": learner.seen_images,
+        "ema_updates": learner.ema_updates,
         "stream": dict(stream),
     }
     return {
@@ -91,6 +92,7 @@ def restore_checkpoint(learner: Learner, files: CheckpointFiles, *, stage: str) 
     _load_optimizer(learner, load(files[OPTIMIZER_FILE]))
     learner.step = int(state["step"])
     learner.seen_images = int(state["seen_images"])
+    learner.ema_updates = int(state["ema_updates"])
     return dict(state["stream"])
 
 

@@ -47,6 +47,7 @@ def write_final(
         "stage": stage,
         "step": learner.step,
         "seen_images": learner.seen_images,
+        "ema_updates": learner.ema_updates,
         "sha256": {name: state_digest(data) for name, data in weights.items()},
         **numbers,
     }

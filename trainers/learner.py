@@ -22,6 +22,7 @@ class Learner:
         optimizer: Over the parameters of ``exploitation`` alone.
         step: Optimiser steps made.
         seen_images: Images learnt from in this stage, over all ranks.
+        ema_updates: Times that Eq. 8 was applied in this stage.
     """
 
     creation: DensePredictor
@@ -29,6 +30,7 @@ class Learner:
     optimizer: torch.optim.Optimizer
     step: int = 0
     seen_images: int = 0
+    ema_updates: int = 0
 
 
 def make_learner(method: DensePredictor, *, weight_decay: float = 0.0) -> Learner:

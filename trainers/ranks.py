@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -60,3 +61,15 @@ def agree_on_all(ranks: Ranks, *, holds: bool, device: torch.device | str = "cpu
     vote = torch.tensor([float(holds)], device=device)
     ranks.average_([vote])
     return bool(vote.item() == 1.0)
+
+
+def agree_on_equal(ranks: Ranks, data: bytes, *, device: torch.device | str = "cpu") -> bool:
+    """Tell whether all ranks hold the same bytes; every rank gets the same answer."""
+    digest = hashlib.blake2b(data, digest_size=16).digest()
+    # Sixteen-bit words: their sums over fewer than 256 ranks, and so their means, are exact.
+    words = torch.tensor(
+        [float(a * 256 + b) for a, b in zip(digest[::2], digest[1::2], strict=True)]
+    )
+    mean = words.to(device)
+    ranks.average_([mean])
+    return agree_on_all(ranks, holds=bool(torch.equal(mean.cpu(), words)), device=device)

@@ -86,12 +86,9 @@ def _average(settings: StageSettings, learner: Learner, seen_before: int) -> Non
     if settings.ema_every_samples is None:
         return
     schedule = EmaSchedule(settings.ema_every_samples)
-    ema_update_(
-        learner.creation,
-        learner.exploitation,
-        decay=settings.ema_decay,
-        updates=schedule.updates_due(seen_before, learner.seen_images),
-    )
+    due = schedule.updates_due(seen_before, learner.seen_images)
+    ema_update_(learner.creation, learner.exploitation, decay=settings.ema_decay, updates=due)
+    learner.ema_updates += due
 
 
 def _try_publish(learner: Learner, parts: TrainParts) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from perception.diffusion.backbone import DiffusionBackbone, load_backbone
-from perception.state_file import keys_digest, load_state_bytes
+from perception.state_file import keys_digest, load_state_bytes, state_to_bytes
 from schemas.errors import NotFiniteError, RunFailedError
 from sources.protocol import resolve_path
 from storage.filesystem import RunStore, open_store
@@ -18,7 +18,7 @@ from trainers.final import read_final, write_final
 from trainers.learner import Learner, copy_weights_, make_learner
 from trainers.parts import Host, TrainParts, make_method, make_parts
 from trainers.publish import OnVersion, publish_warm_up
-from trainers.ranks import agree_on_all
+from trainers.ranks import agree_on_all, agree_on_equal
 from trainers.settings import Stage, StageSettings, stage_settings
 from trainers.stage import resume_stage, run_stage, validate
 
@@ -92,11 +92,11 @@ def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
         if not resume_stage(settings, learner, parts) and stage != "warm_up":
             load_version_zero(store, learner, backbone)
         wait_for_synthetic(config, parts)
-        started_s, first_step = time.monotonic(), learner.step
+        started_s, started_at = time.monotonic(), learner.step
         run_stage(settings, learner, parts)
         seconds = time.monotonic() - started_s
         return end_stage(
-            settings, learner, parts, store, seconds=seconds, steps=learner.step - first_step
+            settings, learner, parts, store, seconds=seconds, started_at_step=started_at
         )
     except NotFiniteError as error:
         raise StageStoppedError(f"stage {stage} diverged: {error}") from error
@@ -160,10 +160,29 @@ def end_stage(
     store: RunStore,
     *,
     seconds: float,
-    steps: int,
+    started_at_step: int,
 ) -> dict[str, Any]:
-    """Publish and write what the stage reached; ranks other than 0 only return counts."""
-    numbers: dict[str, Any] = {"seconds": seconds, "steps_per_s": steps / max(seconds, 1e-9)}
+    """Publish and write what the stage reached; ranks other than 0 only return counts.
+
+    Args:
+        settings: Numbers of the stage.
+        learner: State after the last step.
+        parts: What the loop worked with.
+        store: The run.
+        seconds: Time of the loop in this process.
+        started_at_step: Step at which this process began or went on.
+
+    Raises:
+        RunFailedError: If the ranks hold different weights, or publishing fails.
+    """
+    expect_equal_ranks(learner, parts)
+    steps = learner.step - started_at_step
+    numbers: dict[str, Any] = {
+        "seconds": seconds,
+        "steps_per_s": steps / max(seconds, 1e-9),
+        "started_at_step": started_at_step,
+        "world": parts.ranks.world,
+    }
     if parts.ranks.rank != 0:
         return {"stage": settings.stage, "step": learner.step} | numbers
     if settings.stage == "warm_up":
@@ -186,6 +205,22 @@ def end_stage(
     content = write_final(store, settings.stage, learner, numbers=numbers)
     parts.progress.emit("stage_ended", **content)
     return content
+
+
+def expect_equal_ranks(learner: Learner, parts: TrainParts) -> None:
+    """Check that all ranks hold the same weights, as averaged gradients promise.
+
+    Raises:
+        RunFailedError: If they do not.
+    """
+    if parts.ranks.world == 1:
+        return
+    data = state_to_bytes(learner.creation) + state_to_bytes(learner.exploitation)
+    if not agree_on_equal(parts.ranks, data, device=parts.features.backbone.device):
+        raise RunFailedError(
+            f"wanted equal weights on all {parts.ranks.world} workers, found different ones; "
+            "use the same hardware and library versions for all workers, or one worker"
+        )
 
 
 def choose_device(config: RunConfig) -> str:

@@ -1,0 +1,132 @@
+"""Stages under Ray Train: one worker, two workers, and a driver that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+
+from schemas.config_file import dump_config
+from schemas.errors import RunFailedError
+from storage.filesystem import open_store
+from storage.weights_store import list_versions, read_weights
+from tests.trainers.small_stage import commit_synthetic, make_config
+from trainers.final import read_final_weights
+from trainers.ray_train import train_stage_on_ray
+from trainers.train_stage import train_stage_locally
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).resolve().parents[2]
+DRIVER = """
+import sys
+import ray
+from schemas.config_file import load_config
+from trainers.ray_train import train_stage_on_ray
+
+ray.init(address=sys.argv[2], log_to_driver=False)
+train_stage_on_ray(load_config(sys.argv[1]), "warm_up")
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    context = ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=100 * 2**20,
+        namespace="synth-run",
+    )
+    yield context.address_info["address"]
+    ray.shutdown()
+
+
+class Registry:
+    def __init__(self):
+        self.versions = []
+
+    def publish(self, version):
+        self.versions.append(version)
+
+    def told(self):
+        return self.versions
+
+
+def test_one_worker_trains_what_a_process_without_ray_trains(tmp_path):
+    for name in ("alone", "ray"):
+        (tmp_path / name).mkdir()
+    alone, on_ray = make_config(tmp_path / "alone"), make_config(tmp_path / "ray")
+    train_stage_locally(alone, "warm_up")
+    ended = train_stage_on_ray(on_ray, "warm_up")
+    assert (ended["step"], ended["version"]) == (4, 0)
+    wanted = read_weights(open_store(alone.run.url), 0)[1]
+    assert read_weights(open_store(on_ray.run.url), 0)[1] == wanted
+    assert train_stage_on_ray(on_ray, "warm_up") == ended, "a stage that has ended stays so"
+
+    store = open_store(on_ray.run.url)
+    commit_synthetic(store, version=0)
+    registry = ray.remote(Registry).options(name="registry-run", num_cpus=0).remote()
+    ended = train_stage_on_ray(on_ray, "self_improve")
+    assert ended["version"] == list_versions(store)[-1] >= 1
+    assert read_final_weights(store, "self_improve") == read_weights(store, ended["version"])[1]
+    assert ray.get(registry.told.remote()) == list_versions(store)[1:]
+    ray.kill(registry)
+
+
+def test_two_workers_hold_equal_weights_and_average_as_often_as_one(tmp_path):
+    config = make_config(tmp_path, num_workers=2)
+    train_stage_locally(config.model_copy(update={"training": one_worker(config)}), "warm_up")
+    ended = train_stage_on_ray(config, "real_only_control")
+    # The stage fails if the ranks differ at its end.
+    assert (ended["world"], ended["step"], ended["seen_images"]) == (2, 6, 24)
+    assert ended["ema_updates"] == 24 // 8
+
+
+def one_worker(config):
+    return config.training.model_copy(update={"num_workers": 1})
+
+
+def test_a_killed_driver_is_followed_by_one_that_goes_on_at_the_checkpoint(tmp_path, cluster):
+    long = {"steps": 200, "batch_size": 4}
+    config = make_config(tmp_path, warm_up=long, checkpoint_every_steps=5)
+    config_file = tmp_path / "config.yaml"
+    config_file.write_text(dump_config(config))
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(config_file), cluster],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for_checkpoint(tmp_path / "run/checkpoints/warm_up", driver)
+    finally:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    short = config.training.model_copy(
+        update={"warm_up": config.training.warm_up.model_copy(update={"steps": 205})}
+    )
+    ended = train_stage_on_ray(config.model_copy(update={"training": short}), "warm_up")
+    assert 5 <= ended["started_at_step"] < 200
+    assert ended["started_at_step"] % 5 == 0
+    assert ended["step"] == 205
+
+
+def wait_for_checkpoint(folder: Path, driver: subprocess.Popen) -> None:
+    deadline_s = time.monotonic() + 240
+    while not any(folder.glob("checkpoint_*/state.json")):
+        assert driver.poll() is None, "the driver ended early"
+        assert time.monotonic() < deadline_s, "no checkpoint appeared"
+        time.sleep(0.05)
+
+
+def test_a_stage_that_starves_fails_once_with_its_reason(tmp_path):
+    config = make_config(tmp_path)
+    train_stage_locally(config, "warm_up")
+    with pytest.raises(RunFailedError, match=r"waited .* synthetic samples, found 0"):
+        train_stage_on_ray(config, "self_improve")
