@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,9 +81,9 @@ class GeneratorActor:
             return _failed(error)
 
     @ray.method(concurrency_group="control")
-    def ping(self) -> bool:
-        """Answer, also while a unit is being made."""
-        return True
+    def ping(self) -> int:
+        """Answer with the id of the process, also while a unit is being made."""
+        return os.getpid()
 
     @ray.method(concurrency_group="control")
     def version(self) -> int | None:

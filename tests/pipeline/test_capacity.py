@@ -122,9 +122,7 @@ def test_finished_failed_starved_and_waiting_are_told_apart():
 def test_with_final_weights_the_lead_does_not_matter_and_what_needs_newer_ones_is_left_out():
     plan = plan_of()
     pace = Pace(max_lead=0, samples_per_round=12, images_per_round=50)
-    state = PlanState(
-        remaining=plan, newest_version=0, committed_samples=99, weights_final=True
-    )
+    state = PlanState(remaining=plan, newest_version=0, committed_samples=99, weights_final=True)
     assert choose_next_unit(state, pace).kind == "lease"
     relabel = [u for u in plan if u.round == 1]
     state = PlanState(

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import pipeline.images
+from pipeline.build import open_run_source
 from pipeline.local_runner import run_units
+from pipeline.plan import make_plan
 from pipeline.synthesize import create_images
 from schemas.errors import RunFailedError, WeightsMismatchError
 from schemas.sample import JSON_MEMBER
@@ -90,9 +92,8 @@ def test_a_second_run_makes_nothing_twice(tmp_path):
     run_all(config)
     before = {commit.unit.unit_id: commit.attempt for commit in all_commits(config)}
     made = []
-    decision = run_units(
-        make_control(config), make_generator(config), open_store(config.run.url), on_unit=made.append
-    )
+    store = open_store(config.run.url)
+    decision = run_units(make_control(config), make_generator(config), store, on_unit=made.append)
     assert decision.kind == "finished"
     assert made == []
     assert {c.unit.unit_id: c.attempt for c in all_commits(config)} == before
@@ -152,12 +153,12 @@ def test_relabelling_keeps_image_bytes_and_renews_labels(tmp_path):
     assert control.decide().kind == "finished"
     members = stored_members(config)
     rows = {(row.round, row.key): row for row in all_rows(config)}
-    for round_index, key in rows:
+    for (round_index, key), row in rows.items():
         before, now = members[0, key], members[round_index, key]
         assert now["image.png"] == before["image.png"]
         assert (now["normals.png"] == before["normals.png"]) == (round_index == 0)
-        assert rows[round_index, key].creation_version == round_index
-        assert rows[round_index, key].seed == rows[0, key].seed
+        assert row.creation_version == round_index
+        assert row.seed == rows[0, key].seed
 
 
 def test_fresh_rounds_make_other_images(tmp_path):
@@ -207,9 +208,9 @@ def test_weights_of_another_method_stop_the_run_instead_of_failing_every_unit(tm
 
 def test_a_generator_without_weights_refuses_to_work(tmp_path):
     config = make_config(tmp_path)
-    control = make_control(config)
+    unit = make_plan(config, open_run_source(config).shards("train"))[0]
     with pytest.raises(RunFailedError, match="no creation weights"):
-        make_generator(config).generate(control.ledger.state(None, weights_final=False).remaining[0], "a1")
+        make_generator(config).generate(unit, "a1")
 
 
 class Breaking:

@@ -37,7 +37,12 @@ def test_equal_arguments_give_equal_plans_and_ids():
 
 def test_an_id_does_not_change_between_releases():
     unit = Unit(
-        round=0, kind="synthesize", source_shard="a", keys=("a0",), variants=1, seed=0,
+        round=0,
+        kind="synthesize",
+        source_shard="a",
+        keys=("a0",),
+        variants=1,
+        seed=0,
         recipe_hash="0" * 16,
     )
     assert unit.unit_id == "a2caf5f48b2721c1"
@@ -73,7 +78,8 @@ def test_fresh_makes_new_images_under_another_seed_each_round():
 
 
 def test_the_run_seed_changes_all_ids():
-    other = make_config().model_copy(update={"run": make_config().run.model_copy(update={"seed": 1})})
+    run = make_config().run.model_copy(update={"seed": 1})
+    other = make_config().model_copy(update={"run": run})
     ids = {u.unit_id for u in make_plan(make_config(), SHARDS)}
     assert ids.isdisjoint(u.unit_id for u in make_plan(other, SHARDS))
 
