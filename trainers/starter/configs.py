@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import nn
 from transformers import (
     Blip2Config,
     Blip2ForConditionalGeneration,
@@ -26,6 +27,7 @@ TEXT_WIDTH = 128
 CAPTION_WIDTH = 128
 QUERY_TOKENS = 16
 INITIAL_LOG_VARIANCE = -4.0
+INITIAL_DEVIATION = 0.05
 
 
 def make_autoencoder() -> AutoencoderKL:
@@ -102,11 +104,19 @@ def make_scheduler() -> DDIMScheduler:
 
 
 def make_captioner(tokenizer: PreTrainedTokenizerFast) -> Blip2ForConditionalGeneration:
-    """Return an untrained BLIP-2 of 64x64 images over the tokenizer's vocabulary."""
+    """Return an untrained BLIP-2 of 64x64 images over the tokenizer's vocabulary.
+
+    The defaults of BLIP-2 are meant to be overwritten by a checkpoint: vision weights near zero and
+    all query tokens alike. Training from scratch needs both apart.
+    """
     width = CAPTION_WIDTH
     layers = {"num_attention_heads": 4, "intermediate_size": 3 * width, "hidden_size": width}
     vision = Blip2VisionConfig(
-        num_hidden_layers=4, image_size=IMAGE_SIZE, patch_size=8, attention_dropout=0.0, **layers
+        num_hidden_layers=4,
+        image_size=IMAGE_SIZE,
+        patch_size=8,
+        initializer_range=INITIAL_DEVIATION,
+        **layers,
     )
     qformer = Blip2QFormerConfig(
         vocab_size=len(tokenizer),
@@ -115,6 +125,7 @@ def make_captioner(tokenizer: PreTrainedTokenizerFast) -> Blip2ForConditionalGen
         cross_attention_frequency=1,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
+        initializer_range=INITIAL_DEVIATION,
         **layers,
     )
     text = OPTConfig(
@@ -126,6 +137,7 @@ def make_captioner(tokenizer: PreTrainedTokenizerFast) -> Blip2ForConditionalGen
         num_attention_heads=4,
         max_position_embeddings=2 * (MAX_TOKENS + QUERY_TOKENS),
         dropout=0.0,
+        init_std=INITIAL_DEVIATION,
         bos_token_id=tokenizer.bos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -137,7 +149,9 @@ def make_captioner(tokenizer: PreTrainedTokenizerFast) -> Blip2ForConditionalGen
         num_query_tokens=QUERY_TOKENS,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
     )
-    return Blip2ForConditionalGeneration(config)
+    model = Blip2ForConditionalGeneration(config)
+    nn.init.normal_(model.query_tokens, std=INITIAL_DEVIATION)
+    return model
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast) -> Blip2Processor:

@@ -73,8 +73,10 @@ class LatentRooms:
 
     def refresh(self) -> None:
         """Encode rooms that appeared since the last call."""
-        if self.rooms.refresh():
-            self._encode_new()
+        # It happens in the middle of a training step, where autocast refuses float16.
+        with torch.autocast(self._autoencoder.device.type, enabled=False):
+            if self.rooms.refresh():
+                self._encode_new()
 
     def _encode_new(self) -> None:
         images = self.rooms.images[self._encoded :]
