@@ -22,7 +22,7 @@ from jobs.results import COLUMNS, ROWS
 from perception.diffusion.backbone import load_backbone
 from perception.diffusion.features import FeatureSettings
 from schemas.config_file import apply_override, parse_config
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, WeightsMismatchError
 from schemas.run_layout import CONFIG_FILE
 from sources.protocol import Split, open_source, resolve_path
 from storage.filesystem import open_store
@@ -88,6 +88,9 @@ def score_weights(
 
     Returns:
         Name to task to metric to value.
+
+    Raises:
+        ConfigError: If the weights do not fit the method that the configuration describes.
     """
     method = config.method
     backbone = load_backbone(
@@ -95,14 +98,14 @@ def score_weights(
         device=choose_device(config),
         dtype=getattr(torch, config.model.dtype),
     )
-    return score_states(
-        backbone,
-        partial(make_method, config, backbone),
-        states,
-        open_source(config.source, method.tasks, num_classes=method.num_classes),
-        split,
-        _scoring(config),
-    )
+    source = open_source(config.source, method.tasks, num_classes=method.num_classes)
+    make = partial(make_method, config, backbone)
+    try:
+        return score_states(backbone, make, states, source, split, _scoring(config))
+    except WeightsMismatchError as error:
+        raise ConfigError(
+            f"method or model: {error}; score a run with the method and model it was trained with"
+        ) from error
 
 
 def score_floor(config: RunConfig, *, split: Split = "test") -> Scores:

@@ -185,7 +185,7 @@ def _overview(status: dict[str, Any]) -> Table:
     planned = "?" if units["planned"] is None else units["planned"]
     torn = f" ({units['torn']} torn)" if units["torn"] else ""
     table.add_row("units committed / planned", f"{units['committed']} / {planned}{torn}")
-    table.add_row("generated images/s", _number(rates["generated_per_s"]))
+    table.add_row("labelled pairs/s", _number(rates["generated_per_s"]))
     table.add_row("trained images/s", _number(rates["trained_per_s"]))
     if training:
         table.add_row("trainer step", f"{training.get('step', '?')} / {training['steps']}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from schemas.errors import SampleError, SourceError
+from schemas.errors import DamagedShardError, SampleError, SourceError
 from schemas.sample import IGNORE_ID, Sample, SourceShard, Task, UnreadableSample
 from sources.protocol import Split, resolve_path
 from storage.codecs import decode_sample
@@ -91,7 +91,7 @@ class RoomsSource:
         """Read samples; see :class:`sources.protocol.LabelledSource`.
 
         Raises:
-            DamagedShardError: If the tar does not match its digest in the manifest.
+            SourceError: If the tar is missing or does not match its digest in the manifest.
         """
         members = self._members(shard.name)
         for key in shard.keys if keys is None else keys:
@@ -123,7 +123,13 @@ class RoomsSource:
     def _members(self, shard_name: str) -> dict[str, dict[str, bytes]]:
         if shard_name not in self._raw:
             tar, sha256 = self._tars[shard_name]
-            data = load_shard(self._store, tar, sha256)
+            try:
+                data = load_shard(self._store, tar, sha256)
+            except DamagedShardError as error:
+                raise SourceError(
+                    f"{error}\nthis is a shard of the source: fetch it again, or render it with "
+                    "jobs/render_rooms.py"
+                ) from error
             self._raw[shard_name] = dict(read_tar(data))
             if len(self._raw) > _RAW_SHARDS_KEPT:
                 self._raw.popitem(last=False)

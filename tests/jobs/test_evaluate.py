@@ -78,6 +78,13 @@ def test_values_of_the_runs_configuration_can_be_changed(store):
         read_run_config(store, ["evaluation.batch_sise=3"])
 
 
+def test_a_changed_method_is_an_error_that_says_so(config, store):
+    end_stage(store, config, "warm_up", seed=1)
+    changed = ["--set", "method.tasks=[depth]", "--split", "train"]
+    with pytest.raises(ConfigError, match="the method and model it was trained with"):
+        main(["--run", config.run.url, *changed])
+
+
 def test_the_job_prints_a_table_and_writes_json(config, store, tmp_path, capsys):
     end_stage(store, config, "warm_up", seed=1)
     out = tmp_path / "scores.json"

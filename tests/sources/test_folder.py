@@ -13,6 +13,7 @@ from schemas.config import FolderSource as FolderConfig
 from schemas.errors import ConfigError, SourceError
 from schemas.sample import IGNORE_ID, TASKS, Sample, UnreadableSample
 from sources.folder import FolderSource
+from sources.folder_description import load_description
 from sources.protocol import open_source
 
 HEIGHT, WIDTH = 12, 16
@@ -351,3 +352,12 @@ def test_more_classes_than_the_method_has_is_an_error(tree, tmp_path):
     with pytest.raises(ConfigError, match=r"set method\.num_classes=5"):
         open_source(config, ("semseg",), num_classes=4)
     assert open_source(config, ("semseg",), num_classes=5).name == "mine"
+
+
+def test_the_description_in_the_guide_is_valid(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs" / "howto-your-own-folder.md").read_text()
+    file = tmp_path / "guide.yaml"
+    file.write_text(guide.split("```yaml\n")[1].split("```")[0])
+    described = load_description(file)
+    assert described.labels.semseg.num_classes == 40
+    assert described.splits.validation.hold_out.block == 16

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from schemas.config import RoomsSource as RoomsConfig
-from schemas.errors import DamagedShardError, SourceError
+from schemas.errors import SourceError
 from schemas.sample import IGNORE_ID, TASKS, Sample
 from sources.protocol import open_source, resolve_path
 from sources.rooms import RoomsSource
@@ -75,7 +75,7 @@ def test_a_damaged_tar_is_not_read(tmp_path):
     copy.write_bytes("manifest.parquet", shipped.read_bytes("manifest.parquet"))
     copy.write_bytes("train-000000.tar", shipped.read_bytes("train-000000.tar")[:-4096])
     source = RoomsSource(RoomsConfig(root=str(tmp_path)), TASKS)
-    with pytest.raises(DamagedShardError, match="sha256"):
+    with pytest.raises(SourceError, match="sha256"):
         next(iter(source.read(source.shards("train")[0])))
 
 
