@@ -66,6 +66,7 @@ def connect(config: RunConfig, console: Console | None = None) -> Iterator[Sessi
         ConfigError: If there is no cluster at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     address = config.ray.address or os.environ.get("RAY_ADDRESS") or None
     _init(config, address)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ def caption_source_on_ray(config: RunConfig, store_url: str) -> int:
     threads = str(PASS_CPUS)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     items = ray.data.from_items(
         [{"shard": shard.name} for shard in missing], override_num_blocks=len(missing)
     )

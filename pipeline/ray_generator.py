@@ -129,11 +129,13 @@ def start_generator(config: RunConfig, store_url: str, *, pinned_version: int | 
     """Start a generator actor, whose handle is returned; it ends with the driver."""
     generation = config.generation
     threads = str(generation.cpus_per_generator)
-    remote: Any = ray.remote(GeneratorActor)
+    actor_options: dict[str, Any] = {
+        "max_restarts": -1,
+        "max_task_retries": 0,
+        "concurrency_groups": {"control": 2},
+    }
+    remote: Any = ray.remote(**actor_options)(GeneratorActor)
     actor = remote.options(
-        max_restarts=-1,
-        max_task_retries=0,
-        concurrency_groups={"control": 2},
         num_cpus=generation.cpus_per_generator,
         num_gpus=generation.gpus_per_generator,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 LEASES_PER_GENERATOR = 2
 """One unit in the making and one waiting, so that no generator idles between two."""
 
+ASK_AGAIN_S = 1.0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Return:
@@ -58,14 +60,20 @@ class Worker:
     Attributes:
         name: Its name within the run.
         actor: Its handle.
-        preparing: Promise that its models are loaded; None once they are.
+        preparing: Promise that its models are loaded; None if it was not asked, or has answered.
+        is_ready: Whether its models are loaded.
+        ask_at: Clock reading before which it is not asked to prepare (again).
+        lost_at: Clock reading when it was lost; None while it is well.
         leases: Its units; it works on the first.
         deaths: How often it was lost since it last finished a unit.
     """
 
     name: str
     actor: Any
-    preparing: Any
+    preparing: Any = None
+    is_ready: bool = False
+    ask_at: float = 0.0
+    lost_at: float | None = None
     leases: list[Lease] = field(default_factory=list)
     deaths: int = 0
 
@@ -99,7 +107,7 @@ class WorkerPool:
     @property
     def num_ready(self) -> int:
         """Generators whose models are loaded."""
-        return sum(worker.preparing is None for worker in self._workers)
+        return sum(worker.is_ready for worker in self._workers)
 
     @property
     def actors(self) -> dict[str, Any]:
@@ -150,8 +158,8 @@ class WorkerPool:
         returned = [back for worker in list(self._workers) for back in self._collect(worker)]
         if self._num_started and not self._workers:
             raise RunFailedError(
-                f"all generators were lost, each {self._max_deaths} times in a row; look at their "
-                "logs (memory is the usual reason) and start the same command again"
+                "all generators were lost and did not come back; look at their logs (memory is "
+                "the usual reason) and start the same command again"
             )
         return returned
 
@@ -165,21 +173,22 @@ class WorkerPool:
         self._workers.clear()
 
     def _least_loaded(self) -> Worker | None:
-        ready = [w for w in self._workers if w.preparing is None]
+        ready = [w for w in self._workers if w.is_ready]
         free = [w for w in ready if len(w.leases) < LEASES_PER_GENERATOR]
         return min(free, key=lambda worker: len(worker.leases), default=None)
 
     def _collect(self, worker: Worker) -> list[Return]:
+        if not worker.is_ready:
+            self._prepare(worker)
+            return []
         returned: list[Return] = []
         try:
-            self._note_prepared(worker)
             while worker.leases and _has_arrived(worker.leases[0].promise):
                 outcome = ray.get(worker.leases[0].promise)
                 returned.append(self._pop(worker, outcome))
                 worker.deaths = 0
         except ray.exceptions.RayError as error:
-            failure = Failure("generator_died", str(error).strip().split("\n", 1)[0])
-            return [*returned, *self._lose(worker, failure)]
+            return [*returned, *self._lose(worker, Failure("generator_died", _first_line(error)))]
         if self._is_stuck(worker):
             limit_s = self._config.generation.unit_timeout_s
             ray.kill(worker.actor, no_restart=False)
@@ -187,16 +196,39 @@ class WorkerPool:
             returned += self._lose(worker, Failure("timeout", detail))
         return returned
 
-    def _note_prepared(self, worker: Worker) -> None:
-        if worker.preparing is None or not _has_arrived(worker.preparing):
+    def _prepare(self, worker: Worker) -> None:
+        """Ask a generator to load its models, or see whether it has done so."""
+        if worker.preparing is None:
+            if time.monotonic() >= worker.ask_at:
+                worker.preparing = worker.actor.prepare.remote()
             return
-        problem: AttemptFailure | None = ray.get(worker.preparing)
-        worker.preparing = None
+        if not _has_arrived(worker.preparing):
+            return
+        promise, worker.preparing = worker.preparing, None
+        worker.ask_at = time.monotonic() + ASK_AGAIN_S
+        try:
+            problem: AttemptFailure | None = ray.get(promise)
+        except ray.exceptions.ActorUnavailableError:
+            # Ray is restarting it, perhaps on another node.
+            self._give_up_if_gone(worker)
+        except ray.exceptions.RayError as error:
+            self._lose(worker, Failure("generator_died", _first_line(error)))
+        else:
+            self._note_prepared(worker, problem)
+
+    def _note_prepared(self, worker: Worker, problem: AttemptFailure | None) -> None:
         if problem is None:
-            return
-        if problem.is_fatal:
+            worker.is_ready, worker.lost_at = True, None
+        elif problem.is_fatal:
             raise RunFailedError(problem.failure.detail)
-        self._lose(worker, problem.failure)
+        else:
+            self._lose(worker, problem.failure)
+
+    def _give_up_if_gone(self, worker: Worker) -> None:
+        worker.lost_at = worker.lost_at or time.monotonic()
+        if time.monotonic() - worker.lost_at > self._config.generation.unit_timeout_s:
+            logger.warning("generator_gone name=%s", worker.name)
+            self._workers.remove(worker)
 
     def _pop(self, worker: Worker, outcome: UnitResult | AttemptFailure | None) -> Return:
         lease = worker.leases.pop(0)
@@ -218,13 +250,16 @@ class WorkerPool:
         blamed = AttemptFailure(failure=failure, is_fatal=False)
         returned = [self._pop(worker, blamed)] if worker.leases else []
         returned += [self._pop(worker, None) for _ in list(worker.leases)]
+        worker.is_ready = False
+        worker.lost_at = worker.lost_at or time.monotonic()
         worker.deaths += 1
         if worker.deaths >= self._max_deaths:
             self._workers.remove(worker)
-        else:
-            # Ray restarts the actor; it gets units again when its models are loaded.
-            worker.preparing = worker.actor.prepare.remote()
         return returned
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]
 
 
 def _has_arrived(promise: Any) -> bool:

@@ -37,6 +37,7 @@ def local_ray():
     import ray
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
     ray.init(
         address="local",
         num_cpus=4,
