@@ -146,6 +146,7 @@ class Generator:
                 [draft.image for draft in batch],
                 seeds=[label_seed(unit.unit_id, draft.row.key) for draft in batch],
                 feature_timestep=self._config.method.feature_timestep,
+                settings=self._config.labelling,
             )
 
         found = map_isolated(drafts, label, batch_size=self._config.creator.batch_size)

@@ -133,6 +133,23 @@ class PlanSection(Section):
     )
 
 
+class LabellingSection(Section):
+    """How a synthetic image is labelled; the defaults are the paper's plain prediction."""
+
+    average_mirrored: bool = Field(
+        default=False, description="Average the prediction with that of the mirrored image."
+    )
+    max_pixel_error_deg: Annotated[float, Field(gt=0.0, le=180.0)] = Field(
+        default=180.0,
+        description="Pixels whose predicted normal has a greater expected angular error stay "
+        "unlabelled.",
+    )
+    min_pixel_confidence: Fraction = Field(
+        default=0.0,
+        description="Pixels whose predicted depth or class is less sure stay unlabelled.",
+    )
+
+
 class ScreeningSection(Section):
     """When a synthetic sample is dropped."""
 
@@ -248,6 +265,7 @@ class RunConfig(Section):
     method: MethodSection = MethodSection()
     creator: CreatorSection = CreatorSection()
     plan: PlanSection = PlanSection()
+    labelling: LabellingSection = LabellingSection()
     screening: ScreeningSection = ScreeningSection()
     training: TrainingSection
     generation: GenerationSection = GenerationSection()

@@ -17,7 +17,10 @@ LEAST = {
 }
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
+RUNS = [p for p in sorted((ROOT / "configs").glob("*.yaml")) if "\nrun:" in p.read_text()]
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda p: p.name)
 def test_every_shipped_configuration_is_valid_and_says_what_it_costs(path: Path) -> None:
     load_config(path)
     head = path.read_text().splitlines()[0]
