@@ -52,6 +52,7 @@ class Progress:
         self._staleness: list[int] = []
         self._synthetic = 0
         self._rank_images = 0
+        self._window: dict[str, float] = {}
         self.fields: dict[str, Any] = {}
 
     def add_batch(self, batch: Batch, *, current_version: int) -> None:
@@ -79,22 +80,27 @@ class Progress:
             self.tell()
 
     def tell(self) -> None:
-        """Send the event now and start counting anew."""
+        """Send the event now; rates are those of the steps since the event before."""
         now = self._clock()
-        event = {
-            "stage": self._stage,
-            "steps": self._steps,
-            **self.fields,
-            "images_per_s": self._images / max(now - self._told_s, 1e-9),
+        if self._images:
+            self._window = self._close_window(now - self._told_s)
+            self._told_s = now
+        event = {"stage": self._stage, "steps": self._steps, **self.fields, **self._window}
+        self.emit(PROGRESS_EVENT, **event)
+        if self._on_progress is not None:
+            self._on_progress(event)
+
+    def _close_window(self, seconds: float) -> dict[str, float]:
+        """Sum up the steps since the last event, and start counting anew."""
+        window = {
+            "images_per_s": self._images / max(seconds, 1e-9),
             "synthetic_fraction": self._synthetic / max(self._rank_images, 1),
             "staleness_mean": float(np.mean(self._staleness)) if self._staleness else 0.0,
             "staleness_max": max(self._staleness, default=0),
         }
-        self._told_s, self._images, self._staleness = now, 0, []
-        self._synthetic = self._rank_images = 0
-        self.emit(PROGRESS_EVENT, **event)
-        if self._on_progress is not None:
-            self._on_progress(event)
+        self._images = self._synthetic = self._rank_images = 0
+        self._staleness = []
+        return window
 
     def emit(self, name: str, **fields: Any) -> None:
         """Send another event at once."""

@@ -35,7 +35,7 @@ def test_warm_up_leaves_the_creation_weights_alone(tmp_path):
 
 
 def test_a_resumed_stage_equals_the_uninterrupted_one(tmp_path):
-    config = make_config(tmp_path)
+    config = make_config(tmp_path, hflip=True)
     settings, whole, parts = make_stage(config, "real_only_control")
     run_stage(settings, whole, parts)
 
