@@ -52,7 +52,7 @@ class Mixture:
         self._batch_size = batch_size
         self._tasks = tuple(tasks)
         self._hflip = hflip
-        self._random = random.Random(seed)
+        self._seed = seed
         self._mixed_batches = 0
         self._drawn = {"real": 0, "synthetic": 0}
 
@@ -73,7 +73,9 @@ class Mixture:
         self._drawn["real"] += len(samples) - len(drawn)
         self._drawn["synthetic"] += len(drawn)
         if self._hflip:
-            samples = [hflip_sample(s) if self._random.random() < 0.5 else s for s in samples]
+            # Seeded by position, so that a restored stream mirrors what it would have mirrored.
+            flips = random.Random(f"{self._seed}/{sum(self._drawn.values())}")
+            samples = [hflip_sample(s) if flips.random() < 0.5 else s for s in samples]
         return collate(samples, self._tasks, versions=versions)
 
     def state(self) -> dict[str, Any]:
