@@ -28,7 +28,7 @@ from tests.pipeline.small_run import (
 
 pytestmark = pytest.mark.ray
 
-SLOW = {"num_steps": 150, "batch_size": 4}
+SLOW = {"num_steps": 60, "batch_size": 4}
 WAIT_S = 120
 
 

@@ -1,0 +1,69 @@
+"""jobs/generate.py in one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.generate import main
+from schemas.config_file import dump_config
+from schemas.errors import ConfigError
+from storage.captions import read_captions
+from storage.filesystem import open_store
+from tests.pipeline.small_run import all_commits, all_rows, make_config, publish
+
+
+@pytest.fixture
+def config(tmp_path):
+    return make_config(tmp_path, plan={"rounds": 2})
+
+
+@pytest.fixture
+def command(config, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(dump_config(config))
+    return ["--config", str(file)]
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(config, command, capsys):
+    main([*command, "--dry-run"])
+    printed = capsys.readouterr().out
+    assert "round 0: 4 synthesize unit(s), 8 samples" in printed
+    assert "round 1: 4 relabel unit(s), 8 samples" in printed
+    assert not Path(config.run.url).exists()
+
+
+def test_without_weights_the_message_says_how_to_get_them(command):
+    with pytest.raises(ConfigError, match="--stage warm_up"):
+        main([*command, "--local"])
+
+
+def test_a_version_that_does_not_exist_is_named_with_those_that_do(config, command):
+    publish(config, 0)
+    with pytest.raises(ConfigError, match=r"--weights 7.*\[0\]"):
+        main([*command, "--local", "--weights", "7"])
+
+
+def test_it_captions_and_makes_what_the_weights_allow_and_nothing_twice(config, command, capsys):
+    publish(config, 0)
+    main([*command, "--local"])
+    assert len(read_captions(open_store(config.run.url))) == 8
+    assert {row.creation_version for row in all_rows(config)} == {0}
+    attempts = {c.unit.unit_id: c.attempt for c in all_commits(config)}
+    assert len(attempts) == 4
+    publish(config, 1, seen_images=24)
+    main([*command, "--local"])
+    again = {c.unit.unit_id: c.attempt for c in all_commits(config)}
+    assert len(again) == 8
+    assert attempts.items() <= again.items()
+    capsys.readouterr()
+    main([*command, "--dry-run"])
+    assert "generator seconds left" in capsys.readouterr().out
+
+
+def test_a_pinned_version_labels_everything(config, command):
+    publish(config, 0)
+    publish(config, 1, seen_images=24)
+    main([*command, "--local", "--weights", "0", "--rounds", "1"])
+    assert {(row.round, row.creation_version) for row in all_rows(config)} == {(0, 0)}
