@@ -1,0 +1,60 @@
+"""The caption pass."""
+
+from __future__ import annotations
+
+import json
+
+from pipeline.build import open_captioner, open_run_source
+from pipeline.caption import caption_shard, caption_source, shards_without_captions
+from pipeline.local_runner import run_units
+from storage.captions import CaptionRow, read_captions, write_captions
+from storage.filesystem import open_store
+from tests.pipeline.small_run import (
+    BROKEN_KEY,
+    SHARDS,
+    all_rows,
+    make_config,
+    make_control,
+    make_generator,
+    publish,
+    write_source,
+)
+from tests.tiny_models import tiny_captioner_folder
+
+
+def test_every_readable_image_is_captioned_by_the_model(tmp_path):
+    write_source(tmp_path / "source", with_broken_image=True)
+    folder = str(tiny_captioner_folder())
+    config = make_config(tmp_path, model={"captioner": "blip2", "captioner_path": folder})
+    store = open_store(config.run.url)
+    assert caption_source(store, open_run_source(config), open_captioner(config)) == len(SHARDS)
+    captions = read_captions(store)
+    assert len(captions) == 7
+    assert (SHARDS[1], BROKEN_KEY) not in captions
+    assert all(row.model.startswith("blip2:") for row in captions.values())
+
+
+def test_only_shards_without_captions_are_done(tmp_path):
+    config = make_config(tmp_path)
+    store, source = open_store(config.run.url), open_run_source(config)
+    write_captions(store, SHARDS[0], [CaptionRow("x", "kept as it is", "hand")])
+    assert [s.name for s in shards_without_captions(store, source.shards("train"))] == [SHARDS[1]]
+    assert caption_source(store, source, open_captioner(config)) == 1
+    assert read_captions(store)[SHARDS[0], "x"].caption == "kept as it is"
+    assert caption_source(store, source, open_captioner(config)) == 0
+
+
+def test_an_image_without_a_caption_becomes_a_failed_row(tmp_path):
+    file = tmp_path / "captions.json"
+    keys = [f"{shard}-{i:02d}" for shard in SHARDS for i in range(4)]
+    file.write_text(json.dumps({key: f"text of {key}" for key in keys[1:]}))
+    config = make_config(tmp_path, model={"captioner": "file", "captioner_path": str(file)})
+    store, source = open_store(config.run.url), open_run_source(config)
+    rows = caption_shard(source, source.shards("train")[0], open_captioner(config))
+    assert [row.key for row in rows] == keys[1:4]
+    caption_source(store, source, open_captioner(config))
+    publish(config, 0)
+    assert run_units(make_control(config), make_generator(config), store).kind == "finished"
+    made = {row.source_key: row for row in all_rows(config)}
+    assert made.pop(keys[0]).error_class == "caption_missing"
+    assert {row.caption for row in made.values()} == {f"text of {key}" for key in keys[1:]}
