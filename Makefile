@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN_ENV := HF_HUB_OFFLINE=1 RAY_USAGE_STATS_ENABLED=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format bench rooms starter clean
+.PHONY: help setup demo test test-fast check format seeds bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +36,13 @@ check: .venv/.installed ## ruff, mypy, import contracts
 format: .venv/.installed ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+seeds: .venv/.installed ## the demo under five seeds and their table (about 40 minutes)
+	for seed in 0 1 2 3 4; do \
+	  $(RUN_ENV) $(BIN)/python jobs/self_improve.py --config configs/rooms_demo.yaml \
+	    --set run.seed=$$seed --set run.url=runs/seeds/$$seed || exit 1; \
+	done
+	$(BIN)/python jobs/summarise.py runs/seeds/0 runs/seeds/1 runs/seeds/2 runs/seeds/3 runs/seeds/4
 
 bench: .venv/.installed ## print the throughput ratios of docs/results.md
 	$(RUN_ENV) $(BIN)/python benchmarks/run_all.py
