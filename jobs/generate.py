@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from jobs.check_models import expect_models
 from jobs.command_line import config_from, make_parser, run_job
 from jobs.progress import ProgressDisplay, RunView
 from jobs.run_directory import claim_run_directory
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     """Generate what the command line describes."""
     parsed = _parse(arguments)
     config, console = config_from(parsed), Console()
+    expect_models(config)
     store = open_store(config.run.url)
     plan = plan_of(config, rounds=parsed.rounds)
     if parsed.dry_run:

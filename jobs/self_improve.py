@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from jobs import ray_session
+from jobs.check_models import expect_models
 from jobs.command_line import config_from, make_parser, run_job
 from jobs.contact_sheet import contact_sheet_from_run
 from jobs.evaluate import score_run
@@ -22,12 +23,12 @@ from jobs.event_tail import EventTail
 from jobs.progress import ProgressDisplay, RunView
 from jobs.results import read_results, relative_gain, results_table, write_results
 from jobs.run_directory import claim_run_directory
+from pipeline.build import open_run_source
 from pipeline.plan import make_plan, plan_summary
 from pipeline.ray_captions import caption_source_on_ray
 from pipeline.ray_coordinator import GenerationLoop
 from schemas.errors import RunFailedError
 from schemas.run_layout import CONTACT_SHEET_FILE
-from sources.protocol import open_source
 from storage.filesystem import open_store
 from storage.manifest_table import ManifestReader
 from storage.weights_store import list_versions
@@ -64,9 +65,9 @@ def main(arguments: Sequence[str]) -> None:
     """Run the loop that the command line describes."""
     parsed = make_parser("Run the self-improving loop.").parse_args(arguments)
     config = config_from(parsed)
+    expect_models(config)
     console = Console()
-    source = open_source(config.source, config.method.tasks)
-    plan = make_plan(config, source.shards("train"))
+    plan = make_plan(config, open_run_source(config).shards("train"))
     if parsed.dry_run:
         for line in plan_summary(config, plan).lines():
             console.print(line)

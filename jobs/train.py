@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console
 
+from jobs.check_models import expect_models
 from jobs.command_line import config_from, make_parser, run_job
 from jobs.event_tail import EventTail
 from jobs.progress import ProgressDisplay, RunView
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--local", action="store_true", help="train in this process, without Ray")
     parsed = parser.parse_args(arguments)
     config, stage = config_from(parsed), parsed.stage
+    expect_models(config)
     console = Console()
     if parsed.dry_run:
         for line in describe_stage(config, stage_settings(config, stage)):
