@@ -20,11 +20,10 @@ from jobs.command_line import config_from, make_parser, run_job
 from jobs.contact_sheet import contact_sheet_from_run
 from jobs.evaluate import score_run
 from jobs.event_tail import EventTail
+from jobs.generate import describe_plan, plan_of
 from jobs.progress import ProgressDisplay, RunView
 from jobs.results import read_results, relative_gain, results_table, write_results
 from jobs.run_directory import claim_run_directory
-from pipeline.build import open_run_source
-from pipeline.plan import make_plan, plan_summary
 from pipeline.ray_captions import caption_source_on_ray
 from pipeline.ray_coordinator import GenerationLoop
 from schemas.errors import RunFailedError
@@ -67,12 +66,12 @@ def main(arguments: Sequence[str]) -> None:
     config = config_from(parsed)
     expect_models(config)
     console = Console()
-    plan = make_plan(config, open_run_source(config).shards("train"))
+    plan = plan_of(config)
+    store = open_store(config.run.url)
     if parsed.dry_run:
-        for line in plan_summary(config, plan).lines():
+        for line in describe_plan(config, plan, store):
             console.print(line)
         return
-    store = open_store(config.run.url)
     claim_run_directory(store, config)
     finished = read_results(store)
     if finished:
