@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def expect_models(config: RunConfig) -> None:
+def expect_models(config: RunConfig, *, with_captioner: bool = True) -> None:
     """Look for the folders of the frozen models; a name on the hub is left to the loader.
+
+    Args:
+        config: The run.
+        with_captioner: Whether the job captions.
 
     Raises:
         ConfigError: If there is no such folder.
     """
     _expect_folder("model.diffusion", config.model.diffusion)
-    if config.model.captioner == "blip2":
+    if with_captioner and config.model.captioner == "blip2":
         _expect_folder("model.captioner_path", config.model.captioner_path)
 
 

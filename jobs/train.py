@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--local", action="store_true", help="train in this process, without Ray")
     parsed = parser.parse_args(arguments)
     config, stage = config_from(parsed), parsed.stage
-    expect_models(config)
+    expect_models(config, with_captioner=False)
     console = Console()
     if parsed.dry_run:
         for line in describe_stage(config, stage_settings(config, stage)):

@@ -83,12 +83,18 @@ def running(
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_heed_ctrl_c,  # noqa: PLW1509  this process has no other thread yet
         )
     tree = ProcessTree(process, log)
     try:
         yield tree
     finally:
         tree.end()
+
+
+def _heed_ctrl_c() -> None:
+    # Tests started in the background of a shell ignore it, and so would their children.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def test_a_model_on_the_hub_is_not_taken_for_a_missing_folder(monkeypatch, capsy
     monkeypatch.chdir(ROOT)
     change = "model.diffusion=stable-diffusion-v1-5/stable-diffusion-v1-5"
     main([*arguments_of(ROOMS, tmp_path / "run", change), "--dry-run"])
-    assert "18 units" in capsys.readouterr().out
+    assert "images to make" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
 
