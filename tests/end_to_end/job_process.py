@@ -83,7 +83,7 @@ def running(
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_heed_ctrl_c,  # noqa: PLW1509  this process has no other thread yet
+            preexec_fn=_heed_ctrl_c,  # noqa: PLW1509  it takes no lock
         )
     tree = ProcessTree(process, log)
     try:
