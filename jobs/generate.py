@@ -52,6 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     figures = generate(config, store, plan, version=parsed.weights, console=console)
     for name in ("units", "samples_ok", "samples_filtered", "samples_failed", "reasons"):
         console.print(f"{name}: {figures[name]}")
+    console.print(f"ended: {figures['reason']}")
 
 
 def plan_of(config: RunConfig, *, rounds: int | None = None) -> tuple[Unit, ...]:
@@ -100,7 +101,7 @@ def generate_here(
     """Generate in this process.
 
     Returns:
-        Figures as :meth:`pipeline.control.GenerationControl.progress` gives them.
+        Figures as :meth:`pipeline.control.GenerationControl.progress` gives them, and why it ended.
 
     Raises:
         RunFailedError: If too much failed.
@@ -117,7 +118,8 @@ def generate_here(
     if ended.kind == "failed":
         raise RunFailedError(ended.reason)
     progress = control.progress()
-    return {**progress, "units": f"{progress['units_committed']} / {progress['units_planned']}"}
+    units = f"{progress['units_committed']} / {progress['units_planned']}"
+    return {**progress, "units": units, "reason": ended.reason}
 
 
 def generate_on_ray(

@@ -30,6 +30,7 @@ class Totals:
         versions: Kept samples by the version that labelled them.
         seconds: Generator seconds by unit kind, of the units whose time is known.
         samples: Samples by unit kind, of the same units.
+        label_s: Seconds spent on labelling and encoding in those units.
         tar_bytes: Bytes of all shards.
     """
 
@@ -39,6 +40,7 @@ class Totals:
     versions: Counter[int] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=dict)
     samples: Counter[str] = field(default_factory=Counter)
+    label_s: float = 0.0
     tar_bytes: int = 0
 
     def add(self, commit: UnitCommit) -> None:
@@ -48,19 +50,20 @@ class Totals:
         self.reasons.update(count_reasons(commit.rows, statuses=("filtered", "failed")))
         self.versions.update(row.creation_version for row in commit.rows if row.status == "ok")
         self.tar_bytes += int(commit.summary.get("tar_bytes", 0))
-        seconds = commit.summary.get("seconds", {}).get("all")
-        if seconds is not None:
+        seconds: dict[str, float] = commit.summary.get("seconds", {})
+        if "all" in seconds:
             kind = commit.unit.kind
-            self.seconds[kind] = self.seconds.get(kind, 0.0) + float(seconds)
+            self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds["all"]
             self.samples[kind] += len(commit.rows)
+            self.label_s += seconds.get("labels", 0.0) + seconds.get("encode", 0.0)
 
     def cost(self) -> MeasuredCost:
         """What a sample has cost so far."""
         per_kind = {kind: total / self.samples[kind] for kind, total in self.seconds.items()}
-        kept = self.statuses["ok"]
+        measured, kept = self.samples.total(), self.statuses["ok"]
         return MeasuredCost(
             seconds_per_image=per_kind.get("synthesize"),
-            seconds_per_label=per_kind.get("relabel"),
+            seconds_per_label=self.label_s / measured if measured else None,
             bytes_per_sample=self.tar_bytes / kept if kept else None,
         )
 

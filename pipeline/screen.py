@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from schemas.sample import IGNORE_ID
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
     from schemas.config import ScreeningSection
     from schemas.sample import Task
+
+INVALID: dict[Task, int] = {"normals": 0, "depth": 0, "semseg": IGNORE_ID}
+"""Value of a pixel that has no label."""
 
 
 def image_reason(image: NDArray[np.uint8], settings: ScreeningSection) -> str | None:
@@ -42,11 +47,15 @@ def label_reason(
         settings: Limits.
 
     Returns:
-        ``not_finite``, ``uncertain_<task>``, or None to keep the sample.
+        ``not_finite``, ``unlabelled_<task>`` (every pixel is invalid), ``uncertain_<task>``, or
+        None to keep the sample.
     """
     arrays = (*labels.values(), *confidence.values())
     if not all(np.isfinite(array).all() for array in arrays):
         return "not_finite"
+    for task, label in labels.items():
+        if (label == INVALID[task]).all():
+            return f"unlabelled_{task}"
     for task, mean in mean_confidence(confidence).items():
         if task == "normals":
             unsure = mean > settings.max_expected_error_deg

@@ -48,3 +48,12 @@ def test_depth_and_classes_of_little_confidence_are_dropped(task):
     labels = {task: np.ones((4, 4), dtype=np.float32)}
     assert label_reason(labels, sure(task, 0.3), LIMITS) == f"uncertain_{task}"
     assert label_reason(labels, sure(task, 0.5), LIMITS) is None
+
+
+@pytest.mark.parametrize(("task", "value"), [("normals", 0), ("depth", 0), ("semseg", 255)])
+def test_a_sample_without_a_labelled_pixel_is_dropped(task, value):
+    shape = (4, 4, 3) if task == "normals" else (4, 4)
+    labels = {task: np.full(shape, value, dtype=np.float32)}
+    assert label_reason(labels, sure(task, 1.0), LIMITS) == f"unlabelled_{task}"
+    labels[task][0] = 1
+    assert label_reason(labels, sure(task, 1.0), LIMITS) is None
