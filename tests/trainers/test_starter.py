@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import CLIPTokenizer
 
 from perception.captioner import Blip2Captioner
 from perception.diffusion.backbone import load_backbone
@@ -25,7 +26,11 @@ from trainers.starter.data import Rooms, mirror_caption
 from trainers.starter.export import folder_bytes
 from trainers.starter.loop import LoopSettings, learning_rate_factor, make_state, train
 from trainers.starter.report import psnr_db
-from trainers.starter.tokenizer import make_caption_tokenizer, make_clip_tokenizer
+from trainers.starter.tokenizer import (
+    learn_merges,
+    make_caption_tokenizer,
+    make_clip_tokenizer,
+)
 
 ROOT = Path(__file__).parents[2]
 STARTER = ROOT / "starter"
@@ -140,6 +145,13 @@ def test_every_word_of_a_caption_is_one_clip_token_and_others_are_spelled():
     assert tokenizer.unk_token_id not in spelled[:-1]
 
 
+def test_the_clip_vocabulary_does_not_depend_on_the_order_of_words():
+    words = vocabulary()
+    merges = learn_merges(words)
+    assert merges == learn_merges(reversed(words))
+    assert learn_merges(["ab", "abc"]) == [("a", "b"), ("a", "b</w>"), ("ab", "c</w>")]
+
+
 def test_the_captioner_reads_image_slots_start_words_and_end():
     tokenizer = make_caption_tokenizer(vocabulary())
     (row,) = caption_ids(tokenizer, [CAPTION]).tolist()
@@ -189,6 +201,13 @@ def test_the_shipped_models_are_small_and_hold_safetensors_only():
     files = [path for path in STARTER.rglob("*") if path.is_file()]
     assert folder_bytes(STARTER) <= 30e6
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".md", ".txt"}
+
+
+def test_the_shipped_tokenizer_is_the_one_the_training_builds():
+    shipped = CLIPTokenizer.from_pretrained(STARTER / "diffusion" / "tokenizer")
+    built = make_clip_tokenizer(vocabulary())
+    assert shipped.get_vocab() == built.get_vocab()
+    assert shipped(CAPTION).input_ids == built(CAPTION).input_ids
 
 
 def test_the_shipped_captioner_describes_a_held_out_room():

@@ -102,7 +102,10 @@ def load_autoencoder(work_dir: Path) -> AutoencoderKL:
         raise UserError(
             f"{work_dir}: wanted a finished autoencoder, found none; run --stage autoencoder first"
         )
-    return AutoencoderKL.from_pretrained(folder, low_cpu_mem_usage=False).eval()
+    model = AutoencoderKL.from_pretrained(folder, low_cpu_mem_usage=False)
+    # Otherwise the path on this machine would be exported with the configuration.
+    model.register_to_config(_name_or_path="")
+    return model.eval()
 
 
 @torch.no_grad()

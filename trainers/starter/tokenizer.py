@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 
 if TYPE_CHECKING:
@@ -30,17 +31,29 @@ def make_clip_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
         A tokenizer that pads with its end token to `MAX_TOKENS`, as Stable Diffusion's does.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trained = Tokenizer(models.BPE(end_of_word_suffix=WORD_END))
-    trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(
-        vocab_size=100_000, end_of_word_suffix=WORD_END, min_frequency=1, show_progress=False
-    )
-    trained.train_from_iterator([" ".join(sorted(set(words)))], trainer)
-    merges = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
+    merges = learn_merges(words)
     tokens = [*alphabet, *(letter + WORD_END for letter in alphabet)]
     tokens += [left + right for left, right in merges]
     vocabulary = {token: i for i, token in enumerate(dict.fromkeys([*tokens, START, END]))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
+
+
+def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
+    """Return byte-pair merges that turn every word into one token (Sennrich et al. 2016).
+
+    The most frequent pair goes first, the first in the alphabet among equals: the same words give
+    the same merges in every process, which the library's own trainer does not promise.
+
+    Args:
+        words: Words of ASCII letters and punctuation.
+    """
+    spellings = [[*word[:-1], word[-1] + WORD_END] for word in sorted(set(words))]
+    merges = []
+    while pairs := Counter(pair for spelling in spellings for pair in pairwise(spelling)):
+        merged = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(merged)
+        spellings = [_merge(spelling, merged) for spelling in spellings]
+    return merges
 
 
 def make_caption_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -62,3 +75,13 @@ def make_caption_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
         model_max_length=MAX_TOKENS,
         padding_side="left",
     )
+
+
+def _merge(spelling: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for symbol in spelling:
+        if merged and (merged[-1], symbol) == pair:
+            merged[-1] += symbol
+        else:
+            merged.append(symbol)
+    return merged
