@@ -19,14 +19,14 @@ from rich.table import Table
 from evaluation.predict_source import Scoring, score_constant, score_states
 from jobs.command_line import run_job
 from jobs.results import COLUMNS, ROWS
-from perception.diffusion.backbone import load_backbone
+from perception.diffusion.backbone import DiffusionBackbone, load_backbone
 from perception.diffusion.features import FeatureSettings
 from schemas.config_file import apply_override, parse_config
 from schemas.errors import ConfigError, WeightsMismatchError
 from schemas.run_layout import CONFIG_FILE
 from sources.protocol import Split, open_source, resolve_path
 from storage.filesystem import open_store
-from storage.weights_store import list_versions, read_weights
+from storage.weights_store import latest_version, list_versions, read_manifest, read_weights
 from trainers.checkpoint import CREATION_FILE, EXPLOITATION_FILE
 from trainers.final import read_final, read_final_weights
 from trainers.parts import make_method
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     store = open_store(parsed.run)
     config = read_run_config(store, tuple(parsed.set))
     states = select_states(store, parsed.weights)
-    scores = score_weights(config, states, split=parsed.split)
+    scores = score_weights(config, store, states, split=parsed.split)
     if parsed.baseline:
         scores["constant"] = score_floor(config, split=parsed.split)
     Console().print(scores_table(scores, title=f"{config.run_id}, {parsed.split} split"))
@@ -73,16 +73,17 @@ def score_run(config: RunConfig, store: RunStore, *, split: Split = "test") -> d
         ``warm_up``, ``real_only_control`` and ``self_improved``, as far as there are such
         weights, to task to metric to value.
     """
-    return dict(score_weights(config, final_states(store), split=split))
+    return dict(score_weights(config, store, final_states(store), split=split))
 
 
 def score_weights(
-    config: RunConfig, states: Mapping[str, bytes], *, split: Split = "test"
+    config: RunConfig, store: RunStore, states: Mapping[str, bytes], *, split: Split = "test"
 ) -> dict[str, Scores]:
     """Score sets of weights of a run's method.
 
     Args:
         config: The run.
+        store: Its directory.
         states: Name to safetensors bytes.
         split: What to score on.
 
@@ -90,7 +91,8 @@ def score_weights(
         Name to task to metric to value.
 
     Raises:
-        ConfigError: If the weights do not fit the method that the configuration describes.
+        ConfigError: If the weights belong to another backbone, or do not fit the method that the
+            configuration describes.
     """
     method = config.method
     backbone = load_backbone(
@@ -98,6 +100,7 @@ def score_weights(
         device=choose_device(config),
         dtype=getattr(torch, config.model.dtype),
     )
+    expect_same_backbone(config, store, backbone)
     source = open_source(config.source, method.tasks, num_classes=method.num_classes)
     make = partial(make_method, config, backbone)
     try:
@@ -106,6 +109,24 @@ def score_weights(
         raise ConfigError(
             f"method or model: {error}; score a run with the method and model it was trained with"
         ) from error
+
+
+def expect_same_backbone(config: RunConfig, store: RunStore, backbone: DiffusionBackbone) -> None:
+    """Check that the run's weights were trained on the features of this backbone.
+
+    Raises:
+        ConfigError: If they were trained on another one: they would load, and score badly.
+    """
+    newest = latest_version(store)
+    if newest is None:
+        return
+    wanted = read_manifest(store, newest).base_model_hash
+    if wanted != backbone.model_id:
+        raise ConfigError(
+            f"model.diffusion = {config.model.diffusion}: its digest is {backbone.model_id}, but "
+            f"the weights of {store.url} were trained on {wanted}; put that model back there, or "
+            "name its folder with --set model.diffusion=…"
+        )
 
 
 def score_floor(config: RunConfig, *, split: Split = "test") -> Scores:

@@ -7,14 +7,14 @@ import json
 import pytest
 import torch
 
-from jobs.evaluate import main, read_run_config, score_run, select_states
+from jobs.evaluate import main, read_run_config, score_run, score_weights, select_states
 from jobs.run_directory import claim_run_directory
 from perception.state_file import state_to_bytes
 from schemas.config import RunConfig
 from schemas.errors import ConfigError
 from storage.filesystem import RunStore, open_store
 from tests.pipeline.small_run import make_config, publish
-from tests.tiny_models import tiny_backbone
+from tests.tiny_models import tiny_backbone, tiny_diffusion_folder
 from trainers.final import final_dir
 from trainers.parts import make_method
 
@@ -83,6 +83,14 @@ def test_a_changed_method_is_an_error_that_says_so(config, store):
     changed = ["--set", "method.tasks=[depth]", "--split", "train"]
     with pytest.raises(ConfigError, match="the method and model it was trained with"):
         main(["--run", config.run.url, *changed])
+
+
+def test_weights_of_another_backbone_are_not_scored(config, store):
+    publish(config, 0)
+    other = config.model.model_copy(update={"diffusion": str(tiny_diffusion_folder("epsilon"))})
+    changed = config.model_copy(update={"model": other})
+    with pytest.raises(ConfigError, match=r"model\.diffusion = .* were trained on"):
+        score_weights(changed, store, select_states(store, "0"), split="train")
 
 
 def test_the_job_prints_a_table_and_writes_json(config, store, tmp_path, capsys):
