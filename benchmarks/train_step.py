@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from perception.build import make_method
 from perception.diffusion.backbone import DiffusionBackbone, load_backbone
 from perception.diffusion.features import extract_features
 from perception.methods.diff2in1 import supervised_loss
@@ -31,7 +32,7 @@ from sources.protocol import resolve_path
 from storage.filesystem import open_store
 from trainers.features import FeatureExtractor
 from trainers.learner import make_learner
-from trainers.parts import Host, make_method, make_parts
+from trainers.parts import Host, make_parts
 from trainers.settings import stage_settings
 from trainers.stage import run_stage
 
@@ -125,7 +126,7 @@ class BareLoop:
         with timed(self.seconds["  forward and loss"]):
             loss, _ = supervised_loss(self.method, pyramid, self.labels, generator=generator)
         with timed(self.seconds["  backward"]):
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         with timed(self.seconds["  optimiser"]):
             self.optimizer.step()
 

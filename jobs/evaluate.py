@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +18,7 @@ from rich.table import Table
 from evaluation.predict_source import Scoring, score_constant, score_states
 from jobs.command_line import run_job
 from jobs.results import COLUMNS, ROWS
+from perception.build import device_of, dtype_of, make_method
 from perception.diffusion.backbone import DiffusionBackbone, load_backbone
 from perception.diffusion.features import FeatureSettings
 from schemas.config_file import apply_override, parse_config
@@ -29,8 +29,6 @@ from storage.filesystem import open_store
 from storage.weights_store import latest_version, list_versions, read_manifest, read_weights
 from trainers.checkpoint import CREATION_FILE, EXPLOITATION_FILE
 from trainers.final import read_final, read_final_weights
-from trainers.parts import make_method
-from trainers.train_stage import choose_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,8 +95,8 @@ def score_weights(
     method = config.method
     backbone = load_backbone(
         resolve_path(config.model.diffusion),
-        device=choose_device(config),
-        dtype=getattr(torch, config.model.dtype),
+        device=device_of(config),
+        dtype=dtype_of(config),
     )
     expect_same_backbone(config, store, backbone)
     source = open_source(config.source, method.tasks, num_classes=method.num_classes)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from schemas.config import RunConfig
     from storage.filesystem import RunStore
+    from trainers.settings import Stage
 
 
 @dataclass(kw_only=True)
@@ -136,7 +137,7 @@ def learn_and_generate(loop: Loop) -> None:
         loop.timed("last units", generation[0].join)
 
 
-def train(loop: Loop, stage: str) -> None:
+def train(loop: Loop, stage: Stage) -> None:
     """Run one training stage under Ray Train, unless it has ended already."""
     if has_final(loop.store, stage):
         return

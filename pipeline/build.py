@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
+from perception.build import device_of, dtype_of, make_method
 from perception.captioner import Blip2Captioner, FileCaptions, NoCaptions
 from perception.diffusion.backbone import load_backbone
-from perception.diffusion.features import pyramid_channels
-from perception.methods.diff2in1 import make_diff2in1
 from pipeline.caption import SourceCaptions
 from pipeline.generator import Generator
 from sources.protocol import open_source, resolve_path
 
 if TYPE_CHECKING:
     from perception.captioner import Captioner
-    from perception.diffusion.backbone import DiffusionBackbone
-    from perception.methods.protocol import DensePredictor
     from schemas.config import RunConfig
     from sources.protocol import LabelledSource
     from storage.filesystem import RunStore
@@ -43,18 +38,6 @@ def open_run_source(config: RunConfig) -> LabelledSource:
     return open_source(config.source, method.tasks, num_classes=method.num_classes)
 
 
-def make_method(config: RunConfig, backbone: DiffusionBackbone) -> DensePredictor:
-    """Make the method that published weights are loaded into; its own weights mean nothing."""
-    method = make_diff2in1(
-        block_out_channels=backbone.block_out_channels,
-        level_channels=pyramid_channels(backbone.unet.config),
-        vae_scale_factor=backbone.downsample_factor,
-        tasks=config.method.tasks,
-        num_classes=config.method.num_classes,
-    )
-    return method.to(backbone.device)
-
-
 def open_captioner(config: RunConfig) -> Captioner | SourceCaptions:
     """Open the run's captioner.
 
@@ -71,16 +54,3 @@ def open_captioner(config: RunConfig) -> Captioner | SourceCaptions:
     if kind == "file":
         return FileCaptions.load(resolve_path(config.model.captioner_path))
     return SourceCaptions() if kind == "source" else NoCaptions()
-
-
-def device_of(config: RunConfig) -> str:
-    """Device of the frozen models; ``auto`` is a GPU where there is one."""
-    if config.model.device != "auto":
-        return config.model.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def dtype_of(config: RunConfig) -> torch.dtype:
-    """Precision of the frozen models."""
-    found: torch.dtype = getattr(torch, config.model.dtype)
-    return found

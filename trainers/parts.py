@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-
-from perception.diffusion.features import FeatureSettings, pyramid_channels
-from perception.methods.diff2in1 import make_diff2in1
+from perception.diffusion.features import FeatureSettings
 from sources.live_shards import LiveShardList
 from sources.mixture import Mixture
 from sources.protocol import open_source
@@ -23,8 +20,9 @@ from trainers.validation import Validator
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
+
     from perception.diffusion.backbone import DiffusionBackbone
-    from perception.methods.protocol import DensePredictor
     from schemas.config import RunConfig
     from sources.batches import Batch
     from sources.protocol import LabelledSource
@@ -91,21 +89,6 @@ class TrainParts:
     publisher: WeightsPublisher | None = None
     validator: Validator | None = None
     live: LiveShardList | None = None
-
-
-def make_method(config: RunConfig, backbone: DiffusionBackbone) -> DensePredictor:
-    """Make the untrained method of a run; equal configurations give equal weights."""
-    method = config.method
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
-        made = make_diff2in1(
-            block_out_channels=backbone.block_out_channels,
-            level_channels=pyramid_channels(backbone.unet.config),
-            vae_scale_factor=backbone.downsample_factor,
-            tasks=method.tasks,
-            num_classes=method.num_classes,
-        )
-    return made.to(backbone.device)
 
 
 def make_parts(

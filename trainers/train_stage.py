@@ -6,8 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from perception.build import device_of, dtype_of, make_method
 from perception.diffusion.backbone import DiffusionBackbone, load_backbone
 from perception.state_file import keys_digest, load_state_bytes, state_to_bytes
 from schemas.errors import NotFiniteError, RunFailedError
@@ -17,7 +16,7 @@ from storage.weights_store import expect_fits, read_weights
 from trainers.checkpoint import StoredCheckpoints
 from trainers.final import read_final, write_final
 from trainers.learner import Learner, copy_weights_, make_learner
-from trainers.parts import Host, TrainParts, make_method, make_parts
+from trainers.parts import Host, TrainParts, make_parts
 from trainers.publish import OnVersion, publish_warm_up
 from trainers.ranks import agree_on_all, agree_on_equal
 from trainers.settings import Stage, StageSettings, stage_settings
@@ -58,7 +57,7 @@ def train_stage_locally(
     """
     host = Host(
         checkpoints=StoredCheckpoints(open_store(config.run.url), stage),
-        device=choose_device(config),
+        device=device_of(config),
         on_version=on_version,
         on_progress=on_progress,
     )
@@ -87,7 +86,7 @@ def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
     backbone = load_backbone(
         resolve_path(config.model.diffusion),
         device=host.device,
-        dtype=getattr(torch, config.model.dtype),
+        dtype=dtype_of(config),
     )
     settings = stage_settings(config, stage)
     learner = make_learner(make_method(config, backbone), weight_decay=settings.weight_decay)
@@ -224,10 +223,3 @@ def ranks_are_equal(learner: Learner, parts: TrainParts) -> bool:
     if not is_equal:
         logger.warning("ranks_differ world=%d: the weights of rank 0 count", parts.ranks.world)
     return is_equal
-
-
-def choose_device(config: RunConfig) -> str:
-    """Resolve ``model.device``: auto takes a GPU if there is one."""
-    if config.model.device != "auto":
-        return config.model.device
-    return "cuda" if torch.cuda.is_available() else "cpu"

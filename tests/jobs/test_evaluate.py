@@ -9,6 +9,7 @@ import torch
 
 from jobs.evaluate import main, read_run_config, score_run, score_weights, select_states
 from jobs.run_directory import claim_run_directory
+from perception.build import make_method
 from perception.state_file import state_to_bytes
 from schemas.config import RunConfig
 from schemas.errors import ConfigError
@@ -16,7 +17,6 @@ from storage.filesystem import RunStore, open_store
 from tests.pipeline.small_run import make_config, publish
 from tests.tiny_models import tiny_backbone, tiny_diffusion_folder
 from trainers.final import final_dir
-from trainers.parts import make_method
 
 
 @pytest.fixture

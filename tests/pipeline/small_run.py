@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from perception.build import make_method
 from perception.state_file import keys_digest, state_to_bytes
-from pipeline.build import make_method, open_run_source
+from pipeline.build import open_run_source
 from pipeline.caption import SourceCaptions, caption_source
 from pipeline.control import GenerationControl
 from pipeline.generator import Generator

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from perception.build import make_method
 from schemas.config import RunConfig
 from schemas.config_file import parse_config
 from schemas.manifest import ManifestRow
@@ -28,7 +29,7 @@ from storage.shards import pack_tar
 from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
 from trainers.checkpoint import CheckpointFiles
 from trainers.learner import Learner, make_learner
-from trainers.parts import Host, TrainParts, make_method, make_parts
+from trainers.parts import Host, TrainParts, make_parts
 from trainers.settings import Stage, StageSettings, stage_settings
 
 NUM_IMAGES = {"train": 12, "validation": 4}

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from perception.build import make_method
 from perception.methods.diff2in1 import supervised_loss
 from schemas.errors import NotFiniteError
 from sources.batches import collate
@@ -12,7 +13,6 @@ from tests.tiny_models import tiny_backbone
 from tests.trainers.small_stage import make_config, make_sample, tensors_of
 from trainers.features import FeatureExtractor
 from trainers.learner import make_learner
-from trainers.parts import make_method
 from trainers.ranks import SingleRank
 from trainers.step import step_generator, train_step
 
