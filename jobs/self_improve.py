@@ -116,7 +116,8 @@ def learn_and_generate(loop: Loop) -> None:
     tail = EventTail(store, event="trainer_progress")
 
     def refresh(view: RunView) -> None:
-        view.training = tail.newest() or view.training
+        newest = tail.newest() or {}
+        view.training = newest if newest.get("stage") == view.stage else {}
         view.generation = generation[0].gauges() if generation else {}
 
     with ExitStack() as stack:
