@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from jobs.check_models import expect_models
+from jobs.check_config import expect_models
 from jobs.command_line import config_from, make_parser, run_job
 from jobs.progress import ProgressDisplay, RunView
 from jobs.run_directory import claim_run_directory

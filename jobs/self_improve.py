@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from jobs import ray_session
-from jobs.check_models import expect_models
+from jobs.check_config import expect_enough_samples, expect_models
 from jobs.command_line import config_from, make_parser, run_job
 from jobs.contact_sheet import contact_sheet_from_run
 from jobs.evaluate import score_run
@@ -68,6 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     expect_models(config)
     console = Console()
     plan = plan_of(config)
+    expect_enough_samples(config, plan)
     store = open_store(config.run.url)
     if parsed.dry_run:
         for line in describe_plan(config, plan, store):

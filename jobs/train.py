@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console
 
-from jobs.check_models import expect_models
+from jobs.check_config import expect_models
 from jobs.command_line import config_from, make_parser, run_job
 from jobs.event_tail import EventTail
 from jobs.progress import ProgressDisplay, RunView

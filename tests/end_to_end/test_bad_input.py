@@ -117,6 +117,12 @@ def test_more_rooms_than_there_are_is_answered_with_how_many_there_are(refused):
     assert "set source.num_labelled to at most" in said
 
 
+def test_waiting_for_more_images_than_are_made_is_refused(refused):
+    said = refused(ROOMS, "source.num_labelled=8", "plan.variants=2")
+    assert "training.min_synthetic_samples = 48: the plan makes 16 images" in said
+    assert "set it to at most 16" in said
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -109,7 +109,7 @@ def test_the_job_runs_on_a_cluster_it_was_submitted_to(head, tmp_path):
 
     results = json.loads((run / "results.json").read_text())
     assert {"warm_up", "self_improved"} <= set(results)
-    assert len(manifest_rows(run)) == 24
+    assert len(manifest_rows(run)) == 2 * 8
     promised = tars(run)
     assert promised
     assert {uri: sha256(run / uri) for uri in promised} == promised

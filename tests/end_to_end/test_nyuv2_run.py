@@ -24,6 +24,7 @@ CHANGES = (
     f"source.num_labelled={NUM_PHOTOGRAPHS}",
     "source.num_validation=8",
     "source.num_test=16",
+    f"training.min_synthetic_samples={NUM_PHOTOGRAPHS}",
     *FEW_STEPS,
 )
 

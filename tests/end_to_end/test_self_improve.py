@@ -37,7 +37,7 @@ from tests.end_to_end.run_reader import (
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(2400)]
 
-ROUNDS = 3
+ROUNDS = 2
 NUM_LABELLED = 8
 
 
@@ -115,7 +115,7 @@ def test_later_rounds_label_the_same_images_again(story):
     names: dict[int, set[str]] = {}
     for row in manifest_rows(story.run):
         names.setdefault(row["round"], set()).add(row["key"])
-    assert names[0] == names[1] == names[2]
+    assert names[0] == names[1]
     assert len(names[0]) == NUM_LABELLED
 
 
@@ -146,7 +146,7 @@ def test_the_query_of_the_readme_answers(story):
     (query,) = re.findall(r'^duckdb -c "(.*)"$', (ROOT / "README.md").read_text(), re.MULTILINE)
     answer = duckdb.sql(query.replace("runs/demo", str(story.run))).fetchall()
     assert sum(count for *_, count in answer) == ROUNDS * NUM_LABELLED
-    assert len({version for version, status, _ in answer if status == "ok"}) >= 2
+    assert len({version for version, status, _ in answer if status == "ok"}) >= ROUNDS
 
 
 def test_the_results_hold_all_three_scores_and_counts_that_add_up(story):
@@ -201,4 +201,4 @@ def test_status_reads_the_run_without_models_or_a_cluster(story):
     )
     assert done.returncode == 0, done.stderr
     assert "finished" in done.stdout
-    assert "6 / 6" in done.stdout
+    assert "4 / 4" in done.stdout
