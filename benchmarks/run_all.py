@@ -1,0 +1,135 @@
+"""All benchmarks, one after the other, each in a process of its own; one table at the end.
+
+    python benchmarks/run_all.py --out bench.json
+
+Figures are the lines of a benchmark that read ``name: value unit (aim: ...)`` or ``(no aim)``. The
+exit code is 0 whatever they say, and 1 if a benchmark did not run to its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+FOLDER = Path(__file__).resolve().parent
+COMMANDS = (
+    "halfway_batch.py --repeats 5",
+    "generator.py --units 4",
+    "train_step.py --steps 40",
+    "publish_to_swap.py --repeats 5",
+)
+FIGURE = re.compile(
+    r"^(?P<name>\S.*): (?P<value>[\d.]+) ?(?P<unit>.*?) \((aim: (?P<aim>.*)|no aim)\)$"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """A line of a benchmark; ``aim`` is empty if none was set."""
+
+    name: str
+    value: float
+    unit: str
+    aim: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A benchmark that was run.
+
+    Attributes:
+        command: Command line, to be run in the project's folder.
+        exit_code: 0 if it ran to its end.
+        wall_s: Seconds it took.
+        load_average: Of the minute before it began; well above 0 means that it was not alone.
+        figures: What it found.
+        output: What it printed.
+    """
+
+    command: str
+    exit_code: int
+    wall_s: float
+    load_average: float
+    figures: list[Figure]
+    output: str
+
+
+def main() -> int:
+    """Run everything; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Run all benchmarks.")
+    parser.add_argument("--out", type=Path, help="write the outcome to this JSON file")
+    arguments = parser.parse_args()
+    console = Console()
+    outcomes = []
+    for command in COMMANDS:
+        console.print(f"python benchmarks/{command}", highlight=False)
+        outcomes.append(run(command))
+        console.print(outcomes[-1].output, highlight=False, markup=False)
+    console.print(table_of(outcomes))
+    if arguments.out is not None:
+        machine = {"machine": platform.machine(), "cpus": os.cpu_count()}
+        tree = {**machine, "benchmarks": [asdict(outcome) for outcome in outcomes]}
+        arguments.out.write_text(json.dumps(tree, indent=2) + "\n")
+    return int(any(outcome.exit_code for outcome in outcomes))
+
+
+def run(command: str) -> Outcome:
+    """Run a benchmark to its end; its errors go to the terminal."""
+    script, *options = command.split()
+    load_average, started = os.getloadavg()[0], time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / script), *options],
+        cwd=FOLDER.parent,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return Outcome(
+        command=f"python benchmarks/{command}",
+        exit_code=done.returncode,
+        wall_s=round(time.monotonic() - started, 1),
+        load_average=round(load_average, 2),
+        figures=figures_of(done.stdout),
+        output=done.stdout,
+    )
+
+
+def figures_of(output: str) -> list[Figure]:
+    """Find the figures in what a benchmark printed."""
+    found = filter(None, map(FIGURE.match, output.splitlines()))
+    return [
+        Figure(
+            name=match["name"],
+            value=float(match["value"]),
+            unit=match["unit"],
+            aim=match["aim"] or "",
+        )
+        for match in found
+    ]
+
+
+def table_of(outcomes: list[Outcome]) -> Table:
+    """One row a figure."""
+    table = Table("figure", "value", "aim", "command")
+    for outcome in outcomes:
+        for figure in outcome.figures:
+            value = f"{figure.value:g} {figure.unit}".strip()
+            table.add_row(figure.name, value, figure.aim, outcome.command)
+        if outcome.exit_code:
+            table.add_row("failed", f"exit code {outcome.exit_code}", "", outcome.command)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
