@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-import ray.exceptions
 import ray.train
 import ray.train.torch
 import torch
@@ -207,7 +206,7 @@ def registry_hint(name: str, *, namespace: str) -> OnVersion:
     def tell(version: int) -> None:
         try:
             ray.get_actor(name, namespace=namespace).publish.remote(version)
-        except (ValueError, ray.exceptions.RayError) as error:
+        except Exception as error:  # noqa: BLE001 - a hint: whatever it meets, training goes on
             logger.info("registry_not_told name=%s version=%d: %s", name, version, error)
 
     return tell
