@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from perception.diffusion.backbone import DiffusionBackbone
 
-FEATURE_LEVELS = (0, 1)
+FEATURE_LEVELS = (0, 1, 2, 3)
 BATCH_SIZE = 32
 
 
@@ -34,10 +34,10 @@ class Gaussian:
 def pooled_features(
     backbone: DiffusionBackbone, images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 ) -> Tensor:
-    """Describe images by the spatial means of the U-Net's coarse maps.
+    """Describe images by the spatial means of U-Net maps at every scale.
 
-    One deterministic pass at timestep 0 under the empty prompt; the last map of each of the two
-    coarsest levels is averaged over space.
+    One deterministic pass at timestep 0 under the empty prompt; the last map of each of the four
+    levels is averaged over space.
 
     Args:
         backbone: The frozen model.

@@ -1,7 +1,7 @@
 """Measure the starter models on the shipped rooms: figures as JSON and a contact sheet as PNG.
 
 Example:
-    python -m jobs.report_starter --starter starter --rooms data/rooms --out docs/starter
+    python jobs/report_starter.py --starter starter --rooms data/rooms --out docs/starter
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Train the small models the project ships, on tars of rendered rooms.
 
 Example:
-    python -m jobs.train_starter --rooms work/rooms --work-dir work/starter --out starter \
+    python jobs/train_starter.py --rooms work/rooms --work-dir work/starter --out starter \
         --stage all --minutes 40
 
 Each stage resumes from its checkpoint in the work directory. The denoiser needs the autoencoder.
