@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from perception.build import device_of, dtype_of, make_method
 from perception.diffusion.backbone import DiffusionBackbone, load_backbone
 from perception.state_file import keys_digest, load_state_bytes, state_to_bytes
-from schemas.errors import NotFiniteError, RunFailedError
+from schemas.errors import NotFiniteError, RunFailedError, WeightsMismatchError
 from sources.protocol import resolve_path
 from storage.filesystem import RunStore, open_store
 from storage.weights_store import expect_fits, read_weights
@@ -76,7 +76,7 @@ def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
         Content of ``final.json``; on ranks other than 0 only ``stage`` and counts.
 
     Raises:
-        StageStoppedError: If training diverges, starves or has no weights to start from.
+        StageStoppedError: If training diverges, starves, or has no fitting weights to start from.
         RunFailedError: If weights cannot be published.
     """
     store = open_store(config.run.url)
@@ -103,6 +103,10 @@ def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
         )
     except NotFiniteError as error:
         raise StageStoppedError(f"stage {stage} diverged: {error}") from error
+    except WeightsMismatchError as error:
+        raise StageStoppedError(
+            f"stage {stage} cannot start from what is stored: {error}"
+        ) from error
     finally:
         if parts.publisher is not None:
             parts.publisher.close()
