@@ -21,11 +21,11 @@ setup: .venv/.installed ## make .venv and install
 demo: .venv/.installed ## run the whole loop on this machine's CPU (about ten minutes)
 	$(RUN_ENV) $(BIN)/python jobs/self_improve.py --config configs/rooms_demo.yaml
 
-test: .venv/.installed ## all tests (under ten minutes on two cores)
-	$(RUN_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+test: test-fast ## all tests (under ten minutes on two cores)
+	$(RUN_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray or slow"
 
-test-fast: .venv/.installed ## tests without Ray and network (under a minute)
-	$(RUN_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ray and not slow"
+test-fast: .venv/.installed ## tests without Ray and network (about a minute)
+	$(RUN_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ray and not slow" -n 2
 
 check: .venv/.installed ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
