@@ -70,6 +70,6 @@ def agree_on_equal(ranks: Ranks, data: bytes, *, device: torch.device | str = "c
     words = torch.tensor(
         [float(a * 256 + b) for a, b in zip(digest[::2], digest[1::2], strict=True)]
     )
-    mean = words.to(device)
+    mean = words.to(device, copy=True)
     ranks.average_([mean])
     return agree_on_all(ranks, holds=bool(torch.equal(mean.cpu(), words)), device=device)
