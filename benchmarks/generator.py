@@ -1,6 +1,6 @@
 """How busy a generator is, and how much memory it takes, in the generation loop on Ray.
 
-    python benchmarks/generator.py --units 4
+    python benchmarks/generator.py --units 3
 
 A real loop on the shipped rooms and models: first units that make and label images, then units
 that label the same images again with newer weights. Units are waiting all the time. The busy share
@@ -45,7 +45,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Busy share and peak memory of a generator.")
     parser.add_argument("--config", default="configs/rooms_demo.yaml")
-    parser.add_argument("--units", type=int, default=4, help="units of each kind")
+    parser.add_argument("--units", type=int, default=3, help="units of each kind")
     parser.add_argument("--num-generators", type=int, default=1)
     arguments = parser.parse_args()
     # Ray reads these when it starts; they make ray.timeline() complete.
@@ -70,6 +70,7 @@ def make_config(path: str, folder: str, units: int, num_generators: int) -> RunC
         "source.num_labelled": units * config.plan.unit_size,
         "plan.rounds": len(KINDS),
         "plan.images": "reuse",
+        "labelling.max_pixel_error_deg": 180,
         "screening.min_pixel_std": 0,
         "screening.max_expected_error_deg": 180,
         "generation.num_generators": num_generators,
@@ -78,7 +79,7 @@ def make_config(path: str, folder: str, units: int, num_generators: int) -> RunC
 
 
 def publish_random_weights(config: RunConfig, version: int) -> None:
-    """Publish untrained creation weights: what they weigh and cost is what trained ones do."""
+    """Publish untrained creation weights: they weigh and cost what trained ones do."""
     torch.manual_seed(version)
     backbone = load_backbone(resolve_path(config.model.diffusion))
     method = make_method(config, backbone)
@@ -111,7 +112,7 @@ def run_round(config: RunConfig, round_index: int, kind: str) -> None:
     finally:
         loop.stop()
     busy_s, wall_s = busy_and_wall_s(calls)
-    print(f"{kind}: {len(calls)} units in {wall_s:.1f} s; samples: {gauges['samples_ok']} ok, ")
+    print(f"{kind}: {len(calls)} units in {wall_s:.1f} s; {gauges['samples_ok']} samples so far")
     print(f"  {1000 * (wall_s - busy_s) / len(calls):.1f} ms a unit outside of generate")
     print(f"generator busy share, {kind}: {busy_s / wall_s:.4f} (aim: at least 0.95)")
     print(

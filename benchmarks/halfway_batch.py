@@ -1,6 +1,6 @@
 """Gain of batching: images a second of halfway synthesis in batches of 16 against one at a time.
 
-    python benchmarks/halfway_batch.py --repeats 5
+    python benchmarks/halfway_batch.py --repeats 3
 
 Both sides make the same images from the same rooms, captions and seeds, turn by turn in one
 process: encode, noise to T, denoise under the caption, decode. The ratio is the median over the
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--model", default="starter/diffusion", help="diffusers folder")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--num-steps", type=int, default=25, help="denoising steps")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -5,7 +5,7 @@
 The trainer's publisher copies, serialises and commits the weights and tells the registry, which
 loads them and puts them into Ray's object store; another process fetches them, checks their digest
 and copies them into its model in place. All of it is the project's own code on one machine; only
-the wait for a unit in the making is left out. Sizes: the starter's head, and 100 MB of float32.
+the wait for a unit is left out. Sizes: the starter's head, and 100 MB of float32.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STAGES = ("snapshot", "serialise, commit", "load, put", "fetch", "check, copy in
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Publish to swap, against memcpy.")
+    parser = argparse.ArgumentParser(description="Publish to swap.")
     parser.add_argument("--synthetic-mb", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
@@ -64,7 +64,7 @@ def measure(config: RunConfig, mb: int, repeats: int) -> None:
     """Publish and swap some versions, print medians; the first one warms up."""
     name, chain = f"{mb} MB" if mb else "starter", Chain(config, mb)
     readings = [chain.publish_and_swap(version) for version in range(repeats + 1)][1:]
-    print(f"{name}: {chain.num_bytes / 1e6:.2f} MB")
+    print(f"{name}: {chain.weights.nbytes / 1e6:.2f} MB")
     medians = {stage: statistics.median(each[stage] for each in readings) for stage in readings[0]}
     for stage, median_s in medians.items():
         print(f"  {stage:20s} {1000 * median_s:9.2f} ms")
@@ -105,7 +105,7 @@ class Swapper:
 
 
 class Chain:
-    """Publisher, registry and generator of a run; ``num_bytes`` is the size of its weights."""
+    """Publisher, registry and generator of a run; ``weights`` are the bytes that are published."""
 
     def __init__(self, config: RunConfig, mb: int) -> None:
         backbone = load_backbone(resolve_path(config.model.diffusion))
@@ -120,10 +120,9 @@ class Chain:
             stage="self_improve",
             on_version=self._tell_registry,
         )
-        self._bytes = np.frombuffer(state_to_bytes(self._learner.creation), np.uint8)
-        self._copy = np.zeros_like(self._bytes)
+        self.weights = np.frombuffer(state_to_bytes(self._learner.creation), np.uint8)
+        self._copy = self.weights.copy()
         self._told_at = (0.0, 0.0)
-        self.num_bytes = self._bytes.nbytes
 
     def publish_and_swap(self, version: int) -> dict[str, float]:
         """Bring a version from trainer to generator; seconds by stage, and of a plain copy."""
@@ -134,7 +133,7 @@ class Chain:
         self._publisher.finish()
         fetch_s, take_s, held = ray.get(self._swapper.swap.remote(self._registry))
         ended = time.perf_counter()
-        np.copyto(self._copy, self._bytes)
+        np.copyto(self._copy, self.weights)
         memcpy_s = time.perf_counter() - ended
         assert held == version, "the generator took other weights"
         committed, put = self._told_at

@@ -24,8 +24,8 @@ from rich.table import Table
 
 FOLDER = Path(__file__).resolve().parent
 COMMANDS = (
-    "halfway_batch.py --repeats 5",
-    "generator.py --units 4",
+    "halfway_batch.py --repeats 3",
+    "generator.py --units 3",
     "train_step.py --steps 40",
     "publish_to_swap.py --repeats 5",
 )
