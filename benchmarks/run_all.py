@@ -120,14 +120,15 @@ def figures_of(output: str) -> list[Figure]:
 
 
 def table_of(outcomes: list[Outcome]) -> Table:
-    """One row a figure."""
-    table = Table("figure", "value", "aim", "command")
+    """A section for each benchmark: its command, then a row for each figure."""
+    table = Table("figure", "value", "aim")
     for outcome in outcomes:
+        table.add_row(outcome.command, style="bold")
         for figure in outcome.figures:
-            value = f"{figure.value:g} {figure.unit}".strip()
-            table.add_row(figure.name, value, figure.aim, outcome.command)
+            table.add_row(f"  {figure.name}", f"{figure.value:g} {figure.unit}", figure.aim)
         if outcome.exit_code:
-            table.add_row("failed", f"exit code {outcome.exit_code}", "", outcome.command)
+            table.add_row("  failed", f"exit code {outcome.exit_code}", "")
+        table.add_section()
     return table
 
 
