@@ -18,7 +18,7 @@ help: ## show this list
 
 setup: .venv/.installed ## make .venv and install
 
-demo: .venv/.installed ## run the whole loop on this machine's CPU (about ten minutes)
+demo: .venv/.installed ## run the whole loop on this machine's CPU (about five minutes)
 	$(RUN_ENV) $(BIN)/python jobs/self_improve.py --config configs/rooms_demo.yaml
 
 test: test-fast ## all tests (under ten minutes on two cores)
@@ -37,7 +37,7 @@ format: .venv/.installed ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-seeds: .venv/.installed ## the demo under five seeds and their table (about 40 minutes)
+seeds: .venv/.installed ## the demo under five seeds and their table (about half an hour)
 	for seed in 0 1 2 3 4; do \
 	  $(RUN_ENV) $(BIN)/python jobs/self_improve.py --config configs/rooms_demo.yaml \
 	    --set run.seed=$$seed --set run.url=runs/seeds/$$seed || exit 1; \
