@@ -7,11 +7,8 @@ and stands in the Parquet metadata.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
 
 SCHEMA_VERSION = 1
-
-Status = Literal["ok", "filtered", "failed"]
 
 METADATA_SCHEMA_VERSION = b"schema_version"
 METADATA_UNIT = b"unit"
