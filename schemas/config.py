@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from schemas.config_base import Count, Fraction, PositiveInt, Section
+from schemas.config_metrics import MetricsSection
+from schemas.config_training import TrainingSection
 from schemas.sample import Task
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-PositiveInt = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+MethodName = Literal["bae", "bae_efficientnet", "idisc", "vpd", "invpt", "taskprompter"]
 
 
 class RunSection(Section):
@@ -39,17 +35,37 @@ class ModelSection(Section):
         default="starter/diffusion",
         description="Folder or hub name in diffusers form (Stable Diffusion v1-5 or alike).",
     )
-    captioner: Literal["blip2", "file", "source", "none"] = Field(
+    captioner: Literal["blip2", "image_to_text", "file", "source", "none"] = Field(
         default="blip2",
-        description="blip2: run a BLIP-2; file: read a JSON object key -> caption; "
+        description="blip2: run a BLIP-2; image_to_text: run any image-to-text model of "
+        "transformers (BLIP, GIT, ViT-GPT2, ...); file: read a JSON object key -> caption; "
         "source: the source's own captions; none: empty captions.",
     )
     captioner_path: str = Field(
-        default="starter/captioner", description="BLIP-2 folder or hub name, or the JSON file."
+        default="starter/captioner",
+        description="Folder or hub name of the captioning model, or the JSON file.",
     )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="Precision of the frozen models."
+        default="float32",
+        description="Precision of the frozen models; latents and samplers stay in float32.",
+    )
+    channels_last: bool = Field(
+        default=True, description="Memory layout that tensor cores want; results stay the same."
+    )
+    compile: bool = Field(
+        default=False,
+        description="torch.compile for the U-Net of synthesis: minutes at the start, faster steps.",
+    )
+    vae_slicing: bool = Field(
+        default=False, description="Encode and decode one image at a time: less memory."
+    )
+    vae_tiling: bool = Field(
+        default=False,
+        description="Encode and decode images larger than the model's own size in tiles.",
+    )
+    attention_slicing: bool = Field(
+        default=False, description="Attention in slices: for devices without fused attention."
     )
 
 
@@ -63,6 +79,23 @@ class RoomsSource(Section):
     )
     num_validation: Count = Field(default=64, description="Validation images used.")
     num_test: Count = Field(default=256, description="Test images used.")
+    train_captions: str = Field(
+        default="",
+        description="Regular expression; training images are those whose caption matches it.",
+    )
+    test_captions: str = Field(
+        default="",
+        description="The same for validation and test images: another style is a shift of domain.",
+    )
+
+    @field_validator("train_captions", "test_captions")
+    @classmethod
+    def _is_pattern(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return pattern
 
 
 class FolderSource(Section):
@@ -77,26 +110,90 @@ class FolderSource(Section):
     num_test: Count | None = Field(default=None, description="Test images used.")
 
 
-Source = Annotated[RoomsSource | FolderSource, Field(discriminator="kind")]
+class ShardsSource(Section):
+    """Shards that jobs/prepare.py made, or any WebDataset with such a manifest."""
+
+    kind: Literal["shards"] = "shards"
+    root: str = Field(description="Folder or URL of the shards and their manifest.parquet.")
+    num_labelled: PositiveInt | None = Field(
+        default=None,
+        description="Labelled images taken from the train split, evenly spaced; all if absent.",
+    )
+    num_validation: Count | None = Field(default=None, description="Validation images used.")
+    num_test: Count | None = Field(default=None, description="Test images used.")
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.1,
+        description="Share of the train split held out for validation, chosen by a hash of scene "
+        "or key; only where the shards have no validation split.",
+    )
+    num_classes: Annotated[int, Field(ge=2, le=254)] | None = Field(
+        default=None,
+        description="Classes of semseg, for shards without a prepared.json that tells.",
+    )
+
+
+Source = Annotated[RoomsSource | FolderSource | ShardsSource, Field(discriminator="kind")]
 
 
 class MethodSection(Section):
     """The predictor that learns."""
 
-    name: Literal["diff2in1"] = "diff2in1"
+    name: MethodName = Field(
+        default="bae",
+        description="Host whose decoder reads the diffusion features: bae (normals, and plain "
+        "heads for the rest), idisc (normals, depth), vpd (semseg, depth), invpt and taskprompter "
+        "(any tasks); bae_efficientnet (normals) reads no diffusion features but has an encoder of "
+        "its own: the external model of the paper's Table 7.",
+    )
     tasks: tuple[Task, ...] = Field(default=("normals",), min_length=1)
     num_classes: PositiveInt = Field(
         default=21, description="Classes of semantic segmentation, ids from 0."
     )
-    feature_timestep: Annotated[int, Field(ge=0, le=999)] = Field(
-        default=0, description="Schedule index at which features are taken."
+    class_names: tuple[str, ...] = Field(
+        default=(), description="Names of those classes, for hosts that read text (vpd)."
+    )
+    feature_timestep: Annotated[int, Field(ge=0, le=999)] | None = Field(
+        default=None,
+        description="Schedule index at which features are taken; absent: that of the convention.",
+    )
+    feature_convention: Literal["diff2in1", "vpd"] = Field(
+        default="diff2in1",
+        description="diff2in1: scaled latents drawn from the posterior and noised, index 0; "
+        "vpd: unscaled posterior mean without noise, index 1.",
+    )
+    width_ratio: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=None,
+        description="Widths relative to the published ones; absent: the backbone's own ratio.",
+    )
+    task_weights: dict[Task, Annotated[float, Field(ge=0.0)]] = Field(
+        default_factory=dict, description="Factor of a task's loss; absent: the host's own."
+    )
+    normals_loss: Literal["angmf", "vmf"] = Field(
+        default="angmf", description="Distribution of normals, for hosts that predict one."
+    )
+    encoder: str | None = Field(
+        default=None,
+        description="ViT folder or hub name for invpt and taskprompter, EfficientNet for "
+        "bae_efficientnet; absent: one of the configured width with random weights.",
+    )
+    backbone_tuning: Literal["frozen", "lora", "full"] = Field(
+        default="frozen",
+        description="Whether the U-Net that gives the features learns too; the paper's is frozen.",
+    )
+    lora_rank: PositiveInt = Field(default=8, description="Rank, where backbone_tuning is lora.")
+    backbone_lr_factor: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=0.1, description="Learning rate of the tuned U-Net, relative to the rest."
     )
 
 
 class CreatorSection(Section):
     """How a synthetic image is made from a real one."""
 
-    kind: Literal["halfway", "gaussian"] = "halfway"
+    kind: Literal["halfway", "gaussian", "unlabelled"] = Field(
+        default="halfway",
+        description="halfway: noise an image to T and denoise it; gaussian: denoise pure noise; "
+        "unlabelled: take real images of the source that are not among the labelled ones.",
+    )
     t_start: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=600, description="Timestep T to which the latent is noised."
     )
@@ -146,7 +243,13 @@ class LabellingSection(Section):
     )
     min_pixel_confidence: Fraction = Field(
         default=0.0,
-        description="Pixels whose predicted depth or class is less sure stay unlabelled.",
+        description="Pixels whose predicted depth, class or probability is less sure stay "
+        "unlabelled; of a probability p that is max(p, 1 - p), so above 0.5 to matter.",
+    )
+    soft_labels: bool = Field(
+        default=False,
+        description="Saliency and boundaries keep their predicted probability; else 1 where it is "
+        "at least 0.5, 0 elsewhere. Classes are the most probable one either way.",
     )
 
 
@@ -160,63 +263,9 @@ class ScreeningSection(Section):
         default=60.0, description="Greatest mean expected angular error of predicted normals."
     )
     min_confidence: Fraction = Field(
-        default=0.0, description="Least mean confidence of predicted depth or classes."
-    )
-
-
-class StageSection(Section):
-    """Optimisation of one stage."""
-
-    steps: PositiveInt = Field(description="Optimiser steps.")
-    batch_size: PositiveInt = Field(default=16, description="Images per step, over all workers.")
-    learning_rate: Annotated[float, Field(gt=0.0)] = 3.57e-4
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    lr_final_fraction: Fraction = Field(
-        default=1.0, description="Learning rate at the end, as a share of the start (cosine)."
-    )
-    lr_warm_up_steps: Count = 0
-
-
-class EmaSection(Section):
-    """The moving average of Eq. 8."""
-
-    decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.998, description="α.")
-    every_samples: PositiveInt = Field(
-        default=40, description="One update each so many images, counted over all workers."
-    )
-
-
-class TrainingSection(Section):
-    """How the predictor learns."""
-
-    warm_up: StageSection
-    self_improve: StageSection
-    ema: EmaSection = EmaSection()
-    real_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        default=0.5, description="Share of real images in a batch."
-    )
-    hflip: bool = Field(default=False, description="Mirror images and labels with probability 1/2.")
-    publish_every_images: PositiveInt = Field(
-        default=800, description="Creation weights are published each so many images."
-    )
-    min_synthetic_samples: Count = Field(
-        default=1, description="Committed synthetic samples to wait for before the loop starts."
-    )
-    staleness_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        default=1.0, description="Weight of a shard is this to the power of its version lag."
-    )
-    max_staleness: PositiveInt | None = Field(
-        default=None, description="Shards labelled more versions ago than this are not read."
-    )
-    poll_s: Annotated[float, Field(gt=0.0)] = Field(
-        default=2.0, description="Least time between two looks for new shards."
-    )
-    num_workers: PositiveInt = 1
-    cpus_per_worker: PositiveInt = 1
-    use_gpu: bool = False
-    checkpoint_every_steps: PositiveInt = 100
-    starved_after_s: Annotated[float, Field(gt=0.0)] = Field(
-        default=300.0, description="Waiting longer than this for synthetic samples is an error."
+        default=0.0,
+        description="Least mean confidence of every predicted task but normals: depth, semseg, "
+        "human_parts, saliency, boundaries.",
     )
 
 
@@ -244,6 +293,7 @@ class EvaluationSection(Section):
     control: bool = Field(
         default=True, description="Train and score the real-only control as well."
     )
+    metrics: MetricsSection = MetricsSection()
 
 
 class RayEnvironment(Section):
@@ -254,6 +304,12 @@ class RayEnvironment(Section):
         description="Cluster to join; absent: the one this job was submitted to, else a local one.",
     )
     object_store_mb: PositiveInt = Field(default=256, description="Only for a local Ray.")
+    generator_labels: dict[str, str] = Field(
+        default={}, description="Generators run only on nodes with these labels."
+    )
+    trainer_labels: dict[str, str] = Field(
+        default={}, description="Training workers run only on nodes with these labels."
+    )
 
 
 class RunConfig(Section):

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.config import RunConfig
 from schemas.errors import ConfigError
+from schemas.yaml_text import parse_yaml
+
+_MOST_SHOWN = 200
 
 
 def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:
@@ -30,15 +33,27 @@ def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"--config {path}: no such file; the shipped ones are in configs/")
-    try:
-        tree = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML ({error}); mend the line it names") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: wanted sections such as run: and training:, found {tree!r}")
+    tree = parse_tree(file.read_bytes(), origin=str(path))
     for override in overrides:
         apply_override(tree, override)
     return parse_config(tree, origin=str(path))
+
+
+def parse_tree(data: bytes, *, origin: str) -> dict[str, Any]:
+    """Read the text of a configuration as nested dictionaries, unchecked.
+
+    Raises:
+        ConfigError: If it is not YAML or holds no sections; ``origin`` names where it came from.
+    """
+    try:
+        tree = parse_yaml(data)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}; mend it, or copy one of configs/") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{origin}: wanted sections such as run: and training:, found {_shown(tree)}"
+        )
+    return tree
 
 
 def parse_config(tree: dict[str, Any], *, origin: str) -> RunConfig:
@@ -71,32 +86,39 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     """
     name, separator, text = override.partition("=")
     if not separator or not name.strip():
-        raise ConfigError(f"--set {override}: wanted section.field=value")
+        raise ConfigError(f"--set {override[:_MOST_SHOWN]}: wanted section.field=value")
     *parents, leaf = name.strip().split(".")
     node = tree
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {override}: {parent} is a value, not a section")
+            raise ConfigError(f"--set {override[:_MOST_SHOWN]}: {parent} is a value, not a section")
         node = child
-    node[leaf] = yaml.safe_load(text)
+    try:
+        node[leaf] = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"--set {name}: {error}; quote the value") from error
 
 
 def _explain(item: dict[str, Any]) -> str:
-    path = [str(part) for part in item["loc"] if part not in ("rooms", "folder")]
+    path = [str(part) for part in item["loc"] if part not in ("rooms", "folder", "shards")]
     name = ".".join(path)
     reason = str(item["msg"]).removeprefix("Value error, ")
     if not path:
         return f"  {reason}"
     if item["type"] == "extra_forbidden":
-        return f"  {name} = {item['input']!r}: unknown key; {_closest(path)}"
+        return f"  {name[:_MOST_SHOWN]} = {_shown(item['input'])}: unknown key; {_closest(path)}"
     if item["type"] == "missing":
         return f"  {name}: missing; add it ({_meaning(path) or 'see docs/configuration.md'})"
     meaning = _meaning(path)
-    shown = f" = {item['input']!r}" if not isinstance(item["input"], dict) else ""
+    shown = f" = {_shown(item['input'])}" if not isinstance(item["input"], dict) else ""
     return f"  {name}{shown}: {reason[:1].lower()}{reason[1:]}" + (
         f" ({meaning})" if meaning else ""
     )
+
+
+def _shown(value: object) -> str:
+    return f"{value!r:.{_MOST_SHOWN}}"
 
 
 def _closest(path: list[str]) -> str:

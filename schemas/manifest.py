@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 METADATA_SCHEMA_VERSION = b"schema_version"
 METADATA_UNIT = b"unit"
 METADATA_SUMMARY = b"summary"
+METADATA_UNITS = b"units"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +21,8 @@ class ManifestRow:
     """One sample of a unit: where it lies, what made it, what became of it.
 
     ``status`` is ``ok`` (in the tar), ``filtered`` (dropped by screening; ``error_class`` is the
-    reason) or ``failed`` (could not be made; ``error_class`` and ``error_msg`` say why).
+    reason), ``failed`` (could not be made; ``error_class`` and ``error_msg`` say why) or
+    ``collected`` (was ``ok``; newer labels replaced it and its bytes were removed).
     ``tar_offset`` and ``tar_size`` bound the sample's members within the tar, in bytes; -1 if it
     is not there. ``label_stats``, ``quality`` and ``extra`` are JSON objects.
     """
@@ -68,6 +70,7 @@ class ManifestRow:
     created_at: str = ""
     code_version: str = ""
     extra: str = "{}"
+    revision: int = 0
 
 
 COLUMN_TYPES: dict[str, str] = {f.name: str(f.type) for f in fields(ManifestRow)}

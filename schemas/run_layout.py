@@ -9,20 +9,35 @@ import re
 
 CONFIG_FILE = "config.resolved.yaml"
 RESULTS_FILE = "results.json"
+STEERING_FILE = "steering.json"
 CONTACT_SHEET_FILE = "contact_sheet.png"
 CAPTIONS_DIR = "captions"
 SHARDS_DIR = "shards"
 UNITS_DIR = "manifest/units"
+COMPACTED_DIR = "manifest/compacted"
 WEIGHTS_DIR = "weights"
 CHECKPOINTS_DIR = "checkpoints"
 EVENTS_DIR = "events"
 
+COLLECTED_WEIGHTS_DIR = "weights/collected"
+
 _VERSION_DIR = re.compile(r"^v(\d{8})$")
+_CAPTIONS = re.compile(r"(.+?)(?:\.more-([0-9]{4}))?\.parquet")
+_ROUND_DIR = re.compile(r"r=([0-9]{1,9})")
+_UNIT_MANIFEST = re.compile(r"([^.]+)(?:\.rev-([0-9]{4}))?\.parquet")
+_COMPACTED = re.compile(r"part-([0-9]{6})\.parquet")
 
 
-def captions_path(source_shard: str) -> str:
-    """Captions of one source shard."""
-    return f"{CAPTIONS_DIR}/{source_shard}.parquet"
+def captions_path(source_shard: str, addition: int = 0) -> str:
+    """Captions of one source shard; from 1: what was added later."""
+    suffix = f".more-{addition:04d}" if addition else ""
+    return f"{CAPTIONS_DIR}/{source_shard}{suffix}.parquet"
+
+
+def parse_captions(name: str) -> tuple[str, int] | None:
+    """Shard and addition of a file name made by :func:`captions_path`; else None."""
+    match = _CAPTIONS.fullmatch(name)
+    return (match.group(1), int(match.group(2) or 0)) if match else None
 
 
 def shard_path(*, round_index: int, version: int, unit_id: str, attempt: str) -> str:
@@ -30,14 +45,38 @@ def shard_path(*, round_index: int, version: int, unit_id: str, attempt: str) ->
     return f"{SHARDS_DIR}/r={round_index:04d}/w={version:08d}/{unit_id}.{attempt}.tar"
 
 
-def unit_manifest_path(*, round_index: int, unit_id: str) -> str:
-    """Commit point of a unit."""
-    return f"{UNITS_DIR}/{round_dir(round_index)}/{unit_id}.parquet"
+def unit_manifest_path(*, round_index: int, unit_id: str, revision: int = 0) -> str:
+    """Commit point of a unit, or of a later revision of it."""
+    suffix = f".rev-{revision:04d}" if revision else ""
+    return f"{UNITS_DIR}/{round_dir(round_index)}/{unit_id}{suffix}.parquet"
+
+
+def parse_unit_manifest(name: str) -> tuple[str, int] | None:
+    """Unit id and revision of a file name made by :func:`unit_manifest_path`; else None."""
+    match = _UNIT_MANIFEST.fullmatch(name)
+    return (match.group(1), int(match.group(2) or 0)) if match else None
+
+
+def compacted_path(number: int) -> str:
+    """Many units' manifests in one file."""
+    return f"{COMPACTED_DIR}/part-{number:06d}.parquet"
+
+
+def parse_compacted(name: str) -> int | None:
+    """Number of a file name made by :func:`compacted_path`; None if it is something else."""
+    match = _COMPACTED.fullmatch(name)
+    return int(match.group(1)) if match else None
 
 
 def round_dir(round_index: int) -> str:
     """Folder name of one round."""
     return f"r={round_index:04d}"
+
+
+def parse_round_dir(name: str) -> int | None:
+    """Round of a folder name made by :func:`round_dir`; None if it is something else."""
+    match = _ROUND_DIR.fullmatch(name)
+    return int(match.group(1)) if match else None
 
 
 def weights_dir(version: int) -> str:

@@ -2,7 +2,8 @@
 
 In memory: ``image`` uint8 RGB [H, W, 3]; ``normals`` float32 [H, W, 3], unit vectors in the camera
 frame (x right, y up, z toward the camera), all-zero where invalid; ``depth`` float32 [H, W] in
-metres, 0 where invalid; ``semseg`` uint8 [H, W], 255 = ignore.
+metres, 0 where invalid; ``semseg`` and ``human_parts`` uint8 [H, W] class ids, 255 = ignore;
+``saliency`` and ``boundaries`` float32 [H, W], probability in [0, 1], -1 = ignore.
 
 In a tar, members of a key are contiguous and in the order of ``MEMBER_ORDER``.
 """
@@ -15,19 +16,40 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 if TYPE_CHECKING:
     import numpy as np
 
-Task = Literal["normals", "depth", "semseg"]
+Task = Literal["normals", "depth", "semseg", "human_parts", "saliency", "boundaries"]
 TASKS: tuple[Task, ...] = get_args(Task)
+
+TaskKind = Literal["direction", "distance", "classes", "probability"]
+TASK_KINDS: dict[Task, TaskKind] = {
+    "normals": "direction",
+    "depth": "distance",
+    "semseg": "classes",
+    "human_parts": "classes",
+    "saliency": "probability",
+    "boundaries": "probability",
+}
+"""What the values of a task's label are; arrays of one kind are treated alike everywhere."""
+
+NUM_HUMAN_PARTS = 7
+"""Background, head, torso, upper arms, lower arms, upper legs, lower legs."""
 
 IGNORE_ID = 255
 """Class id that no loss and no metric counts."""
 
+IGNORE_PROBABILITY = -1.0
+"""Value of a probability label that no loss and no metric counts."""
+
+INVALID_VALUES: dict[TaskKind, float] = {
+    "direction": 0.0,
+    "distance": 0.0,
+    "classes": IGNORE_ID,
+    "probability": IGNORE_PROBABILITY,
+}
+"""What a pixel without a label holds, in every channel."""
+
 IMAGE_MEMBER = "image.png"
 JSON_MEMBER = "json"
-LABEL_MEMBERS: dict[Task, str] = {
-    "normals": "normals.png",
-    "depth": "depth.png",
-    "semseg": "semseg.png",
-}
+LABEL_MEMBERS: dict[Task, str] = {task: f"{task}.png" for task in TASKS}
 CONFIDENCE_MEMBERS: dict[Task, str] = {task: f"{task}_confidence.png" for task in TASKS}
 MEMBER_ORDER: tuple[str, ...] = (
     IMAGE_MEMBER,
@@ -46,7 +68,7 @@ class Sample:
         image: uint8 RGB [H, W, 3].
         labels: Task name to label array, encoded as the module docstring says.
         confidence: Task name to float32 [H, W]; normals: expected angular error in degrees,
-            lower is surer; depth, semseg: probability in [0, 1], higher is surer. Synthetic only.
+            lower is surer; all others: probability in [0, 1], higher is surer. Synthetic only.
         caption: Text that describes the image; empty if unknown.
         is_synthetic: Whether the image came from a creator.
         meta: Everything else that the json member holds (provenance, scene seed, …).

@@ -25,6 +25,8 @@ class Unit:
         recipe_hash: Digest of everything else that decides the images (creator settings,
             backbone, captioner); two units with equal fields make equal images.
         parent_unit_id: For ``relabel``, the ``synthesize`` unit whose images it takes; else "".
+        revision: 0 as planned; each retry of the unit and each removal of its bytes is one more.
+            Of a unit's revisions the greatest counts. No part of the unit's identity.
     """
 
     round: int
@@ -35,11 +37,14 @@ class Unit:
     seed: int
     recipe_hash: str
     parent_unit_id: str = ""
+    revision: int = 0
 
     @property
     def unit_id(self) -> str:
-        """Sixteen hexadecimal digits that depend on every field."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """Sixteen hexadecimal digits that depend on every field but the revision."""
+        fields = asdict(self)
+        del fields["revision"]
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @property
@@ -48,8 +53,11 @@ class Unit:
         return len(self.keys) * self.variants
 
     def to_json(self) -> str:
-        """Serialise all fields, sorted by name."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """Serialise all fields, sorted by name; a revision of 0 is left out."""
+        fields = asdict(self)
+        if not self.revision:
+            del fields["revision"]
+        return json.dumps(fields, sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> Unit:

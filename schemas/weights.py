@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, fields
 
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_MANIFEST = "manifest.json"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +52,15 @@ class WeightsManifest:
         """Parse what :meth:`to_json` wrote.
 
         Raises:
-            TypeError: If a field is missing or unknown.
+            TypeError: If a field is missing, unknown or of another type.
+            ValueError: If it is not JSON, or the digest is none.
         """
-        return WeightsManifest(**json.loads(text))
+        manifest = WeightsManifest(**json.loads(text))
+        kinds = {"int": (int,), "float": (int, float), "str": (str,)}
+        for each in fields(manifest):
+            value = getattr(manifest, each.name)
+            if not isinstance(value, kinds[str(each.type)]):
+                raise TypeError(f"{each.name}: wanted {each.type}, found {value!r:.40}")
+        if not _SHA256.fullmatch(manifest.sha256):
+            raise ValueError(f"sha256: wanted 64 hexadecimal digits, found {manifest.sha256!r:.80}")
+        return manifest

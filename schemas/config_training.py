@@ -1,0 +1,110 @@
+"""Section ``training`` of the configuration: how the predictor learns."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from schemas.config_base import Count, Fraction, PositiveInt, Section
+
+
+class StageSection(Section):
+    """Optimisation of one stage."""
+
+    steps: PositiveInt = Field(description="Optimiser steps.")
+    batch_size: PositiveInt = Field(default=16, description="Images per step, over all workers.")
+    learning_rate: Annotated[float, Field(gt=0.0)] = 3.57e-4
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    lr_final_fraction: Fraction = Field(
+        default=1.0, description="Learning rate at the end, as a share of the start (cosine)."
+    )
+    lr_warm_up_steps: Count = 0
+    clip_grad_norm: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=None,
+        description="Greatest norm of a step's gradient, longer ones are shortened to it; absent: "
+        "no limit. Published recipes: bae 0.1, idisc 1, invpt and taskprompter 10.",
+    )
+
+
+class EmaSection(Section):
+    """The moving average of Eq. 8."""
+
+    decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.998, description="α.")
+    every_samples: PositiveInt = Field(
+        default=40, description="One update each so many images, counted over all workers."
+    )
+
+
+class AugmentationSection(Section):
+    """What happens to images together with their labels, predicted ones too; by default nothing."""
+
+    zoom_min: Annotated[float, Field(ge=0.25, le=4.0)] = Field(
+        default=1.0,
+        description="Least factor of a random zoom. The result is cropped at random, or padded "
+        "with pixels that do not count, back to the size; depth is divided by the factor.",
+    )
+    zoom_max: Annotated[float, Field(ge=0.25, le=4.0)] = Field(
+        default=1.0, description="Greatest factor; the multi-task recipe has 0.5 to 2."
+    )
+    cat_max_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=1.0,
+        description="A crop with more than this share of one semseg class is drawn again, ten "
+        "times at most; the multi-task recipe has 0.75.",
+    )
+    photometric: bool = Field(
+        default=False,
+        description="Change brightness, contrast, saturation and hue, each with probability 1/2.",
+    )
+
+    @model_validator(mode="after")
+    def _zooms_fit(self) -> AugmentationSection:
+        if self.zoom_min > self.zoom_max:
+            raise ValueError(
+                f"zoom_min = {self.zoom_min} is more than zoom_max = {self.zoom_max}; "
+                "lower zoom_min or raise zoom_max"
+            )
+        return self
+
+
+class TrainingSection(Section):
+    """How the predictor learns."""
+
+    warm_up: StageSection
+    self_improve: StageSection
+    ema: EmaSection = EmaSection()
+    real_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=0.5, description="Share of real images in a batch."
+    )
+    hflip: bool = Field(default=False, description="Mirror images and labels with probability 1/2.")
+    augmentation: AugmentationSection = AugmentationSection()
+    publish_every_images: PositiveInt = Field(
+        default=800, description="Creation weights are published each so many images."
+    )
+    min_synthetic_samples: Count = Field(
+        default=1, description="Committed synthetic samples to wait for before the loop starts."
+    )
+    synthetic_run: str | None = Field(
+        default=None,
+        description="Learn from the synthetic samples of this other run; nothing is generated.",
+    )
+    synthetic_round: Count | None = Field(
+        default=None,
+        description="Learn from the labels of this round alone; absent: from the newest ones.",
+    )
+    staleness_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=1.0, description="Weight of a shard is this to the power of its version lag."
+    )
+    max_staleness: PositiveInt | None = Field(
+        default=None, description="Shards labelled more versions ago than this are not read."
+    )
+    poll_s: Annotated[float, Field(gt=0.0)] = Field(
+        default=2.0, description="Least time between two looks for new shards."
+    )
+    num_workers: PositiveInt = 1
+    cpus_per_worker: PositiveInt = 1
+    use_gpu: bool = False
+    checkpoint_every_steps: PositiveInt = 100
+    starved_after_s: Annotated[float, Field(gt=0.0)] = Field(
+        default=300.0, description="Waiting longer than this for synthetic samples is an error."
+    )

@@ -1,0 +1,84 @@
+"""YAML of any origin: plain values, or one sentence on what is wrong with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 1 << 18
+"""Longer texts are refused before they are parsed."""
+
+MAX_EXPANDED = 1 << 19
+"""Greatest number of nodes and characters once every alias is written out."""
+
+MAX_DEPTH = 64
+"""Greatest number of lists and mappings within each other."""
+
+_MOST_SAID = 500
+
+
+def parse_yaml(data: bytes | str) -> Any:
+    """Parse one document into plain values; no tag ever makes an object.
+
+    Args:
+        data: UTF-8, or a text.
+
+    Raises:
+        ValueError: If it is not YAML or not UTF-8, is too large or nested too deeply, or its
+            aliases multiply (the size is checked before anything is built); the text is short.
+    """
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"too large: {len(data)} bytes; wanted at most {MAX_BYTES}")
+    try:
+        return _build(data if isinstance(data, str) else data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"wanted text in UTF-8, found {error}; save it as UTF-8") from error
+    except RecursionError as error:
+        raise ValueError(f"nested too deeply; wanted at most {MAX_DEPTH} levels") from error
+
+
+def _build(text: str) -> Any:
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _expect_small(node)
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML ({str(error)[:_MOST_SAID]})") from error
+    except _TooLargeError:
+        raise
+    except (ValueError, OverflowError) as error:
+        # Such as a date that does not exist, or a number of thousands of digits.
+        raise ValueError(f"not YAML ({str(error)[:_MOST_SAID]})") from error
+
+
+class _TooLargeError(ValueError):
+    """What a small text would become."""
+
+
+def _expect_small(root: yaml.Node) -> None:
+    """Walk the document as if each alias were a copy, and stop where that is too much.
+
+    Raises:
+        _TooLargeError: There.
+    """
+    size = 0
+    waiting: list[tuple[yaml.Node, int]] = [(root, 1)]
+    while waiting:
+        node, depth = waiting.pop()
+        size += 1
+        if isinstance(node, yaml.ScalarNode):
+            size += len(node.value)
+        elif isinstance(node, yaml.SequenceNode):
+            waiting.extend((each, depth + 1) for each in node.value)
+        elif isinstance(node, yaml.MappingNode):
+            waiting.extend((each, depth + 1) for pair in node.value for each in pair)
+        if depth > MAX_DEPTH:
+            raise _TooLargeError(f"nested too deeply; wanted at most {MAX_DEPTH} levels")
+        if size > MAX_EXPANDED:
+            raise _TooLargeError(
+                "its aliases multiply into too many values; write out what they stand for"
+            )
