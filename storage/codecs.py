@@ -6,25 +6,26 @@ SampleError, with a reason to count by, on bytes that they cannot or will not re
 
 from __future__ import annotations
 
-import io
 import json
-import struct
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from schemas.errors import SampleError
 from schemas.sample import (
     CONFIDENCE_MEMBERS,
+    IGNORE_PROBABILITY,
     IMAGE_MEMBER,
     JSON_MEMBER,
     LABEL_MEMBERS,
+    TASK_KINDS,
     TASKS,
     Sample,
     Task,
+    TaskKind,
 )
+from storage.json_member import decode_json
+from storage.pictures import MAX_PIXELS, read_label_png, read_rgb, write_png
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,18 +35,13 @@ if TYPE_CHECKING:
     UInt8 = NDArray[np.uint8]
     Float32 = NDArray[np.float32]
 
-MAX_PIXELS = 64 * 2**20
-"""Images of more pixels are refused before they are decoded."""
-
 MAX_DEPTH_M = 65.535
 """Greatest depth that 16 bits of millimetres hold; what is farther is stored as invalid."""
 
-# Level 1 encodes photographs 3 times and normals 6 times as fast as PIL's 6, for files that are
-# 10 to 30 per cent larger (measured on indoor images of 210 x 280).
-_COMPRESS_LEVEL = 1
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 _OWN_JSON_FIELDS = ("key", "caption", "is_synthetic")
 _LEAST_NORM = 0.5
+_PROBABILITY_STEPS = 254
+_IGNORED_PROBABILITY_CODE = 255
 
 
 def encode_sample(sample: Sample) -> dict[str, bytes]:
@@ -59,7 +55,7 @@ def encode_sample(sample: Sample) -> dict[str, bytes]:
     size = sample.image.shape[:2]
     for task, label in sample.labels.items():
         _expect_size(label, size, task)
-        members[LABEL_MEMBERS[task]] = _LABEL_ENCODERS[task](label)
+        members[LABEL_MEMBERS[task]] = encode_label(label, task)
     for task, confidence in sample.confidence.items():
         _expect_size(confidence, size, f"{task} confidence")
         members[CONFIDENCE_MEMBERS[task]] = encode_confidence_png(confidence, task=task)
@@ -81,7 +77,7 @@ def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
     confidence: dict[Task, NDArray[Any]] = {}
     for task in TASKS:
         if (data := members.get(LABEL_MEMBERS[task])) is not None:
-            labels[task] = _LABEL_DECODERS[task](data)
+            labels[task] = decode_label(data, task)
         if (data := members.get(CONFIDENCE_MEMBERS[task])) is not None:
             confidence[task] = decode_confidence(data, task=task)
     for array in (*labels.values(), *confidence.values()):
@@ -90,7 +86,7 @@ def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
                 "label_size_differs",
                 f"{key}: image is {image.shape[:2]}, a label is {array.shape[:2]} (height, width)",
             )
-    meta = _decode_json(key, members.get(JSON_MEMBER, b"{}"))
+    meta = decode_json(key, members.get(JSON_MEMBER, b"{}"))
     return Sample(
         key=key,
         image=image,
@@ -100,6 +96,27 @@ def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
         is_synthetic=bool(meta.pop("is_synthetic", False)),
         meta={name: value for name, value in meta.items() if name != "key"},
     )
+
+
+def encode_label(label: NDArray[Any], task: Task) -> bytes:
+    """Encode a label map as the PNG of its task's kind.
+
+    Raises:
+        ValueError: If shape or type are not those of the task.
+    """
+    encode = _LABEL_ENCODERS[TASK_KINDS[task]]
+    return encode(label, what=task)
+
+
+def decode_label(data: bytes, task: Task) -> NDArray[Any]:
+    """Decode the PNG of a label map.
+
+    Raises:
+        SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if it is a PNG of
+            another kind than the task's.
+    """
+    decode = _LABEL_DECODERS[TASK_KINDS[task]]
+    return decode(data, what=task)
 
 
 def encode_image_png(image: UInt8) -> bytes:
@@ -113,7 +130,7 @@ def encode_image_png(image: UInt8) -> bytes:
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image: wanted uint8 [H, W, 3], found {image.dtype} {image.shape}")
-    return _png(image)
+    return write_png(image)
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> UInt8:
@@ -132,11 +149,10 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> UInt8:
     Raises:
         SampleError: ``too_large``; ``decode_failed`` if damaged or of another format.
     """
-    picture = _open(data, formats=("PNG", "JPEG"), max_pixels=max_pixels, convert=_to_rgb)
-    return np.array(picture, dtype=np.uint8)
+    return read_rgb(data, max_pixels=max_pixels)
 
 
-def encode_normals_png(normals: Float32) -> bytes:
+def encode_normals_png(normals: Float32, *, what: str = "normals") -> bytes:
     """Encode normals as 8-bit RGB: v = round((n + 1) · 127.5), and (0, 0, 0) where invalid.
 
     Vectors are scaled to unit length first; a zero or not finite one is invalid. A unit vector
@@ -144,20 +160,21 @@ def encode_normals_png(normals: Float32) -> bytes:
 
     Args:
         normals: float32 [H, W, 3], camera frame.
+        what: Name for messages.
 
     Raises:
         ValueError: On another shape.
     """
     if normals.ndim != 3 or normals.shape[2] != 3:
-        raise ValueError(f"normals: wanted [H, W, 3], found {normals.shape}")
+        raise ValueError(f"{what}: wanted [H, W, 3], found {normals.shape}")
     norm = np.linalg.norm(normals, axis=2, keepdims=True)
     is_valid = np.isfinite(norm) & (norm > 0)
     unit = np.where(is_valid, normals, 0) / np.where(is_valid, norm, 1)
     code = np.rint((unit + 1) * 127.5)
-    return _png(np.where(is_valid, code, 0).astype(np.uint8))
+    return write_png(np.where(is_valid, code, 0).astype(np.uint8))
 
 
-def decode_normals(data: bytes) -> Float32:
+def decode_normals(data: bytes, *, what: str = "normals") -> Float32:
     """Decode 8-bit normals: n = 2v / 255 - 1, scaled to unit length.
 
     (0, 0, 0) is invalid, and so is any code of a vector shorter than 0.5, such as the mid-grey
@@ -165,6 +182,7 @@ def decode_normals(data: bytes) -> Float32:
 
     Args:
         data: A PNG file, 8-bit RGB.
+        what: Name for messages.
 
     Returns:
         float32 [H, W, 3], unit vectors, all-zero where invalid. The angle to what was encoded is
@@ -173,14 +191,14 @@ def decode_normals(data: bytes) -> Float32:
     Raises:
         SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if not 8-bit RGB.
     """
-    code = _label_array(data, modes=("RGB",), what="normals")
+    code = read_label_png(data, modes=("RGB",), what=what)
     vectors = code.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
     norm = np.linalg.norm(vectors, axis=2, keepdims=True)
     is_valid = code.any(axis=2, keepdims=True) & (norm > _LEAST_NORM)
     return np.where(is_valid, vectors / np.maximum(norm, _LEAST_NORM), 0).astype(np.float32)
 
 
-def encode_depth_png(depth_m: Float32) -> bytes:
+def encode_depth_png(depth_m: Float32, *, what: str = "depth") -> bytes:
     """Encode depth as 16-bit millimetres, 0 where invalid.
 
     What is not finite, not positive or beyond :data:`MAX_DEPTH_M` is invalid; what is nearer than
@@ -188,22 +206,24 @@ def encode_depth_png(depth_m: Float32) -> bytes:
 
     Args:
         depth_m: float32 [H, W], metres.
+        what: Name for messages.
 
     Raises:
         ValueError: On another shape.
     """
     if depth_m.ndim != 2:
-        raise ValueError(f"depth: wanted [H, W], found {depth_m.shape}")
+        raise ValueError(f"{what}: wanted [H, W], found {depth_m.shape}")
     is_valid = np.isfinite(depth_m) & (depth_m > 0) & (depth_m <= MAX_DEPTH_M)
     millimetres = np.clip(np.rint(np.where(is_valid, depth_m, 0) * 1000.0), 1, 65535)
-    return _png(np.where(is_valid, millimetres, 0).astype(np.uint16))
+    return write_png(np.where(is_valid, millimetres, 0).astype(np.uint16))
 
 
-def decode_depth(data: bytes) -> Float32:
+def decode_depth(data: bytes, *, what: str = "depth") -> Float32:
     """Decode 16-bit millimetres.
 
     Args:
         data: A PNG file, 16-bit grey.
+        what: Name for messages.
 
     Returns:
         float32 [H, W], metres, 0 where invalid.
@@ -211,29 +231,31 @@ def decode_depth(data: bytes) -> Float32:
     Raises:
         SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if not 16-bit grey.
     """
-    code = _label_array(data, modes=("I;16", "I;16B", "I"), what="depth")
+    code = read_label_png(data, modes=("I;16", "I;16B", "I"), what=what)
     return (code / np.float32(1000)).astype(np.float32)
 
 
-def encode_semseg_png(semseg: UInt8) -> bytes:
+def encode_class_ids_png(ids: UInt8, *, what: str = "class ids") -> bytes:
     """Encode class ids as 8-bit grey.
 
     Args:
-        semseg: uint8 [H, W], 255 = ignore.
+        ids: uint8 [H, W], 255 = ignore.
+        what: Name for messages.
 
     Raises:
         ValueError: On another shape or type.
     """
-    if semseg.dtype != np.uint8 or semseg.ndim != 2:
-        raise ValueError(f"semseg: wanted uint8 [H, W], found {semseg.dtype} {semseg.shape}")
-    return _png(semseg)
+    if ids.dtype != np.uint8 or ids.ndim != 2:
+        raise ValueError(f"{what}: wanted uint8 [H, W], found {ids.dtype} {ids.shape}")
+    return write_png(ids)
 
 
-def decode_semseg(data: bytes) -> UInt8:
+def decode_class_ids(data: bytes, *, what: str = "class ids") -> UInt8:
     """Decode class ids; of a palette image the indices, not the colours.
 
     Args:
         data: A PNG file, 8-bit grey or palette.
+        what: Name for messages.
 
     Returns:
         uint8 [H, W].
@@ -241,7 +263,46 @@ def decode_semseg(data: bytes) -> UInt8:
     Raises:
         SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if of another kind.
     """
-    return _label_array(data, modes=("L", "P"), what="semseg").astype(np.uint8)
+    return read_label_png(data, modes=("L", "P"), what=what).astype(np.uint8)
+
+
+def encode_probability_png(probability: Float32, *, what: str = "probability") -> bytes:
+    """Encode probabilities as 8-bit grey: v = round(254 p), and 255 where ignored.
+
+    What is negative or not finite is ignored; what is above 1 is stored as 1.
+
+    Args:
+        probability: float32 [H, W] in [0, 1], -1 = ignore.
+        what: Name for messages.
+
+    Raises:
+        ValueError: On another shape or type.
+    """
+    if not np.issubdtype(probability.dtype, np.floating) or probability.ndim != 2:
+        found = f"{probability.dtype} {probability.shape}"
+        raise ValueError(f"{what}: wanted float32 [H, W], found {found}")
+    is_valid = np.isfinite(probability) & (probability >= 0)
+    code = np.rint(np.clip(np.where(is_valid, probability, 0), 0, 1) * _PROBABILITY_STEPS)
+    return write_png(np.where(is_valid, code, _IGNORED_PROBABILITY_CODE).astype(np.uint8))
+
+
+def decode_probability(data: bytes, *, what: str = "probability") -> Float32:
+    """Decode 8-bit probabilities: p = v / 254.
+
+    Args:
+        data: A PNG file, 8-bit grey.
+        what: Name for messages.
+
+    Returns:
+        float32 [H, W] in [0, 1], -1 where ignored. The error is at most 1/508.
+
+    Raises:
+        SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if not 8-bit grey.
+    """
+    code = read_label_png(data, modes=("L",), what=what)
+    probability = code.astype(np.float32) / np.float32(_PROBABILITY_STEPS)
+    is_ignored = code == _IGNORED_PROBABILITY_CODE
+    return np.where(is_ignored, np.float32(IGNORE_PROBABILITY), probability).astype(np.float32)
 
 
 def encode_confidence_png(confidence: Float32, *, task: Task) -> bytes:
@@ -258,9 +319,9 @@ def encode_confidence_png(confidence: Float32, *, task: Task) -> bytes:
     """
     if confidence.ndim != 2:
         raise ValueError(f"{task} confidence: wanted [H, W], found {confidence.shape}")
-    scale, top, unsure = _CONFIDENCE_CODES[task]
+    scale, top, unsure = _confidence_code(task)
     values = np.where(np.isfinite(confidence), confidence, unsure) * scale
-    return _png(np.clip(np.rint(values), 0, top).astype(np.uint8))
+    return write_png(np.clip(np.rint(values), 0, top).astype(np.uint8))
 
 
 def decode_confidence(data: bytes, *, task: Task) -> Float32:
@@ -276,83 +337,28 @@ def decode_confidence(data: bytes, *, task: Task) -> Float32:
     Raises:
         SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if not 8-bit grey.
     """
-    scale, _, _ = _CONFIDENCE_CODES[task]
-    code = _label_array(data, modes=("L",), what=f"{task} confidence")
+    scale, _, _ = _confidence_code(task)
+    code = read_label_png(data, modes=("L",), what=f"{task} confidence")
     return (code / np.float32(scale)).astype(np.float32)
 
 
-_LABEL_ENCODERS: dict[Task, Callable[[NDArray[Any]], bytes]] = {
-    "normals": encode_normals_png,
-    "depth": encode_depth_png,
-    "semseg": encode_semseg_png,
+_LABEL_ENCODERS: dict[TaskKind, Callable[..., bytes]] = {
+    "direction": encode_normals_png,
+    "distance": encode_depth_png,
+    "classes": encode_class_ids_png,
+    "probability": encode_probability_png,
 }
-_LABEL_DECODERS: dict[Task, Callable[[bytes], NDArray[Any]]] = {
-    "normals": decode_normals,
-    "depth": decode_depth,
-    "semseg": decode_semseg,
-}
-# Task to (code per unit, greatest code, value that stands for "not sure at all").
-_CONFIDENCE_CODES: dict[Task, tuple[float, int, float]] = {
-    "normals": (1.0, 180, 180.0),
-    "depth": (255.0, 255, 0.0),
-    "semseg": (255.0, 255, 0.0),
+_LABEL_DECODERS: dict[TaskKind, Callable[..., NDArray[Any]]] = {
+    "direction": decode_normals,
+    "distance": decode_depth,
+    "classes": decode_class_ids,
+    "probability": decode_probability,
 }
 
 
-def _png(array: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(
-        buffer, format="PNG", compress_level=_COMPRESS_LEVEL
-    )
-    return buffer.getvalue()
-
-
-def _label_array(data: bytes, *, modes: tuple[str, ...], what: str) -> NDArray[Any]:
-    picture = _open(data, formats=("PNG",), max_pixels=MAX_PIXELS, convert=_as_it_is)
-    if picture.mode not in modes:
-        raise SampleError(
-            "label_format", f"{what}: wanted a PNG of mode {modes[0]}, found {picture.mode}"
-        )
-    return np.array(picture)
-
-
-def _open(
-    data: bytes,
-    *,
-    formats: tuple[str, ...],
-    max_pixels: int,
-    convert: Callable[[Image.Image], Image.Image],
-) -> Image.Image:
-    try:
-        picture = Image.open(io.BytesIO(data), formats=formats)
-        width, height = picture.size
-        if width * height > max_pixels:
-            raise SampleError(
-                "too_large", f"{width} x {height} pixels: wanted at most {max_pixels}; scale it"
-            )
-        return convert(picture)
-    except Image.DecompressionBombError as error:
-        raise SampleError("too_large", str(error)) from error
-    except _DECODE_ERRORS as error:
-        raise SampleError(
-            "decode_failed", f"wanted {' or '.join(formats)}, {len(data)} bytes: {error}"
-        ) from error
-
-
-def _as_it_is(picture: Image.Image) -> Image.Image:
-    picture.load()
-    return picture
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    picture.load()
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode == "RGB":
-        return upright
-    if upright.mode.startswith("I"):
-        # PIL would clip 16-bit grey at 255.
-        return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")
-    return upright.convert("RGB")
+def _confidence_code(task: Task) -> tuple[float, int, float]:
+    """Code per unit, greatest code, and the value that stands for "not sure at all"."""
+    return (1.0, 180, 180.0) if TASK_KINDS[task] == "direction" else (255.0, 255, 0.0)
 
 
 def _expect_size(array: NDArray[Any], size: tuple[int, ...], what: str) -> None:
@@ -374,13 +380,3 @@ def _encode_json(sample: Sample) -> bytes:
         return json.dumps(document, sort_keys=True, allow_nan=False).encode()
     except TypeError as error:
         raise ValueError(f"meta of {sample.key}: {error}; give plain JSON values") from error
-
-
-def _decode_json(key: str, data: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(data)
-    except ValueError as error:
-        raise SampleError("json_invalid", f"{key}: {error}") from error
-    if not isinstance(document, dict):
-        raise SampleError("json_invalid", f"{key}: wanted an object, found {document!r:.40}")
-    return document

@@ -1,61 +1,90 @@
-"""Unit manifests: commit a unit's rows as one Parquet file, find and read committed units."""
+"""Unit manifests: commit a unit's rows as one Parquet file, find and read committed units.
+
+A unit may have several revisions (``manifest/units/r=…/<unit>.parquet``, ``….rev-0001.parquet``,
+…): the greatest counts. Many units may also lie together in ``manifest/compacted/``; of the same
+revision in both places, the compacted one counts.
+"""
 
 from __future__ import annotations
 
-import io
-import json
 import logging
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from schemas.errors import AlreadyCommittedError, DamagedShardError
-from schemas.manifest import (
-    COLUMN_TYPES,
-    METADATA_SCHEMA_VERSION,
-    METADATA_SUMMARY,
-    METADATA_UNIT,
-    SCHEMA_VERSION,
-    ManifestRow,
+from schemas.run_layout import (
+    COMPACTED_DIR,
+    UNITS_DIR,
+    compacted_path,
+    parse_compacted,
+    parse_round_dir,
+    parse_unit_manifest,
+    unit_manifest_path,
 )
-from schemas.run_layout import UNITS_DIR, unit_manifest_path
-from schemas.unit import Unit
+from storage.manifest_file import (
+    MANIFEST_SCHEMA,
+    CompactedUnit,
+    UnitCommit,
+    check_commit,
+    commit_of,
+    compacted_commit,
+    compacted_units,
+    parse_parquet,
+    unit_to_parquet,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from storage.filesystem import RunStore
+
+__all__ = [
+    "MANIFEST_SCHEMA",
+    "ManifestReader",
+    "UnitCommit",
+    "UnitPlace",
+    "commit_unit",
+    "find_units",
+    "iterate_units",
+    "list_committed",
+    "list_revisions",
+    "manifest_table",
+    "read_part",
+    "read_unit",
+]
 
 logger = logging.getLogger(__name__)
 
-_ARROW_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}
-_SUFFIX = ".parquet"
-
-MANIFEST_SCHEMA = pa.schema(
-    [pa.field(name, _ARROW_TYPES[kind], nullable=False) for name, kind in COLUMN_TYPES.items()]
-)
-"""Arrow form of the manifest's columns."""
+_LOOKS = 3
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UnitCommit:
-    """A finished unit.
+@dataclass(frozen=True, order=True, slots=True)
+class UnitPlace:
+    """Where a revision of a unit lies.
 
     Attributes:
-        unit: The unit as planned.
-        rows: One row per sample, failed and filtered ones too.
-        summary: JSON values about the whole: ``attempt`` (required: who made it), counts by
-            status, seconds, version, ….
+        round: Round of the unit.
+        unit_id: The unit.
+        revision: Which revision.
+        part: Number of the compacted file; -1 if it has a file of its own.
     """
 
-    unit: Unit
-    rows: list[ManifestRow]
-    summary: dict[str, Any] = field(default_factory=dict)
+    round: int
+    unit_id: str
+    revision: int
+    part: int = -1
 
     @property
-    def attempt(self) -> str:
-        """The attempt that made it."""
-        return str(self.summary["attempt"])
+    def path(self) -> str:
+        """The file, relative to the run."""
+        if self.part >= 0:
+            return compacted_path(self.part)
+        return unit_manifest_path(
+            round_index=self.round, unit_id=self.unit_id, revision=self.revision
+        )
 
 
 def commit_unit(store: RunStore, commit: UnitCommit) -> bool:
@@ -69,44 +98,191 @@ def commit_unit(store: RunStore, commit: UnitCommit) -> bool:
         ValueError: If the rows do not belong to the unit and the attempt, or a key comes twice.
         DamagedShardError: If a manifest is there that cannot be read.
     """
-    _check_commit(commit)
+    check_commit(commit)
     unit = commit.unit
-    path = unit_manifest_path(round_index=unit.round, unit_id=unit.unit_id)
+    place = UnitPlace(unit.round, unit.unit_id, unit.revision)
     try:
-        store.put_if_absent(path, _to_parquet(commit))
+        store.put_if_absent(place.path, unit_to_parquet(commit))
     except AlreadyCommittedError:
         # Ours, too, when the store answered a repeated request whose first try had succeeded.
-        visible = read_unit(store, unit.round, unit.unit_id)
-        return visible.attempt == commit.attempt
+        return _read_file(store, place).attempt == commit.attempt
     return True
 
 
 def read_unit(store: RunStore, round_index: int, unit_id: str) -> UnitCommit:
-    """Read a committed unit.
+    """Read the newest revision of a committed unit.
 
     Raises:
         FileNotFoundError: If it is not committed.
         DamagedShardError: If its manifest cannot be read.
     """
+    newest: UnitCommit | None = None
+    # A second look finds what was compacted, and its file removed, since the first.
+    for _ in range(2):
+        newest = _read_compacted(store, unit_id)
+        revision = 0 if newest is None else newest.unit.revision + 1
+        while True:
+            try:
+                newest = _read_file(store, UnitPlace(round_index, unit_id, revision))
+            except FileNotFoundError:
+                break
+            revision += 1
+        if newest is not None:
+            return newest
     path = unit_manifest_path(round_index=round_index, unit_id=unit_id)
-    table = _parse(store.read_bytes(path), origin=store.uri(path))
-    return _to_commit(table, origin=store.uri(path))
+    raise FileNotFoundError(f"{store.uri(path)}: the unit is not committed")
 
 
 def list_committed(store: RunStore) -> dict[str, int]:
-    """Ids of all committed units and the round of each, from listings alone."""
-    found: dict[str, int] = {}
+    """Ids of all committed units and the round of each."""
+    return {place.unit_id: place.round for place in find_units(store)}
+
+
+def list_revisions(store: RunStore) -> list[UnitPlace]:
+    """All revisions that have a file of their own, by round, unit and revision: listings alone."""
+    found: list[UnitPlace] = []
     for folder in store.list_dir(UNITS_DIR):
-        if not folder.startswith("r=") or not folder[2:].isdigit():
+        round_index = parse_round_dir(folder)
+        if round_index is None:
             continue
         for name in store.list_dir(f"{UNITS_DIR}/{folder}"):
-            if name.endswith(_SUFFIX):
-                found[name.removesuffix(_SUFFIX)] = int(folder[2:])
-    return found
+            parsed = parse_unit_manifest(name)
+            if parsed is not None:
+                found.append(UnitPlace(round_index, *parsed))
+    return sorted(found)
+
+
+def list_parts(store: RunStore) -> list[int]:
+    """Numbers of the compacted files, rising."""
+    parsed = (parse_compacted(name) for name in store.list_dir(COMPACTED_DIR))
+    return sorted(number for number in parsed if number is not None)
+
+
+def read_part(store: RunStore, number: int) -> tuple[pa.Table, list[CompactedUnit]]:
+    """Read a compacted file: its table, and where each unit lies in it.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        DamagedShardError: If it cannot be read.
+    """
+    path = compacted_path(number)
+    table = parse_parquet(store.read_bytes(path), origin=store.uri(path))
+    return table, compacted_units(table, origin=store.uri(path))
+
+
+def find_units(store: RunStore) -> list[UnitPlace]:
+    """Where the newest revision of every committed unit lies, by round and id.
+
+    Compacted files that cannot be read are left out and logged.
+    """
+    # Files first: one that disappears meanwhile is in a compacted file by then.
+    places = list_revisions(store)
+    for number in list_parts(store):
+        try:
+            places += _part_places(store, number)
+        except DamagedShardError as error:
+            logger.warning("manifest_is_torn part=%s reason=%s", number, error)
+    return _newest(places)
+
+
+def iterate_units(store: RunStore) -> Iterator[tuple[UnitPlace, UnitCommit | DamagedShardError]]:
+    """Read the newest revision of every unit, one at a time, and what cannot be read.
+
+    Yields:
+        Where each lies, and the unit, or what is wrong with the file.
+    """
+    places = find_units(store)
+    for place in places:
+        if place.part < 0:
+            try:
+                yield place, _read_file(store, place)
+            except DamagedShardError as error:
+                yield place, error
+    standing = set(places)
+    for number in list_parts(store):
+        try:
+            table, units = read_part(store, number)
+        except DamagedShardError as error:
+            yield UnitPlace(-1, "", 0, number), error
+            continue
+        for each in units:
+            place = UnitPlace(each.unit.round, each.unit.unit_id, each.unit.revision, number)
+            if place in standing:
+                try:
+                    yield place, compacted_commit(table, each, origin=store.uri(place.path))
+                except DamagedShardError as error:
+                    yield place, error
+
+
+def manifest_table(store: RunStore) -> pa.Table:
+    """Read the rows of the newest revision of all committed units, in the order of rounds and ids.
+
+    Columns that an older manifest lacks are null there. Torn manifests are left out and logged.
+    """
+    tables = [_nullable(MANIFEST_SCHEMA.empty_table())]
+    parts: dict[int, tuple[pa.Table, dict[str, CompactedUnit]]] = {}
+    for place in find_units(store):
+        if place.part >= 0:
+            if place.part not in parts:
+                table, units = read_part(store, place.part)
+                parts[place.part] = table, {unit.unit.unit_id: unit for unit in units}
+            table, by_id = parts[place.part]
+            where = by_id[place.unit_id]
+            tables.append(_nullable(table.slice(where.start, where.num_rows)))
+            continue
+        try:
+            table = parse_parquet(store.read_bytes(place.path), origin=store.uri(place.path))
+        except DamagedShardError as error:
+            logger.warning("manifest_is_torn unit=%s reason=%s", place.unit_id, error)
+            continue
+        tables.append(_nullable(table))
+    return pa.concat_tables(tables, promote_options="permissive").replace_schema_metadata(None)
+
+
+def _newest(places: Iterable[UnitPlace]) -> list[UnitPlace]:
+    # Of equal revisions the compacted one sorts last: a file of its own is older or a late copy.
+    newest: dict[str, UnitPlace] = {}
+    for place in sorted(places, key=lambda p: (p.revision, p.part)):
+        newest[place.unit_id] = place
+    return sorted(newest.values())
+
+
+def _read_file(store: RunStore, place: UnitPlace) -> UnitCommit:
+    origin = store.uri(place.path)
+    table = parse_parquet(store.read_bytes(place.path), origin=origin)
+    return commit_of(table, origin=origin, unit_id=place.unit_id)
+
+
+def _read_compacted(store: RunStore, unit_id: str) -> UnitCommit | None:
+    places = [
+        place
+        for number in list_parts(store)
+        for place in _part_places(store, number)
+        if place.unit_id == unit_id
+    ]
+    if not places:
+        return None
+    newest = max(places, key=lambda place: place.revision)
+    table, units = read_part(store, newest.part)
+    where = next(each for each in units if each.unit.unit_id == unit_id)
+    return compacted_commit(table, where, origin=store.uri(newest.path))
+
+
+@lru_cache(maxsize=1024)
+def _part_places(store: RunStore, number: int) -> tuple[UnitPlace, ...]:
+    # Compacted files never change, so what is in one is remembered.
+    _, units = read_part(store, number)
+    return tuple(
+        UnitPlace(each.unit.round, each.unit.unit_id, each.unit.revision, number) for each in units
+    )
+
+
+def _nullable(table: pa.Table) -> pa.Table:
+    return table.cast(pa.schema([column.with_nullable(nullable=True) for column in table.schema]))
 
 
 class ManifestReader:
-    """Finds newly committed units; reads each manifest once.
+    """Finds newly committed units, and newer revisions of known ones; reads each file once.
 
     Attributes:
         torn: Manifests seen at the last refresh that could not be read; each refresh tries them
@@ -116,101 +292,63 @@ class ManifestReader:
     def __init__(self, store: RunStore) -> None:
         self.torn = 0
         self._store = store
-        self._known: set[str] = set()
+        self._known: dict[str, int] = {}
+        self._parts: set[int] = set()
         self._ready: list[UnitCommit] = []
 
     def refresh(self) -> list[UnitCommit]:
-        """Return the units committed since the last call, by round and id.
+        """Return what was committed since the last call, the newest revision, by round and id.
 
         Errors of the store pass through; what was read before them is returned by the next call.
         """
-        torn = 0
-        committed = list_committed(self._store).items()
-        fresh = sorted((number, unit) for unit, number in committed if unit not in self._known)
-        for round_index, unit_id in fresh:
-            try:
-                self._ready.append(read_unit(self._store, round_index, unit_id))
-            except DamagedShardError as error:
-                torn += 1
-                logger.warning("manifest_is_torn unit=%s reason=%s", unit_id, error)
-            except FileNotFoundError:
-                logger.warning("manifest_is_gone unit=%s", unit_id)
-            else:
-                self._known.add(unit_id)
-        self.torn = torn
+        for _ in range(_LOOKS):
+            self.torn = 0
+            # Files first: one that disappears meanwhile is in a compacted file by then.
+            places = list_revisions(self._store)
+            self._read_parts()
+            if not self._read_files(places):
+                break
         ready, self._ready = self._ready, []
-        return ready
+        newest = {commit.unit.unit_id: commit for commit in ready}
+        return sorted(newest.values(), key=lambda c: (c.unit.round, c.unit.unit_id))
 
+    def _read_parts(self) -> None:
+        for number in list_parts(self._store):
+            if number in self._parts:
+                continue
+            try:
+                table, units = read_part(self._store, number)
+                origin = self._store.uri(compacted_path(number))
+                fresh = [
+                    compacted_commit(table, each, origin=origin)
+                    for each in units
+                    if each.unit.revision > self._known.get(each.unit.unit_id, -1)
+                ]
+            except DamagedShardError as error:
+                self.torn += 1
+                logger.warning("manifest_is_torn part=%s reason=%s", number, error)
+                continue
+            self._parts.add(number)
+            for commit in fresh:
+                self._take(commit)
 
-def manifest_table(store: RunStore) -> pa.Table:
-    """Read all rows of all committed units, in the order of rounds and ids.
+    def _read_files(self, places: Iterable[UnitPlace]) -> bool:
+        """Read what is new among the files; returns whether one was gone and is not known yet."""
+        is_gone = False
+        # Newest revision first: an older one is only read if a newer one is torn.
+        for place in sorted(places, key=lambda p: (p.round, p.unit_id, -p.revision)):
+            if place.revision <= self._known.get(place.unit_id, -1):
+                continue
+            try:
+                self._take(_read_file(self._store, place))
+            except DamagedShardError as error:
+                self.torn += 1
+                logger.warning("manifest_is_torn unit=%s reason=%s", place.unit_id, error)
+            except FileNotFoundError:
+                is_gone = True
+                logger.warning("manifest_is_gone unit=%s", place.unit_id)
+        return is_gone
 
-    Columns that an older manifest lacks are null there. Torn manifests are left out and logged.
-    """
-    tables = [_nullable(MANIFEST_SCHEMA.empty_table())]
-    for unit_id, round_index in sorted(list_committed(store).items(), key=lambda u: (u[1], u[0])):
-        path = unit_manifest_path(round_index=round_index, unit_id=unit_id)
-        try:
-            table = _parse(store.read_bytes(path), origin=store.uri(path))
-        except DamagedShardError as error:
-            logger.warning("manifest_is_torn unit=%s reason=%s", unit_id, error)
-            continue
-        tables.append(_nullable(table))
-    return pa.concat_tables(tables, promote_options="permissive")
-
-
-def _nullable(table: pa.Table) -> pa.Table:
-    return table.cast(pa.schema([column.with_nullable(nullable=True) for column in table.schema]))
-
-
-def _check_commit(commit: UnitCommit) -> None:
-    unit_id = commit.unit.unit_id
-    if not commit.summary.get("attempt"):
-        raise ValueError(f"unit {unit_id}: summary lacks 'attempt'; name who made it")
-    for row in commit.rows:
-        if row.unit_id != unit_id or row.attempt != commit.attempt:
-            raise ValueError(
-                f"row {row.key!r}: wanted unit {unit_id} attempt {commit.attempt}, found "
-                f"{row.unit_id} attempt {row.attempt}"
-            )
-    keys = [row.key for row in commit.rows]
-    if len(set(keys)) != len(keys):
-        raise ValueError(f"unit {unit_id}: a key comes twice among its rows; keys are unique")
-
-
-def _to_parquet(commit: UnitCommit) -> bytes:
-    metadata = {
-        METADATA_SCHEMA_VERSION: str(SCHEMA_VERSION).encode(),
-        METADATA_UNIT: commit.unit.to_json().encode(),
-        METADATA_SUMMARY: json.dumps(commit.summary, sort_keys=True).encode(),
-    }
-    rows = [asdict(row) for row in commit.rows]
-    schema = MANIFEST_SCHEMA.with_metadata(metadata)
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-def _parse(data: bytes, *, origin: str) -> pa.Table:
-    try:
-        return pq.read_table(io.BytesIO(data))
-    except (pa.ArrowException, OSError) as error:
-        raise DamagedShardError(
-            f"{origin}: not a whole Parquet file ({len(data)} bytes, {error}); if no copy of the "
-            "run is going on, delete it and the unit is made again"
-        ) from error
-
-
-def _to_commit(table: pa.Table, *, origin: str) -> UnitCommit:
-    metadata = table.schema.metadata or {}
-    known = [name for name in table.column_names if name in COLUMN_TYPES]
-    try:
-        unit = Unit.from_json(metadata[METADATA_UNIT].decode())
-        summary = json.loads(metadata[METADATA_SUMMARY])
-        rows = [ManifestRow(**row) for row in table.select(known).to_pylist()]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedShardError(
-            f"{origin}: wanted the columns and metadata of schema version {SCHEMA_VERSION} or "
-            f"older, found {error!r}; read it with the version of the code that wrote it"
-        ) from error
-    return UnitCommit(unit=unit, rows=rows, summary=summary)
+    def _take(self, commit: UnitCommit) -> None:
+        self._known[commit.unit.unit_id] = commit.unit.revision
+        self._ready.append(commit)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.errors import DamagedShardError
 from schemas.sample import JSON_MEMBER, MEMBER_ORDER
 from storage.filesystem import open_binary
+from storage.tar_members import plain_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -76,15 +77,15 @@ def read_tar(data: bytes) -> Iterator[tuple[str, dict[str, bytes]]]:
         Key (everything before the first dot of the file name) and members.
 
     Raises:
-        DamagedShardError: If the tar is torn or malformed, has no end mark, or if the members of a
-            key do not lie together.
+        DamagedShardError: If the tar is torn or malformed, has no end mark, holds other than plain
+            files under plain names, or if the members of a key do not lie together.
     """
     if not data.endswith(_END_OF_ARCHIVE):
         raise DamagedShardError(
             f"tar of {len(data)} bytes: wanted zeros as end mark, found none, so it is cut off; "
             "fetch or write it again"
         )
-    yield from _grouped(_files(data))
+    yield from _grouped(plain_files(data))
 
 
 def read_member_range(
@@ -106,7 +107,7 @@ def read_member_range(
         FileNotFoundError: If there is no such tar.
     """
     data = store.read_bytes(tar, start=offset, end=offset + size)
-    found = list(_grouped(_files(data)))
+    found = list(_grouped(plain_files(data)))
     if len(data) != size or len(found) != 1:
         raise DamagedShardError(
             f"{store.uri(tar)}: wanted one key in bytes {offset} to {offset + size}, found "
@@ -187,26 +188,6 @@ def _add_member(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     header = tarfile.TarInfo(name)
     header.size = len(content)
     archive.addfile(header, io.BytesIO(content))
-
-
-def _files(data: bytes) -> Iterator[tuple[str, bytes]]:
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            for header in archive:
-                file = archive.extractfile(header)
-                if file is not None:
-                    yield header.name, file.read()
-            rest = data[archive.offset :]
-    except (tarfile.TarError, EOFError) as error:
-        raise DamagedShardError(
-            f"tar of {len(data)} bytes: {error}; fetch or write it again"
-        ) from error
-    # tarfile takes a malformed header for the end of the archive.
-    if rest.strip(b"\0"):
-        raise DamagedShardError(
-            f"tar of {len(data)} bytes: a malformed header {len(rest)} bytes before the end; "
-            "fetch or write it again"
-        )
 
 
 def _grouped(files: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -89,12 +89,18 @@ def read_manifest(store: RunStore, version: int) -> WeightsManifest:
     path = _manifest_path(version)
     try:
         manifest = WeightsManifest.from_json(store.read_bytes(path).decode())
-    except (TypeError, ValueError) as error:
+        _expect_version(manifest, version)
+    except (TypeError, ValueError, RecursionError) as error:
         raise DamagedShardError(
             f"{store.uri(path)}: not a weights manifest ({error}); copy it from a good copy of the "
             "run, or delete the folder to fall back to the version before"
         ) from error
     return manifest
+
+
+def _expect_version(manifest: WeightsManifest, version: int) -> None:
+    if manifest.version != version:
+        raise ValueError(f"version {manifest.version} in the folder of version {version}")
 
 
 def read_weights(store: RunStore, version: int) -> tuple[WeightsManifest, bytes]:
@@ -108,7 +114,7 @@ def read_weights(store: RunStore, version: int) -> tuple[WeightsManifest, bytes]
         DamagedShardError: If the bytes are missing or do not match the manifest.
     """
     manifest = read_manifest(store, version)
-    for path in (_data_path(version), _spare_data_path(version, manifest.sha256)):
+    for path in weights_files(version, manifest.sha256):
         try:
             data = store.read_bytes(path)
         except FileNotFoundError:
@@ -119,6 +125,11 @@ def read_weights(store: RunStore, version: int) -> tuple[WeightsManifest, bytes]
         f"{store.uri(weights_dir(version))}: no file with sha256 {manifest.sha256}; copy it from a "
         "good copy of the run, or delete the folder to fall back to the version before"
     )
+
+
+def weights_files(version: int, sha256: str) -> tuple[str, str]:
+    """Where the tensors of a version may lie: under the usual name, or beside another's bytes."""
+    return _data_path(version), _spare_data_path(version, sha256)
 
 
 def expect_fits(manifest: WeightsManifest, *, base_model_hash: str, keys_hash: str) -> None:

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from schemas.errors import SampleError
-from schemas.sample import MEMBER_ORDER, Sample
+from schemas.sample import MEMBER_ORDER, TASK_KINDS, TASKS, Sample, Task
 from storage import codecs
+from tests.random_labels import is_invalid, random_label, random_sample
 
 
 def unit_normals(count: int, seed: int = 0) -> np.ndarray:
@@ -23,26 +24,8 @@ def unit_normals(count: int, seed: int = 0) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=2, keepdims=True)).astype(np.float32)
 
 
-def make_sample(key: str = "room_000001_0", size: tuple[int, int] = (6, 8)) -> Sample:
-    rng = np.random.default_rng(0)
-    height, width = size
-    return Sample(
-        key=key,
-        image=rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
-        labels={
-            "normals": unit_normals(height * width).reshape(height, width, 3),
-            "depth": rng.uniform(0.5, 9.0, size).astype(np.float32),
-            "semseg": rng.integers(0, 21, size, dtype=np.uint8),
-        },
-        confidence={
-            "normals": rng.uniform(0, 180, size).astype(np.float32),
-            "depth": rng.uniform(0, 1, size).astype(np.float32),
-            "semseg": rng.uniform(0, 1, size).astype(np.float32),
-        },
-        caption="a small room with a red chair",
-        is_synthetic=True,
-        meta={"seed": 3, "camera": {"fov_deg": 60.0}},
-    )
+def make_sample() -> Sample:
+    return random_sample(0)
 
 
 def image_bytes(picture: Image.Image, image_format: str, **options: object) -> bytes:
@@ -62,26 +45,58 @@ def test_a_sample_reads_back() -> None:
     assert set(members) == set(MEMBER_ORDER)
     back = codecs.decode_sample(sample.key, members)
     np.testing.assert_array_equal(back.image, sample.image)
-    np.testing.assert_array_equal(back.labels["semseg"], sample.labels["semseg"])
-    np.testing.assert_allclose(back.labels["depth"], sample.labels["depth"], atol=0.00051)
-    assert angle_deg(back.labels["normals"], sample.labels["normals"]).max() < 0.5
-    np.testing.assert_allclose(back.confidence["normals"], sample.confidence["normals"], atol=0.501)
-    np.testing.assert_allclose(
-        back.confidence["semseg"], sample.confidence["semseg"], atol=0.5 / 255 + 1e-6
-    )
+    assert list(back.labels) == list(back.confidence) == list(TASKS)
     assert (back.key, back.caption, back.is_synthetic, back.meta) == (
         sample.key,
         sample.caption,
         sample.is_synthetic,
         sample.meta,
     )
-    types = {name: array.dtype for name, array in back.labels.items()}
-    assert types == {"normals": np.float32, "depth": np.float32, "semseg": np.uint8}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("seed", range(3))
+def test_every_label_reads_back_within_its_code_and_keeps_its_invalid_pixels(
+    task: Task, seed: int
+) -> None:
+    label = random_label(task, (32, 48), seed=seed)
+    back = codecs.decode_label(codecs.encode_label(label, task), task)
+    assert back.dtype == label.dtype
+    invalid = is_invalid(label, task)
+    np.testing.assert_array_equal(is_invalid(back, task), invalid)
+    kind = TASK_KINDS[task]
+    if kind == "direction":
+        assert angle_deg(back[~invalid], label[~invalid]).max() < 0.4
+    else:
+        bound = {"distance": 0.0005, "classes": 0.0, "probability": 1 / 508}[kind]
+        np.testing.assert_allclose(back, label, atol=bound + 1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_confidence_reads_back_within_its_code(task: Task) -> None:
+    sure = make_sample().confidence[task]
+    back = codecs.decode_confidence(codecs.encode_confidence_png(sure, task=task), task=task)
+    bound = 0.5 if TASK_KINDS[task] == "direction" else 0.5 / 255
+    np.testing.assert_allclose(back, sure, atol=bound + 1e-6, rtol=0)
+
+
+def test_hard_probabilities_read_back_exactly_and_odd_ones_are_ignored() -> None:
+    values = np.float32([[0, 1, 0.5, -1], [-0.1, np.nan, np.inf, 1.5]])
+    back = codecs.decode_label(codecs.encode_label(values, "saliency"), "saliency")
+    assert back.tolist() == [[0, 1, 0.5, -1], [-1, -1, -1, 1]]
+
+
+@pytest.mark.parametrize("task", ["semseg", "human_parts", "saliency", "boundaries"])
+def test_messages_name_the_task(task: Task) -> None:
+    with pytest.raises(ValueError, match=f"{task}: wanted"):
+        codecs.encode_label(np.zeros((2, 2), np.int32), task)
+    with pytest.raises(SampleError, match=f"{task}: wanted"):
+        codecs.decode_label(image_bytes(Image.new("RGB", (2, 2)), "PNG"), task)
 
 
 def test_the_second_encoding_equals_the_first() -> None:
     members = codecs.encode_sample(make_sample())
-    assert codecs.encode_sample(codecs.decode_sample("room_000001_0", members)) == members
+    assert codecs.encode_sample(codecs.decode_sample("s0", members)) == members
 
 
 def test_a_sample_may_lack_labels_and_json() -> None:
@@ -148,7 +163,7 @@ def test_a_palette_gives_class_ids_not_colours() -> None:
     picture.putpalette([value for i in range(256) for value in (i, 255 - i, 0)])
     data = image_bytes(picture.copy(), "PNG")
     assert Image.open(io.BytesIO(data)).mode == "P"
-    assert codecs.decode_semseg(data).tolist() == [[3, 255]]
+    assert codecs.decode_class_ids(data).tolist() == [[3, 255]]
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
@@ -273,6 +288,9 @@ def test_a_sample_without_image_has_a_reason() -> None:
         {"labels": {"semseg": np.zeros((6, 8), np.int64)}},
         {"labels": {"depth": np.zeros((5, 8), np.float32)}},
         {"labels": {"normals": np.zeros((6, 8), np.float32)}},
+        {"labels": {"human_parts": np.zeros((6, 8), np.float32)}},
+        {"labels": {"saliency": np.zeros((6, 8), np.uint8)}},
+        {"labels": {"boundaries": np.zeros((6, 8, 1), np.float32)}},
         {"confidence": {"depth": np.zeros((6, 8, 1), np.float32)}},
         {"meta": {"caption": "twice"}},
         {"meta": {"array": np.zeros(2)}},

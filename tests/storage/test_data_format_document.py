@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import duckdb
@@ -15,7 +15,9 @@ from schemas.manifest import COLUMN_TYPES
 from schemas.sample import MEMBER_ORDER
 from schemas.weights import WeightsManifest
 from storage.codecs import encode_image_png
+from storage.compaction import compact
 from storage.filesystem import open_store
+from storage.manifest_table import ManifestReader, commit_unit, manifest_table
 from storage.shards import pack_tar
 
 TEXT = (Path(__file__).parents[2] / "docs/data_format.md").read_text()
@@ -52,11 +54,31 @@ def code_blocks(language: str) -> list[str]:
 def test_the_queries_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_and_commit(open_store("runs/a"), 0, "one")
-    (queries,) = code_blocks("sql")
+    queries, _ = code_blocks("sql")
     results = [duckdb.sql(query).fetchall() for query in queries.split(";") if query.strip()]
     assert results[0] == [(0, "ok", SAMPLES_PER_UNIT)]
     assert results[1] == []
     assert len(results[2]) == SAMPLES_PER_UNIT
+
+
+def test_the_view_shows_every_sample_once_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("runs/a")
+    for number in range(3):
+        write_and_commit(store, number, "one")
+    first = ManifestReader(store).refresh()[0]
+    compact(store, units_per_file=2)
+    retried = replace(first, unit=replace(first.unit, revision=1))
+    commit_unit(store, replace(retried, rows=[replace(r, status="failed") for r in first.rows]))
+    _, queries = code_blocks("sql")
+    view, count, _ = queries.split(";")
+    with duckdb.connect() as connection:
+        connection.sql(view)
+        found = {status: n for _, status, n in connection.sql(count).fetchall()}
+    assert found == {"ok": 2 * SAMPLES_PER_UNIT, "failed": SAMPLES_PER_UNIT}
+    assert manifest_table(store).num_rows == 3 * SAMPLES_PER_UNIT
 
 
 def test_the_example_in_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
