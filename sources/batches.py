@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from schemas.sample import IGNORE_ID, Sample, Task
+from schemas.sample import INVALID_VALUES, TASK_KINDS, Sample, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,8 +66,9 @@ def hflip_sample(sample: Sample) -> Sample:
     zero) stay invalid.
     """
     labels = {task: _mirror(label) for task, label in sample.labels.items()}
-    if "normals" in labels:
-        labels["normals"][..., 0] *= -1
+    for task, label in labels.items():
+        if TASK_KINDS[task] == "direction":
+            label[..., 0] *= -1
     return replace(
         sample,
         image=_mirror(sample.image),
@@ -84,19 +85,18 @@ def _stack_labels(samples: Sequence[Sample], task: Task) -> Tensor:
     height, width = samples[0].image.shape[:2]
     invalid = _invalid_label(task, height, width)
     stacked = torch.from_numpy(np.stack([sample.labels.get(task, invalid) for sample in samples]))
-    if task == "normals":
+    kind = TASK_KINDS[task]
+    if kind == "direction":
         return stacked.permute(0, 3, 1, 2).to(torch.float32).contiguous()
-    if task == "depth":
-        return stacked.unsqueeze(1).to(torch.float32)
-    return stacked.to(torch.int64)
+    if kind == "classes":
+        return stacked.to(torch.int64)
+    return stacked.unsqueeze(1).to(torch.float32)
 
 
 def _invalid_label(task: Task, height: int, width: int) -> NDArray[Any]:
-    if task == "normals":
-        return np.zeros((height, width, 3), np.float32)
-    if task == "depth":
-        return np.zeros((height, width), np.float32)
-    return np.full((height, width), IGNORE_ID, np.uint8)
+    kind = TASK_KINDS[task]
+    shape = (height, width, 3) if kind == "direction" else (height, width)
+    return np.full(shape, INVALID_VALUES[kind], np.uint8 if kind == "classes" else np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +106,9 @@ class Batch:
     Attributes:
         images: float32 [B, 3, H, W] in [-1, 1].
         labels: ``normals`` float32 [B, 3, H, W], unit or all-zero; ``depth`` float32
-            [B, 1, H, W] in metres, 0 = invalid; ``semseg`` int64 [B, H, W], 255 = ignore.
+            [B, 1, H, W] in metres, 0 = invalid; ``semseg`` and ``human_parts`` int64 [B, H, W],
+            255 = ignore; ``saliency`` and ``boundaries`` float32 [B, 1, H, W] in [0, 1],
+            -1 = ignore.
         is_synthetic: bool [B].
         keys: Names of the samples.
         versions: int64 [B], version of the creation weights behind the labels, -1 if real.
@@ -121,6 +123,12 @@ class Batch:
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.keys)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Rows and columns of the images."""
+        height, width = self.images.shape[-2:]
+        return height, width
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with all tensors on a device."""

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from schemas.errors import SampleError, SourceError
-from schemas.sample import IGNORE_ID, Sample, SourceShard, Task, UnreadableSample
-from sources.folder_description import (
-    DepthFiles,
-    NormalsFiles,
-    SemsegFiles,
-    load_description,
-    resolve_root,
-)
-from sources.folder_keys import Names, split_names, spread
-from sources.protocol import Split, resolve_path
-from sources.resize import center_crop, resize_image, resize_nearest, resize_normals
-from storage.codecs import decode_depth, decode_image, decode_normals, decode_semseg
+from schemas.paths import resolve_path
+from schemas.sample import Sample, SourceShard, Task, UnreadableSample
+from sources.folder_description import TaskFiles, load_description, resolve_root
+from sources.folder_keys import Names, sample_key, split_names, spread
+from sources.folder_labels import decode_task_file, size_from_header
+from sources.resize import center_crop, resize_image, resize_label
+from storage.codecs import decode_image
+from storage.pictures import MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from schemas.config import FolderSource as FolderConfig
+    from sources.protocol import Split
+
+    Array = NDArray[Any]
 
 SHARD_KEYS = 64
-_EXIF_ORIENTATION = 0x0112
-_FIRST_TURNED_ORIENTATION = 5
 _SIZES_CHECKED = 2048
-
-Array = NDArray[Any]
-LabelFiles = NormalsFiles | DepthFiles | SemsegFiles
+_MAX_FILE_BYTES = 8 * MAX_PIXELS + 2**20
+_MAX_CAPTION_BYTES = 2**16
 
 
 class FolderSource:
@@ -93,7 +86,7 @@ class FolderSource:
 
     def shards(self, split: Split) -> tuple[SourceShard, ...]:
         """Groups of 64 keys in list order."""
-        return self._shards[split]
+        return self._shards.get(split, ())
 
     def read(
         self, shard: SourceShard, keys: Sequence[str] | None = None
@@ -115,14 +108,8 @@ class FolderSource:
         image = decode_image(_read(self._path(self._description.image, name)))
         labels: dict[Task, Array] = {}
         for task, files in self._files.items():
-            label = decode_label(_read(self._path(files.pattern, name)), files)
-            if label.shape[:2] != image.shape[:2]:
-                raise SampleError(
-                    "label_size_differs",
-                    f"labels.{task}: wanted the image's {image.shape[1]} x {image.shape[0]}, found "
-                    f"{label.shape[1]} x {label.shape[0]} (width x height); export both alike",
-                )
-            labels[task] = self._fit_label(label, task)
+            label = self._read_label(task, self._path(files.pattern, name), files, image.shape[:2])
+            labels[task] = resize_label(self._crop(label), self.image_size, task)
         return Sample(
             key=key,
             image=resize_image(self._crop(image), self.image_size),
@@ -131,11 +118,18 @@ class FolderSource:
             meta={"file_key": name},
         )
 
-    def _fit_label(self, label: Array, task: Task) -> Array:
-        cropped = self._crop(label)
-        if task == "normals":
-            return resize_normals(cropped, self.image_size)
-        return resize_nearest(cropped, self.image_size)
+    def _read_label(self, task: Task, path: Path, files: TaskFiles, size: tuple[int, ...]) -> Array:
+        try:
+            label = decode_task_file(_read(path), files, task)
+        except SampleError as error:
+            raise SampleError(error.reason, f"{path}: {error.detail}") from error
+        if label.shape[:2] != size:
+            raise SampleError(
+                "label_size_differs",
+                f"labels.{task}: {path}: wanted the image's {size[1]} x {size[0]}, found "
+                f"{label.shape[1]} x {label.shape[0]} (width x height); export both alike",
+            )
+        return label
 
     def _crop(self, array: Array) -> Array:
         is_cropped = self._description.fit == "crop"
@@ -145,12 +139,12 @@ class FolderSource:
         if self._description.caption is None:
             return ""
         path = self._path(self._description.caption, name)
-        return path.read_text().strip() if path.is_file() else ""
+        return _read_caption(path) if path.is_file() else ""
 
     def _path(self, pattern: str, name: str) -> Path:
         return self._root / pattern.replace("{key}", name)
 
-    def _label_files(self, task: Task) -> LabelFiles:
+    def _label_files(self, task: Task) -> TaskFiles:
         files = self._description.labels.of(task)
         if files is None:
             raise SourceError(
@@ -160,7 +154,7 @@ class FolderSource:
         return files
 
     def _group(self, split: Split, names: Names) -> tuple[SourceShard, ...]:
-        keys = [re.sub(r"[^\w-]", "_", name) for name in names]
+        keys = [sample_key(name) for name in names]
         for key, name in zip(keys, names, strict=True):
             if self._names.setdefault(key, name) != name:
                 raise SourceError(
@@ -177,21 +171,22 @@ class FolderSource:
         patterns = {"image": self._description.image}
         patterns |= {f"labels.{task}.pattern": files.pattern for task, files in self._files.items()}
         for field, pattern in patterns.items():
-            missing = [name for name in names if not self._path(pattern, name).is_file()]
+            missing = [name for name in names if not _is_file(self._path(pattern, name))]
             if missing:
+                first = f"{self._path(pattern, missing[0])!s:.500}"
                 raise SourceError(
                     f"{self._file}: {field} = {pattern}: {len(missing)} of {len(names)} files are "
-                    f"missing, the first is {self._path(pattern, missing[0])}; mend {field}, add "
-                    "the files, or take their keys out of the list"
+                    f"missing, the first is {first}; mend {field}, add the files, or take their "
+                    "keys out of the list"
                 )
 
     def _expect_sizes(self, names: Names) -> None:
         for name in names:
             image = self._path(self._description.image, name)
-            size = _header_size(image)
+            size = size_from_header(image)
             for task, files in self._files.items():
                 label = self._path(files.pattern, name)
-                found = _header_size(label)
+                found = size_from_header(label)
                 if size and found and size != found:
                     raise SourceError(
                         f"{self._file}: labels.{task}: {label} is {found[0]} x {found[1]}, but its "
@@ -200,55 +195,34 @@ class FolderSource:
                     )
 
 
-def decode_label(data: bytes, files: LabelFiles) -> Array:
-    """Decode a label file as it is described.
-
-    Args:
-        data: A PNG file.
-        files: What the description says of such files.
-
-    Returns:
-        The label at its own size, encoded as ``schemas.sample`` says.
-
-    Raises:
-        SampleError: If it cannot be decoded, or a class id is out of range.
-    """
-    if isinstance(files, NormalsFiles):
-        return decode_normals(data) * np.array(files.signs, np.float32)
-    if isinstance(files, DepthFiles):
-        depth_m = decode_depth(data) * np.float32(files.metres_per_step * 1000)
-        limit = np.inf if files.max_m is None else files.max_m
-        return np.where(depth_m <= limit, depth_m, np.float32(0))
-    return _class_ids(decode_semseg(data), files)
-
-
-def _class_ids(stored: Array, files: SemsegFiles) -> Array:
-    ids = stored.astype(np.int64) + files.id_offset
-    is_ignored = np.isin(stored, files.ignore)
-    outside = ~is_ignored & ((ids < 0) | (ids >= files.num_classes))
-    if outside.any():
-        found = int(stored[outside][0])
-        raise SampleError(
-            "class_id_out_of_range",
-            f"labels.semseg: stored id {found} with id_offset = {files.id_offset} is outside "
-            f"0..{files.num_classes - 1}; mend id_offset or num_classes, or add it to ignore",
-        )
-    return np.where(is_ignored, IGNORE_ID, ids).astype(np.uint8)
-
-
 def _read(path: Path) -> bytes:
     try:
+        size = path.stat().st_size
+        if size > _MAX_FILE_BYTES:
+            raise SampleError("too_large", f"{path}: {size} bytes; wanted one picture's file")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise SampleError("file_missing", f"{path}: it was there when the run began") from error
 
 
-def _header_size(path: Path) -> tuple[int, int] | None:
-    """Width and height as displayed; None if the header cannot be read."""
+def _read_caption(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(_MAX_CAPTION_BYTES + 1)
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(_EXIF_ORIENTATION, 1) >= _FIRST_TURNED_ORIENTATION
-    except (OSError, SyntaxError, ValueError):
-        return None
-    return (height, width) if turned else (width, height)
+        text = data.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise SampleError("caption_invalid", f"{path}: wanted UTF-8, found {error}") from error
+    if len(data) > _MAX_CAPTION_BYTES or not all(sign.isprintable() for sign in text.split()):
+        raise SampleError(
+            "caption_invalid",
+            f"{path}: wanted at most {_MAX_CAPTION_BYTES} bytes of text without control signs",
+        )
+    return text
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # Such as a name that is longer than the file system takes.
+        return False

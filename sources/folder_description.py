@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, cast
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.errors import SourceError
-from schemas.sample import IGNORE_ID, Task
+from schemas.sample import IGNORE_ID, NUM_HUMAN_PARTS, TASKS, Task
+from schemas.yaml_text import parse_yaml
 
 PositiveInt = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=1, le=16384)]
+Number = Annotated[int, Field(ge=-10_000_000, le=10_000_000)]
 
 METRES_PER_STEP = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
 
@@ -33,13 +35,13 @@ def load_description(path: Path) -> FolderDescription:
             "docs/howto-your-own-folder.md shows how to write one"
         )
     try:
-        tree = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        tree = parse_yaml(path.read_bytes())
+    except ValueError as error:
         raise SourceError(
-            f"{path}: not YAML ({error}); patterns with braces need quotes inside {{ … }}"
+            f"{path}: {error}; patterns with braces need quotes inside {{ … }}"
         ) from error
     if not isinstance(tree, dict):
-        raise SourceError(f"{path}: wanted fields such as root: and image:, found {tree!r}")
+        raise SourceError(f"{path}: wanted fields such as root: and image:, found {tree!r:.200}")
     try:
         return FolderDescription.model_validate(tree)
     except ValidationError as error:
@@ -73,10 +75,15 @@ def resolve_root(description: FolderDescription, path: Path) -> Path:
     root = path.parent / Path(_VARIABLE.sub(value_of, description.root)).expanduser()
     if not root.is_dir():
         raise SourceError(
-            f"{path}: root = {description.root}: {root.resolve()} is no folder; "
+            f"{path}: root = {description.root:.200}: {root!s:.200} is no folder; "
             "mend root, or mount the folder on this machine"
         )
     return root.resolve()
+
+
+def leads_out(path: str) -> bool:
+    """Whether a path in a description is absolute or climbs, and so may leave the root."""
+    return PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts
 
 
 def _explain(item: dict[str, Any]) -> str:
@@ -85,12 +92,12 @@ def _explain(item: dict[str, Any]) -> str:
         return f"  {name}: unknown field; remove it or see docs/howto-your-own-folder.md"
     if item["type"] == "missing":
         return f"  {name}: missing; add it (docs/howto-your-own-folder.md)"
-    found = "" if isinstance(item["input"], dict) else f" = {item['input']!r}"
+    found = "" if isinstance(item["input"], dict) else f" = {item['input']!r:.200}"
     return f"  {name or 'file'}{found}: {str(item['msg']).removeprefix('Value error, ')}"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NormalsFiles(_Part):
@@ -115,7 +122,7 @@ class DepthFiles(_Part):
     """16-bit grey PNG, 0 = invalid."""
 
     pattern: str
-    unit: Literal["mm", "cm", "m"] | Annotated[float, Field(gt=0.0)] = Field(
+    unit: Literal["mm", "cm", "m"] | Annotated[float, Field(gt=0.0, le=1000.0)] = Field(
         default="mm", description="Length of one step: mm, cm, m, or a number of metres."
     )
     max_m: Annotated[float, Field(gt=0.0)] | None = Field(
@@ -128,15 +135,67 @@ class DepthFiles(_Part):
         return METRES_PER_STEP[self.unit] if isinstance(self.unit, str) else self.unit
 
 
-class SemsegFiles(_Part):
+class ClassFiles(_Part):
     """8-bit grey or palette PNG of class ids."""
 
     pattern: str
     num_classes: Annotated[int, Field(ge=2, le=IGNORE_ID)] = Field(
-        description="Classes after the offset, ids from 0."
+        description="Classes after offset or map, ids from 0."
     )
-    ignore: tuple[int, ...] = Field(default=(), description="Stored ids that are not scored.")
-    id_offset: int = Field(default=0, description="Added to every other stored id.")
+    ignore: tuple[int, ...] = Field(
+        default=(IGNORE_ID,), description="Stored ids that are not scored."
+    )
+    id_offset: Annotated[int, Field(ge=-IGNORE_ID, le=IGNORE_ID)] = Field(
+        default=0, description="Added to every other stored id."
+    )
+    id_map: dict[int, int] = Field(
+        default_factory=dict, description="Stored id to class id, in place of id_offset."
+    )
+
+    @model_validator(mode="after")
+    def _map_fits(self) -> ClassFiles:
+        if self.id_map and self.id_offset:
+            raise ValueError("id_map and id_offset exclude each other; give one")
+        for stored, class_id in self.id_map.items():
+            if not 0 <= class_id < self.num_classes:
+                raise ValueError(
+                    f"id_map: {stored} becomes {class_id}, which is outside "
+                    f"0..{self.num_classes - 1}; mend it, or put {stored} under ignore"
+                )
+        return self
+
+
+class HumanPartFiles(ClassFiles):
+    """The same for the seven parts of ``human_parts``."""
+
+    num_classes: Annotated[int, Field(ge=NUM_HUMAN_PARTS, le=NUM_HUMAN_PARTS)] = NUM_HUMAN_PARTS
+
+
+class ProbabilityFiles(_Part):
+    """Grey PNG or a NumPy file of numbers: how surely a pixel is one."""
+
+    pattern: str
+    max_value: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=None,
+        description="Stored value of probability 1; absent: 255 for PNG, 1 for NumPy files.",
+    )
+    ignore: tuple[float, ...] = Field(default=(), description="Stored values that are not scored.")
+    threshold: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
+        default=None, description="Probabilities above it become 1, the others 0."
+    )
+
+    @property
+    def is_numpy(self) -> bool:
+        """Whether the files are NumPy files."""
+        return self.pattern.endswith(".npy")
+
+    @property
+    def value_of_one(self) -> float:
+        """Stored value of probability 1."""
+        return self.max_value or (1.0 if self.is_numpy else 255.0)
+
+
+TaskFiles = NormalsFiles | DepthFiles | ClassFiles | ProbabilityFiles
 
 
 class LabelFiles(_Part):
@@ -144,11 +203,14 @@ class LabelFiles(_Part):
 
     normals: NormalsFiles | None = None
     depth: DepthFiles | None = None
-    semseg: SemsegFiles | None = None
+    semseg: ClassFiles | None = None
+    human_parts: HumanPartFiles | None = None
+    saliency: ProbabilityFiles | None = None
+    boundaries: ProbabilityFiles | None = None
 
-    def of(self, task: Task) -> NormalsFiles | DepthFiles | SemsegFiles | None:
+    def of(self, task: Task) -> TaskFiles | None:
         """Files of one task, if described."""
-        files: NormalsFiles | DepthFiles | SemsegFiles | None = getattr(self, task)
+        files: TaskFiles | None = getattr(self, task)
         return files
 
 
@@ -165,8 +227,10 @@ class Keys(_Part):
     """Which keys a split has; exactly one way to say it."""
 
     list: str | None = Field(default=None, description="Text file, a key a line.")
-    range: tuple[int, int] | None = Field(default=None, description="First and last number.")
-    digits: PositiveInt = Field(default=4, description="Digits of the numbers of a range.")
+    range: tuple[Number, Number] | None = Field(default=None, description="First and last number.")
+    digits: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=4, description="Digits of the numbers of a range."
+    )
     all: Literal[True] | None = Field(default=None, description="Every file of the pattern.")
     hold_out: HoldOut | None = None
 
@@ -202,7 +266,7 @@ class FolderDescription(_Part):
     caption: str | None = Field(default=None, description="Pattern of text files with {key}.")
     labels: LabelFiles
     splits: Splits
-    size: tuple[PositiveInt, PositiveInt] = Field(description="Height and width to resize to.")
+    size: tuple[Pixels, Pixels] = Field(description="Height and width to resize to.")
     fit: Literal["crop", "stretch"] = Field(
         default="crop", description="crop: cut the middle to the aspect of size; stretch: do not."
     )
@@ -210,10 +274,12 @@ class FolderDescription(_Part):
     @model_validator(mode="after")
     def _patterns_hold_key(self) -> FolderDescription:
         described = {"image": self.image, "caption": self.caption}
-        for task in ("normals", "depth", "semseg"):
+        for task in TASKS:
             files = self.labels.of(task)
             described[f"labels.{task}.pattern"] = files.pattern if files else None
         for name, pattern in described.items():
             if pattern is not None and pattern.count("{key}") != 1:
                 raise ValueError(f"{name} = {pattern!r} has to hold {{key}} once")
+            if pattern is not None and leads_out(pattern):
+                raise ValueError(f"{name} = {pattern!r} leads out of root; move root up instead")
         return self

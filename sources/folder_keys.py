@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
+import re
 from typing import TYPE_CHECKING
 
 from schemas.errors import SourceError
+from sources.folder_description import leads_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +50,15 @@ def split_names(description: FolderDescription, root: Path, file: Path) -> dict[
     return found
 
 
+def sample_key(name: str) -> str:
+    """Key of the sample that a name stands for: a tar reads dots and slashes as its own signs.
+
+    Letters and digits of any script, ``_`` and ``-`` stay; all other signs become ``_``, so two
+    names may get one key: whoever collects keys has to refuse that.
+    """
+    return re.sub(r"[^\w-]", "_", name)
+
+
 def spread(names: Names, limit: int | None) -> Names:
     """Take ``limit`` names, evenly spaced, in order; all of them if there is no limit.
 
@@ -71,6 +83,8 @@ def _listed(
 ) -> Names:
     field = f"{file}: splits.{split}"
     if keys.list is not None:
+        if leads_out(keys.list):
+            raise SourceError(f"{field}.list = {keys.list}: leads out of {root}; put it below")
         names = _read_list(root / keys.list, f"{field}.list = {keys.list}")
     elif keys.range is not None:
         first, last = keys.range
@@ -79,6 +93,11 @@ def _listed(
         names = _matching(description.image, root)
     if not names:
         raise SourceError(f"{field}: no key found in {root}; mend the list, range or image pattern")
+    outside = [name for name in names if leads_out(description.image.replace("{key}", name))]
+    if outside:
+        raise SourceError(
+            f"{field}: {outside[0]!r:.200} leads out of {root}; list names below it, without '..'"
+        )
     repeated = sorted({name for name in names if names.count(name) > 1}) if _repeats(names) else []
     if repeated:
         raise SourceError(f"{field}: {repeated[0]!r} comes more than once; list each key once")
@@ -88,13 +107,20 @@ def _listed(
 def _read_list(path: Path, field: str) -> Names:
     if not path.is_file():
         raise SourceError(f"{field}: {path}: no such file; it has to hold a key a line")
-    lines = path.read_text().splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{field}: {path}: wanted text in UTF-8, found {error}; save it as UTF-8"
+        ) from error
     return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 
 def _matching(pattern: str, root: Path) -> Names:
     before, after = (root / pattern).as_posix().split("{key}")
-    paths = sorted(path.as_posix() for path in root.glob(pattern.replace("{key}", "*")))
+    paths = sorted(
+        path.as_posix() for path in root.glob("*".join(map(glob.escape, pattern.split("{key}"))))
+    )
     return tuple(path[len(before) : len(path) - len(after)] for path in paths)
 
 

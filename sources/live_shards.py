@@ -15,7 +15,7 @@ from storage.weights_store import latest_version
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from schemas.config import TrainingSection
+    from schemas.config_training import TrainingSection
     from storage.filesystem import RunStore
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class LiveShardList:
         poll_s: float = 2.0,
         max_staleness: int | None = None,
         staleness_decay: float = 1.0,
+        only_round: int | None = None,
         seed: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -64,6 +65,7 @@ class LiveShardList:
             poll_s: Least time between two looks, in seconds.
             max_staleness: Greatest lag that is still drawn; None for no bound.
             staleness_decay: Factor in (0, 1] on the weight of a shard per version of lag.
+            only_round: Leave out the labels of all other rounds; None: newer ones replace older.
             seed: Of the random order; give every rank another.
             clock: Seconds that only ever rise.
         """
@@ -72,6 +74,7 @@ class LiveShardList:
         self._poll_s = poll_s
         self._max_staleness = max_staleness
         self._decay = staleness_decay
+        self._only_round = only_round
         self._random = random.Random(seed)
         self._clock = clock
         self._polled_at: float | None = None
@@ -95,6 +98,7 @@ class LiveShardList:
             poll_s=training.poll_s,
             max_staleness=training.max_staleness,
             staleness_decay=training.staleness_decay,
+            only_round=training.synthetic_round,
             seed=seed * 1_000_003 + rank,
         )
 
@@ -137,7 +141,8 @@ class LiveShardList:
             logger.warning("no look for new shards was possible (%s); the last list stays", error)
             return 0
         for commit in commits:
-            self._add(commit)
+            if self._only_round in (None, commit.unit.round):
+                self._add(commit)
         self._current_version = max(self._current_version, -1 if newest is None else newest)
         self._update_drawable()
         return len(commits)

@@ -7,11 +7,13 @@ import random
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from sources.augment import augment_sample
 from sources.batches import REAL_VERSION, Batch, collate, hflip_sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from schemas.config_training import AugmentationSection
     from schemas.sample import Sample, Task
     from sources.streams import RealStream, SyntheticStream
 
@@ -33,6 +35,7 @@ class Mixture:
         batch_size: int,
         tasks: Sequence[Task],
         hflip: bool = False,
+        augmentation: AugmentationSection | None = None,
         seed: int = 0,
     ) -> None:
         """Combine two streams.
@@ -44,7 +47,8 @@ class Mixture:
             batch_size: Samples of a batch, on this rank.
             tasks: Tasks whose labels are wanted.
             hflip: Whether to mirror each sample with probability 1/2.
-            seed: Of the mirroring; give every rank another.
+            augmentation: What else is done to each sample, real or synthetic; None for nothing.
+            seed: Of mirroring and augmentation; give every rank another.
         """
         self.real = real
         self.synthetic = synthetic
@@ -52,6 +56,7 @@ class Mixture:
         self._batch_size = batch_size
         self._tasks = tuple(tasks)
         self._hflip = hflip
+        self._augmentation = augmentation
         self._seed = seed
         self._mixed_batches = 0
         self._drawn = {"real": 0, "synthetic": 0}
@@ -72,11 +77,7 @@ class Mixture:
         samples += [sample for sample, _ in drawn]
         self._drawn["real"] += len(samples) - len(drawn)
         self._drawn["synthetic"] += len(drawn)
-        if self._hflip:
-            # Seeded by position, so that a restored stream mirrors what it would have mirrored.
-            flips = random.Random(f"{self._seed}/{sum(self._drawn.values())}")
-            samples = [hflip_sample(s) if flips.random() < 0.5 else s for s in samples]
-        return collate(samples, self._tasks, versions=versions)
+        return collate(self._augment(samples), self._tasks, versions=versions)
 
     def state(self) -> dict[str, Any]:
         """Positions and counts as plain values, for a checkpoint."""
@@ -98,6 +99,20 @@ class Mixture:
             self.synthetic.live.restore_counts(state["live"])
         self._mixed_batches = int(state["mixed_batches"])
         self._drawn = dict(state["drawn"])
+
+    def _augment(self, samples: list[Sample]) -> list[Sample]:
+        # Seeded by position, so that a restored stream changes samples as it would have changed
+        # them.
+        position = f"{self._seed}/{sum(self._drawn.values())}"
+        if self._augmentation is not None:
+            samples = [
+                augment_sample(sample, self._augmentation, seed=f"{position}/{index}")
+                for index, sample in enumerate(samples)
+            ]
+        if self._hflip:
+            flips = random.Random(position)
+            samples = [hflip_sample(s) if flips.random() < 0.5 else s for s in samples]
+        return samples
 
     def _draw_synthetic(self) -> list[tuple[Sample, int]]:
         if self.synthetic is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from schemas.errors import ConfigError
@@ -13,7 +12,8 @@ if TYPE_CHECKING:
     from schemas.config import Source
     from schemas.sample import Sample, SourceShard, Task, UnreadableSample
 
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "validation", "test", "unlabelled"]
+"""``unlabelled``: images of the training set whose labels are not used; empty for most sources."""
 
 
 def open_source(
@@ -39,6 +39,10 @@ def open_source(
         from sources.rooms import RoomsSource
 
         source = RoomsSource(config, tasks)
+    elif config.kind == "shards":
+        from sources.prepared import PreparedSource
+
+        source = PreparedSource(config, tasks)
     else:
         from sources.folder import FolderSource
 
@@ -49,19 +53,6 @@ def open_source(
             f"{source.num_classes} classes; set method.num_classes={source.num_classes}"
         )
     return source
-
-
-def resolve_path(path: str) -> str:
-    """Make a path usable from any working directory.
-
-    A URL and an absolute path stay as they are. A relative path is taken from the working
-    directory if it exists there, else from the project's root: processes that a cluster starts
-    have other working directories than the one that started the job.
-    """
-    if "://" in path or Path(path).is_absolute() or Path(path).exists():
-        return path
-    beside_the_code = Path(__file__).resolve().parents[1] / path
-    return str(beside_the_code) if beside_the_code.exists() else path
 
 
 class LabelledSource(Protocol):

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from schemas.sample import IGNORE_PROBABILITY, TASK_KINDS, Task
+
 Fit = Literal["crop", "stretch"]
 Array = NDArray[Any]
 
@@ -28,6 +30,25 @@ def resize_image(image: Array, size: tuple[int, int]) -> Array:
     height, width = size
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(resized)
+
+
+def resize_label(label: Array, size: tuple[int, int], task: Task) -> Array:
+    """Resize a label map as its task wants it; its invalid value stays what it is.
+
+    Normals and saliency are averaged over the area of a new pixel; a new pixel is a boundary as
+    surely as the surest one in its area; depth and class ids are those under its centre.
+
+    Args:
+        label: Encoded as ``schemas.sample`` says.
+        size: New height and width.
+        task: What it is.
+    """
+    kind = TASK_KINDS[task]
+    if kind == "direction":
+        return resize_normals(label, size)
+    if kind == "probability":
+        return resize_probability(label, size, reduce="max" if task == "boundaries" else "mean")
+    return resize_nearest(label, size)
 
 
 def resize_nearest(label: Array, size: tuple[int, int]) -> Array:
@@ -56,6 +77,39 @@ def resize_normals(normals: Array, size: tuple[int, int]) -> Array:
     keep = (_area_mean(valid, size) >= 0.5) & (length > 1e-3)
     unit = summed / np.maximum(length, 1e-12)[..., None]
     return np.where(keep[..., None], unit, 0.0).astype(np.float32)
+
+
+def resize_probability(
+    probability: Array, size: tuple[int, int], *, reduce: Literal["mean", "max"]
+) -> Array:
+    """Resize probabilities: mean or greatest value over the area of a new pixel.
+
+    The greatest value keeps lines of one pixel whole where an image shrinks.
+
+    Args:
+        probability: float32 [H, W] in [0, 1], -1 = ignore.
+        size: New height and width.
+        reduce: What is taken of the values that are not ignored.
+
+    Returns:
+        float32 [height, width]; a pixel is ignored where more than half of its area was.
+    """
+    if probability.shape == size:
+        return probability
+    valid = (probability >= 0).astype(np.float32)
+    share = _area_mean(valid, size)
+    known = np.maximum(probability, 0).astype(np.float32)
+    if reduce == "max":
+        values = _area_max(known, size)
+    else:
+        values = np.clip(_area_mean(known, size) / np.maximum(share, 1e-6), 0, 1)
+    return np.where(share >= 0.5, values, np.float32(IGNORE_PROBABILITY)).astype(np.float32)
+
+
+def _area_max(plane: Array, size: tuple[int, int]) -> Array:
+    rows, columns = (np.arange(size[axis]) * plane.shape[axis] // size[axis] for axis in (0, 1))
+    tallest: Array = np.maximum.reduceat(np.maximum.reduceat(plane, rows, axis=0), columns, axis=1)
+    return tallest
 
 
 def _area_mean(plane: Array, size: tuple[int, int]) -> Array:

@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-import io
-from collections import OrderedDict
+import re
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from schemas.errors import DamagedShardError, SampleError, SourceError
+from schemas.errors import ConfigError, SourceError
+from schemas.paths import resolve_path
 from schemas.sample import IGNORE_ID, Sample, SourceShard, Task, UnreadableSample
-from sources.protocol import Split, resolve_path
-from storage.codecs import decode_sample
-from storage.filesystem import open_store
-from storage.shards import load_shard, read_tar
+from sources.rooms_labels import boundaries_of, saliency_of
+from sources.shard_folder import Row, ShardFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from schemas.config import RoomsSource as RoomsConfig
+    from sources.protocol import Split
+
+ROOM_TASKS: tuple[Task, ...] = ("normals", "depth", "semseg", "saliency", "boundaries")
+"""What rooms have labels of; saliency and boundaries follow from the other three."""
 
 NUM_CLASSES = 21
 """Void (id 0, never scored) and twenty kinds of things."""
 
 VOID_ID = 0
-MANIFEST_FILE = "manifest.parquet"
-_COLUMNS = ("split", "shard", "key", "tar_sha256")
-_RAW_SHARDS_KEPT = 32
-
-Row = dict[str, Any]
+REMEDY = (
+    "point source.root at the folder of the shipped rooms (data/rooms), fetch them again, or "
+    "render them with jobs/render_rooms.py"
+)
 
 
 class RoomsSource:
     """Rendered rooms with exact normals, depth and class ids.
 
     ``train`` is cut to the first ``num_labelled`` keys in the manifest's order, ``validation``
-    and ``test`` likewise. Void pixels of ``semseg`` come as ``IGNORE_ID``.
+    and ``test`` likewise; ``unlabelled`` is the rest of ``train``. Void pixels of ``semseg`` come
+    as ``IGNORE_ID``.
     """
 
     def __init__(self, config: RoomsConfig, tasks: Sequence[Task]) -> None:
@@ -49,20 +52,27 @@ class RoomsSource:
             tasks: Tasks whose labels are kept.
 
         Raises:
+            ConfigError: If a task is asked for that rooms have no labels of.
             SourceError: If the folder or its manifest is missing or malformed.
         """
-        self._store = open_store(resolve_path(config.root))
+        if without := [task for task in tasks if task not in ROOM_TASKS]:
+            raise ConfigError(
+                f"method.tasks: rooms have no labels of {', '.join(without)}; they have "
+                f"{', '.join(ROOM_TASKS)}: take the others out, or choose another source"
+            )
+        self._folder = ShardFolder(resolve_path(config.root), remedy=REMEDY)
         self._tasks = tuple(tasks)
-        self._raw: OrderedDict[str, dict[str, dict[str, bytes]]] = OrderedDict()
-        rows = self._read_manifest(config.root)
         limits: dict[Split, int] = {
             "train": config.num_labelled,
             "validation": config.num_validation,
             "test": config.num_test,
         }
-        chosen = {split: _take(rows, split, limit, config) for split, limit in limits.items()}
-        self._shards = {split: self._group(part) for split, part in chosen.items()}
-        self._tars = {_shard_name(row): (row["shard"], row["tar_sha256"]) for row in rows}
+        self._shards = {
+            split: self._folder.group(_take(self._rows(split, config), split, limit, config))
+            for split, limit in limits.items()
+        }
+        rest = self._rows("train", config)[config.num_labelled :]
+        self._shards["unlabelled"] = self._folder.group(rest)
 
     @property
     def name(self) -> str:
@@ -72,9 +82,7 @@ class RoomsSource:
     @cached_property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels, those of the first training image."""
-        first = self._shards["train"][0]
-        height, width, _ = self._decode(first.keys[0], self._members(first.name)).image.shape
-        return height, width
+        return self._folder.size_of_first(self._shards["train"][0])
 
     @property
     def num_classes(self) -> int:
@@ -93,76 +101,43 @@ class RoomsSource:
         Raises:
             SourceError: If the tar is missing or does not match its digest in the manifest.
         """
-        members = self._members(shard.name)
-        for key in shard.keys if keys is None else keys:
-            try:
-                yield self._decode(key, members)
-            except SampleError as error:
-                yield UnreadableSample(
-                    key=key, uri=shard.uri, reason=error.reason, detail=error.detail
-                )
+        yield from self._folder.read(shard, keys, finish=self._with_tasks)
 
-    def _decode(self, key: str, members: dict[str, dict[str, bytes]]) -> Sample:
-        if key not in members:
-            raise SampleError("key_missing", f"{key} is in the manifest but not in the tar")
-        sample = decode_sample(key, members[key])
-        labels = {task: label for task, label in sample.labels.items() if task in self._tasks}
-        if "semseg" in labels:
-            ids = labels["semseg"]
-            labels["semseg"] = np.where(ids == VOID_ID, np.uint8(IGNORE_ID), ids)
-        return replace(sample, labels=labels)
+    def _rows(self, split: Split, config: RoomsConfig) -> list[Row]:
+        """Rows of a split in the manifest's order whose captions match."""
+        pattern = re.compile(config.train_captions if split == "train" else config.test_captions)
+        return [
+            row
+            for row in self._folder.of_split(split)
+            if pattern.search(str(row.get("caption") or ""))
+        ]
 
-    def _group(self, rows: list[Row]) -> tuple[SourceShard, ...]:
-        keys: dict[str, list[str]] = {}
-        uris: dict[str, str] = {}
-        for row in rows:
-            keys.setdefault(_shard_name(row), []).append(str(row["key"]))
-            uris[_shard_name(row)] = self._store.uri(str(row["shard"]))
-        return tuple(SourceShard(name=n, uri=uris[n], keys=tuple(k)) for n, k in keys.items())
-
-    def _members(self, shard_name: str) -> dict[str, dict[str, bytes]]:
-        if shard_name not in self._raw:
-            tar, sha256 = self._tars[shard_name]
-            try:
-                data = load_shard(self._store, tar, sha256)
-            except DamagedShardError as error:
-                raise SourceError(
-                    f"{error}\nthis is a shard of the source: fetch it again, or render it with "
-                    "jobs/render_rooms.py"
-                ) from error
-            self._raw[shard_name] = dict(read_tar(data))
-            if len(self._raw) > _RAW_SHARDS_KEPT:
-                self._raw.popitem(last=False)
-        self._raw.move_to_end(shard_name)
-        return self._raw[shard_name]
-
-    def _read_manifest(self, root: str) -> list[Row]:
-        if not self._store.exists(MANIFEST_FILE):
-            raise SourceError(
-                f"source.root = {root}: no {MANIFEST_FILE} there; point source.root at the folder "
-                "of the shipped rooms (data/rooms) or render them with jobs/render_rooms.py"
-            )
-        table = pq.read_table(io.BytesIO(self._store.read_bytes(MANIFEST_FILE)))
-        missing = sorted(set(_COLUMNS) - set(table.column_names))
-        if missing or table.num_rows == 0:
-            raise SourceError(
-                f"{root}/{MANIFEST_FILE}: wanted rows with columns {', '.join(_COLUMNS)}, found "
-                f"{table.num_rows} rows without {', '.join(missing) or 'none'}; render it again"
-            )
-        rows: list[Row] = table.select(list(_COLUMNS)).to_pylist()
-        return rows
+    def _with_tasks(self, sample: Sample) -> Sample:
+        wanted = [task for task in self._tasks if _shipped(task) in sample.labels]
+        return replace(sample, labels={task: _label(sample, task) for task in wanted})
 
 
-def _take(rows: list[Row], split: Split, limit: int, config: RoomsConfig) -> list[Row]:
-    part = [row for row in rows if row["split"] == split]
+def _shipped(task: Task) -> Task:
+    """The label in the tar that a task's label comes from."""
+    return task if task in ("normals", "depth") else "semseg"
+
+
+def _label(sample: Sample, task: Task) -> NDArray[Any]:
+    label = sample.labels[_shipped(task)]
+    if task == "saliency":
+        return saliency_of(label)
+    if task == "boundaries":
+        return boundaries_of(label)
+    return np.where(label == VOID_ID, np.uint8(IGNORE_ID), label) if task == "semseg" else label
+
+
+def _take(part: list[Row], split: Split, limit: int, config: RoomsConfig) -> list[Row]:
     if len(part) < limit:
         field = {"train": "num_labelled"}.get(split, f"num_{split}")
+        pattern = config.train_captions if split == "train" else config.test_captions
+        matching = f" whose caption matches {pattern!r}" if pattern else ""
         raise SourceError(
-            f"source.{field} = {limit}: {config.root} has {len(part)} images of {split}; "
-            f"set source.{field} to at most {len(part)}"
+            f"source.{field} = {limit}: {config.root} has {len(part)} images of {split}"
+            f"{matching}; set source.{field} to at most {len(part)}"
         )
     return part[:limit]
-
-
-def _shard_name(row: Row) -> str:
-    return str(row["shard"]).removesuffix(".tar")

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import random
-import tarfile
 from collections import Counter, OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import webdataset as wds
-from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from schemas.errors import DamagedShardError, SampleError, SourceError
 from schemas.sample import Sample, SourceShard, UnreadableSample
 from storage.codecs import decode_sample
-from storage.shards import load_shard
+from storage.shards import load_shard, read_tar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from sources.live_shards import LiveShard, LiveShardList
     from sources.protocol import LabelledSource, Split
@@ -28,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_CACHE_BYTES = 512 * 2**20
-_LABEL_BYTES_PER_PIXEL = 3 + 12 + 4 + 1
+_LABEL_BYTES_PER_PIXEL = 3 + 12 + 4 + 2 * 1 + 2 * 4
 _MAX_OPEN_SHARDS = 16
 
 
@@ -267,7 +263,7 @@ class DecodedShards:
 
 
 def decode_tar(data: bytes, uri: str) -> Iterator[Sample]:
-    """Decode all samples of a tar with a WebDataset pipeline.
+    """Decode all samples of a tar.
 
     Args:
         data: The whole tar.
@@ -278,25 +274,13 @@ def decode_tar(data: bytes, uri: str) -> Iterator[Sample]:
 
     Raises:
         SampleError: If one cannot be decoded.
-        DamagedShardError: If the bytes are no tar.
+        DamagedShardError: If the bytes are no tar of plain files.
     """
-
-    def opened() -> Iterator[dict[str, Any]]:
-        yield {"url": uri, "stream": io.BytesIO(data)}
-
-    pipeline: Iterable[Sample] = wds.DataPipeline(
-        opened, tar_file_expander, group_by_keys, _decode_groups
-    )
     try:
-        yield from pipeline
-    except tarfile.TarError as error:
-        raise DamagedShardError(f"{uri}: not a tar ({error})") from error
-
-
-def _decode_groups(groups: Iterable[dict[str, Any]]) -> Iterator[Sample]:
-    for group in groups:
-        members = {name: data for name, data in group.items() if not name.startswith("__")}
-        yield decode_sample(group["__key__"], members)
+        for key, members in read_tar(data):
+            yield decode_sample(key, members)
+    except DamagedShardError as error:
+        raise DamagedShardError(f"{uri}: {error}") from error
 
 
 def _num_bytes(samples: list[Sample]) -> int:

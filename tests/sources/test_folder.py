@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,11 @@ def write_sample(root: Path, key: str, *, size: tuple[int, int] = (HEIGHT, WIDTH
     png(root / f"normal/{key}.png", np.broadcast_to(np.uint8([128, 255, 128]), (*size, 3)).copy())
     png(root / f"depth/{key}.png", np.full(size, 2500, np.uint16))
     png(root / f"class/{key}.png", np.full(size, 3, np.uint8))
+    png(root / f"parts/{key}.png", np.full(size, 40, np.uint8))
+    png(root / f"salient/{key}.png", np.full(size, 255, np.uint8))
+    edge = root / f"edge/{key}.npy"
+    edge.parent.mkdir(parents=True, exist_ok=True)
+    np.save(edge, np.full(size, 0.25, np.float32))
 
 
 def description(root: Path) -> dict:
@@ -45,6 +51,9 @@ def description(root: Path) -> dict:
                 "ignore": [0],
                 "id_offset": -1,
             },
+            "human_parts": {"pattern": "parts/{key}.png", "id_map": {0: 0, 40: 6}},
+            "saliency": {"pattern": "salient/{key}.png"},
+            "boundaries": {"pattern": "edge/{key}.npy"},
         },
         "splits": {"train": {"list": "train.txt"}},
         "size": [6, 6],
@@ -95,6 +104,9 @@ def test_samples_come_decoded_resized_and_in_list_order(tree, tmp_path):
     np.testing.assert_allclose(first.labels["normals"][3, 3], [0, 1, 0], atol=0.01)
     assert (first.labels["depth"] == np.float32(2.5)).all()
     assert (first.labels["semseg"] == 2).all()
+    assert (first.labels["human_parts"] == 6).all()
+    assert (first.labels["saliency"] == 1).all()
+    assert (first.labels["boundaries"] == 0.25).all()
     assert source.image_size == (6, 6)
     assert source.num_classes == 5
 
@@ -113,9 +125,9 @@ def test_given_keys_are_read_in_the_order_given(tree, tmp_path):
 
 def test_shards_hold_sixty_four_keys(tree, root, tmp_path):
     for i in range(10, 130):
-        write_sample(root, f"{i:04d}")
+        shutil.copy(root / "rgb/0000.png", root / f"rgb/{i:04d}.png")
     tree["splits"]["train"] = {"all": True}
-    shards = open_folder(tree, tmp_path).shards("train")
+    shards = open_folder(tree, tmp_path, tasks=()).shards("train")
     assert [len(shard.keys) for shard in shards] == [64, 64, 2]
     assert [shard.name for shard in shards] == ["train-000000", "train-000001", "train-000002"]
 
@@ -248,6 +260,128 @@ def test_a_class_id_out_of_range_is_one_unreadable_sample(tree, root, tmp_path):
     assert "stored id 9" in bad.detail
 
 
+def read_first(tree: dict, tmp_path: Path, task: str) -> np.ndarray:
+    (sample, *_) = read_all(open_folder(tree, tmp_path, tasks=(task,)))
+    assert isinstance(sample, Sample), sample.detail
+    return sample.labels[task]
+
+
+def reject_first(tree: dict, tmp_path: Path, task: str) -> UnreadableSample:
+    (sample, *_) = read_all(open_folder(tree, tmp_path, tasks=(task,)))
+    assert isinstance(sample, UnreadableSample)
+    return sample
+
+
+def halves(left: float, right: float, kind: type = np.uint8) -> np.ndarray:
+    array = np.full((HEIGHT, WIDTH), left, kind)
+    array[:, WIDTH // 2 :] = right
+    return array
+
+
+@pytest.mark.parametrize("task", ["semseg", "human_parts"])
+def test_ids_are_mapped_and_255_is_ignored_unless_said_otherwise(tree, root, tmp_path, task):
+    folder = {"semseg": "class", "human_parts": "parts"}[task]
+    count = {"num_classes": 5} if task == "semseg" else {}
+    pattern = {"pattern": folder + "/{key}.png"}
+    tree["labels"][task] = pattern | count | {"id_map": {7: 0, 19: 3}}
+    png(root / f"{folder}/0000.png", halves(19, 255))
+    label = read_first(tree, tmp_path, task)
+    assert (label[:, 0] == 3).all()
+    assert (label[:, -1] == IGNORE_ID).all()
+    png(root / f"{folder}/0000.png", halves(19, 8))
+    bad = reject_first(tree, tmp_path, task)
+    assert bad.reason == "class_id_out_of_range"
+    for words in (f"{folder}/0000.png", f"labels.{task}: stored id 8 is not in id_map", "mend"):
+        assert words in bad.detail
+    tree["labels"][task]["ignore"] = [8]
+    assert (read_first(tree, tmp_path, task)[:, -1] == IGNORE_ID).all()
+
+
+def test_human_parts_are_seven(tree, root, tmp_path):
+    tree["labels"]["human_parts"] = {"pattern": "parts/{key}.png"}
+    png(root / "parts/0000.png", halves(0, 7))
+    bad = reject_first(tree, tmp_path, "human_parts")
+    assert "stored id 7 with id_offset = 0 is outside 0..6" in bad.detail
+    tree["labels"]["human_parts"]["num_classes"] = 15
+    assert "labels.human_parts.num_classes = 15" in error_of(tree, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stored", "fields", "expected"),
+    [
+        (halves(0, 255), {}, (0, 1)),
+        (halves(0, 1), {"max_value": 1}, (0, 1)),
+        (halves(51, 204), {}, (0.2, 0.8)),
+        (halves(51, 204), {"threshold": 0.5}, (0, 1)),
+        (halves(128, 255), {"ignore": [255], "max_value": 128}, (1, -1)),
+        (halves(0, 40000, np.uint16), {"max_value": 50000}, (0, 0.8)),
+        (halves(False, True, np.bool_), {"max_value": 1}, (0, 1)),
+    ],
+)
+def test_probabilities_come_from_grey_pngs(tree, root, tmp_path, stored, fields, expected):
+    tree["labels"]["saliency"] |= fields
+    png(root / "salient/0000.png", stored)
+    label = read_first(tree, tmp_path, "saliency")
+    np.testing.assert_allclose(label[3, [0, -1]], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stored", "fields", "expected"),
+    [
+        (halves(0, 1, np.float64), {}, (0, 1)),
+        (halves(0.25, -1, np.float32), {"ignore": [-1]}, (0.25, -1)),
+        (halves(0, 255), {"max_value": 255}, (0, 1)),
+        (halves(0, 0.6, np.float16)[..., None], {"threshold": 0.5}, (0, 1)),
+        (halves(False, True, np.bool_), {}, (0, 1)),
+    ],
+)
+def test_probabilities_come_from_numpy_files(tree, root, tmp_path, stored, fields, expected):
+    tree["labels"]["boundaries"] |= fields
+    np.save(root / "edge/0000.npy", stored)
+    label = read_first(tree, tmp_path, "boundaries")
+    np.testing.assert_allclose(label[3, [0, -1]], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stored", "reason", "words"),
+    [
+        (halves(0, 255), "probability_out_of_range", "stored value 255 is outside 0..1"),
+        (halves(-0.5, 1, np.float32), "probability_out_of_range", "stored value -0.5"),
+        (halves(0, np.nan, np.float32), "probability_out_of_range", "stored value nan"),
+        (np.zeros((HEIGHT, WIDTH, 3)), "label_format", "wanted numbers"),
+        (np.full((HEIGHT, WIDTH), "x"), "label_format", "wanted numbers"),
+        (np.full((HEIGHT, WIDTH), None), "decode_failed", "allow_pickle"),
+    ],
+)
+def test_odd_numpy_files_are_named(tree, root, tmp_path, stored, reason, words):
+    np.save(root / "edge/0000.npy", stored)
+    bad = reject_first(tree, tmp_path, "boundaries")
+    assert bad.reason == reason
+    assert "edge/0000.npy" in bad.detail
+    assert words in bad.detail
+
+
+def test_a_file_that_is_no_numpy_file_is_named(tree, root, tmp_path):
+    (root / "edge/0000.npy").write_bytes(b"no array")
+    bad = reject_first(tree, tmp_path, "boundaries")
+    assert (bad.reason, "edge/0000.npy" in bad.detail) == ("decode_failed", True)
+
+
+def test_zeros_and_ones_where_255_was_promised_are_not_taken_for_nothing(tree, root, tmp_path):
+    png(root / "salient/0000.png", halves(0, 1))
+    bad = reject_first(tree, tmp_path, "saliency")
+    assert "say max_value: 1" in bad.detail
+    png(root / "salient/0000.png", halves(0, 0))
+    assert not read_first(tree, tmp_path, "saliency").any()
+
+
+def test_a_numpy_file_of_another_size_stops_at_the_start(tree, root, tmp_path):
+    np.save(root / "edge/0004.npy", np.zeros((6, 8)))
+    message = error_of(tree, tmp_path)
+    assert "labels.boundaries" in message
+    assert "is 8 x 6" in message
+
+
 def test_a_label_of_another_kind_is_one_unreadable_sample(tree, root, tmp_path):
     png(root / "depth/0002.png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))
     bad = read_all(open_folder(tree, tmp_path))[2]
@@ -323,6 +457,11 @@ def test_a_description_that_is_no_mapping_is_an_error(tmp_path, text):
         (("labels", "depth", "unit"), "inch", "labels.depth.unit"),
         (("labels", "depth", "pattern"), "depth.png", "labels.depth.pattern = 'depth.png'"),
         (("labels", "normals", "x"), "up", "labels.normals.x = 'up'"),
+        (("labels", "human_parts", "id_map"), {1: 7}, "1 becomes 7, which is outside 0..6"),
+        (("labels", "human_parts", "id_offset"), 1, "id_map and id_offset exclude each other"),
+        (("labels", "saliency", "threshold"), 1.0, "labels.saliency.threshold = 1.0"),
+        (("labels", "boundaries", "max_value"), 0, "labels.boundaries.max_value = 0"),
+        (("labels", "boundaries", "pattern"), "edge.npy", "labels.boundaries.pattern = 'edge.npy'"),
         (("labels", "semseg", "num_classes"), 1, "labels.semseg.num_classes = 1"),
         (("splits", "train"), {}, "exactly one of list, range, all, hold_out"),
         (("splits", "train"), {"list": "a", "all": True}, "found all and list"),

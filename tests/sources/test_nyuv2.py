@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from schemas.config import FolderSource as FolderConfig
-from schemas.sample import IGNORE_ID, TASKS, Sample
+from schemas.sample import IGNORE_ID, Sample
 from sources.folder import FolderSource
 from tests.sources.nyuv2 import nyuv2_folder
 
 DESCRIPTION = Path(__file__).parents[2] / "configs" / "nyuv2_folder.yaml"
 WALL, FLOOR, CEILING = 0, 1, 21
+TASKS = ("normals", "depth", "semseg")
 
 
 @pytest.fixture(scope="module")

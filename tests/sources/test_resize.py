@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from sources.resize import center_crop, resize_image, resize_nearest, resize_normals
+from schemas.sample import INVALID_VALUES, TASK_KINDS, TASKS
+from sources.resize import (
+    center_crop,
+    resize_image,
+    resize_label,
+    resize_nearest,
+    resize_normals,
+    resize_probability,
+)
+from tests.random_labels import is_invalid, random_label
 
 
 def unit(*vector: float) -> np.ndarray:
@@ -62,3 +72,60 @@ def test_invalid_pixels_do_not_turn_their_neighbours():
     normals[:, 0] = unit(1, 0, 1)
     normals[0, 1] = unit(1, 0, 1)
     np.testing.assert_allclose(resize_normals(normals, (1, 1))[0, 0], unit(1, 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_label_of_the_wanted_size_stays_as_it_is(task):
+    label = random_label(task)
+    np.testing.assert_array_equal(resize_label(label, (6, 8), task), label)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("size", [(3, 4), (5, 7), (12, 16), (9, 3)])
+def test_every_label_keeps_type_range_and_invalid_value(task, size):
+    label = resize_label(random_label(task, seed=3), size, task)
+    assert label.shape[:2] == size
+    assert label.dtype == random_label(task).dtype
+    kind = TASK_KINDS[task]
+    valid = label[~is_invalid(label, task)]
+    if kind == "direction":
+        np.testing.assert_allclose(np.linalg.norm(valid, axis=-1), 1, atol=1e-5)
+    elif kind == "probability":
+        assert ((valid >= 0) & (valid <= 1)).all()
+    else:
+        assert np.isin(valid, random_label(task, seed=3)).all()
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("size", [(3, 4), (5, 7), (12, 16)])
+def test_a_block_without_labels_survives_and_labels_do_not_grow_into_it(task, size):
+    label = random_label(task, invalid=0.0)
+    label[:, :4] = INVALID_VALUES[TASK_KINDS[task]]
+    resized = is_invalid(resize_label(label, size, task), task)
+    middle = size[1] // 2
+    assert resized[:, :middle].all()
+    assert not resized[:, middle + 1 :].any()
+
+
+def test_doubling_and_halving_gives_probabilities_back():
+    label = random_label("saliency")
+    for reduce in ("mean", "max"):
+        doubled = resize_probability(label, (12, 16), reduce=reduce)
+        np.testing.assert_array_equal(doubled, np.kron(label, np.ones((2, 2), np.float32)))
+        halved = resize_probability(doubled, (6, 8), reduce=reduce)
+        np.testing.assert_allclose(halved, label, atol=1e-6)
+
+
+def test_a_line_of_one_pixel_stays_whole_where_boundaries_shrink():
+    boundaries = np.zeros((40, 40), np.float32)
+    boundaries[np.arange(40), np.arange(40)] = 1
+    small = resize_label(boundaries, (8, 8), "boundaries")
+    np.testing.assert_array_equal(small, np.eye(8, dtype=np.float32))
+
+
+def test_saliency_becomes_the_share_of_the_area_that_is_labelled():
+    saliency = np.float32([[1, 0, -1, -1], [1, 1, 1, -1]])
+    small = resize_label(saliency, (1, 2), "saliency")
+    np.testing.assert_allclose(small, [[0.75, -1]], atol=1e-6)
+    small = resize_label(saliency[:, :3], (1, 1), "saliency")
+    np.testing.assert_allclose(small, [[0.8]], atol=1e-6)

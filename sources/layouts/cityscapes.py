@@ -1,0 +1,215 @@
+"""Cityscapes as its site offers it: images, 19 classes, and depth from disparity and camera.
+
+``leftImg8bit/{train,val}/CITY/CITY_SEQ_FRAME_leftImg8bit.png`` 1024 x 2048, and beside it in the
+same form ``gtFine/…_gtFine_{labelTrainIds,labelIds}.png``, ``disparity/…_disparity.png`` (16 bits,
+0 invalid, else 256 d + 1) and ``camera/…_camera.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from schemas.errors import SampleError
+from schemas.sample import IGNORE_ID
+from sources.layouts.cityscapes_classes import CITYSCAPES_19, NUM_LABEL_IDS, SCORED_LABEL_IDS
+from sources.layouts.files import (
+    class_ids,
+    expect_folders,
+    naming,
+    read_bytes,
+    read_ids_png,
+    read_image,
+)
+from sources.layouts.image_files import ImageFiles, ReadArray, index_images
+from sources.layouts.protocol import Layout, LayoutOptions, choose_tasks
+from sources.layouts.reading import expect_labels, reading
+from storage.codecs import MAX_DEPTH_M
+from storage.pictures import read_label_png
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from schemas.sample import Task
+    from sources.protocol import Split
+
+FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
+"""The folder ``val`` holds the 500 images with public labels that published scores are of."""
+
+IMAGES = "leftImg8bit"
+ZIPS = {
+    IMAGES: "leftImg8bit_trainvaltest.zip",
+    "gtFine": "gtFine_trainvaltest.zip",
+    "disparity": "disparity_trainvaltest.zip",
+    "camera": "camera_trainvaltest.zip",
+}
+NEEDED: dict[Task, tuple[str, ...]] = {"depth": ("disparity", "camera"), "semseg": ("gtFine",)}
+REMEDY = (
+    f"unpack {', '.join(ZIPS.values())} again into one folder and point --root at the one that "
+    "holds leftImg8bit/ and gtFine/"
+)
+_CLASS_OF_LABEL_ID = np.full(256, IGNORE_ID, dtype=np.uint8)
+_CLASS_OF_LABEL_ID[list(SCORED_LABEL_IDS)] = np.arange(len(SCORED_LABEL_IDS))
+
+
+def detect(root: Path) -> bool:
+    """Whether there is leftImg8bit/train."""
+    return (_inside(root) / IMAGES / "train").is_dir()
+
+
+def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
+    """Open the data set; a sample's key is ``CITY_SEQ_FRAME``, its group ``CITY_SEQ``.
+
+    Raises:
+        SourceError: If a folder that all samples need is missing or empty.
+    """
+    folder = _inside(root)
+    expect_folders(folder, [f"{IMAGES}/{name}" for name in FOLDERS.values()], remedy=REMEDY)
+    images = {split: _images(folder / IMAGES / name) for split, name in FOLDERS.items()}
+    keys, paths = index_images(images, root=folder)
+    present = [task for task, names in NEEDED.items() if _has(folder, names)]
+    expect_labels(present, folder, remedy=REMEDY)
+    tasks = choose_tasks(present, options, root=folder)
+    readers: dict[Task, ReadArray] = {
+        "depth": partial(_depth_m, folder),
+        "semseg": partial(_semseg, folder),
+    }
+    return ImageFiles(
+        root=root,
+        keys=keys,
+        images=paths,
+        labels={task: readers[task] for task in tasks},
+        image_reader=partial(_image, folder),
+        meta=_meta,
+        classes=len(CITYSCAPES_19),
+        names=CITYSCAPES_19,
+        notes=tuple(_notes(folder, tasks)),
+    )
+
+
+def depth_from_disparity(
+    stored: NDArray[Any], *, baseline_m: float, focal_px: float
+) -> NDArray[Any]:
+    """Depth = baseline · focal length / disparity, as TaskPrompter computes it.
+
+    Args:
+        stored: uint16 [H, W]; 0 is invalid, p > 0 is a disparity of (p - 1) / 256 pixels.
+        baseline_m: Distance of the two cameras.
+        focal_px: Focal length of the left camera, in pixels of the stored map.
+
+    Returns:
+        float32 [H, W] in metres; 0 where invalid, infinitely far, or farther than shards hold.
+    """
+    disparity_px = (stored.astype(np.float64) - 1) / 256
+    is_valid = disparity_px * MAX_DEPTH_M >= baseline_m * focal_px
+    depth_m = baseline_m * focal_px / np.where(is_valid, disparity_px, 1)
+    return np.where(is_valid, depth_m, 0).astype(np.float32)
+
+
+def _inside(root: Path) -> Path:
+    return root / "cityscapes" if (root / "cityscapes" / IMAGES).is_dir() else root
+
+
+def _has(folder: Path, names: tuple[str, ...]) -> bool:
+    return all((folder / name).is_dir() for name in names)
+
+
+def _notes(folder: Path, tasks: tuple[Task, ...]) -> Iterator[str]:
+    for task, names in NEEDED.items():
+        for name in names:
+            if not (folder / name).is_dir():
+                yield f"{folder / name}: not there; unpack {ZIPS[name]}, or go on without {task}"
+    if "depth" in tasks:
+        yield (
+            f"depth is computed from disparity; what is farther than {MAX_DEPTH_M} m is invalid "
+            "in the shards, while published scores count up to 80 m"
+        )
+
+
+def _images(folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.glob(f"*/*_{IMAGES}.png")):
+        yield path.stem.removesuffix(f"_{IMAGES}"), path
+
+
+def _beside(folder: Path, image: Path, kind: str, ending: str) -> Path:
+    """File of another kind for an image, such as ``disparity/train/CITY/…_disparity.png``."""
+    name = image.stem.removesuffix(IMAGES) + ending
+    return folder / kind / image.parents[1].name / image.parent.name / name
+
+
+def _image(folder: Path, image: Path) -> NDArray[Any]:
+    with reading(folder, image, remedy=REMEDY) as path:
+        return read_image(path)
+
+
+def _semseg(folder: Path, image: Path) -> NDArray[Any]:
+    train_ids = _beside(folder, image, "gtFine", "gtFine_labelTrainIds.png")
+    if train_ids.is_file():
+        with reading(folder, train_ids, remedy=REMEDY) as path:
+            return class_ids(
+                read_ids_png(path),
+                ignore=(IGNORE_ID,),
+                offset=0,
+                num_classes=len(CITYSCAPES_19),
+                path=path,
+            )
+    label_ids = _beside(folder, image, "gtFine", "gtFine_labelIds.png")
+    with reading(folder, label_ids, remedy=REMEDY) as path:
+        stored = read_ids_png(path)
+        class_ids(stored, ignore=(), offset=0, num_classes=NUM_LABEL_IDS, path=path)
+        return np.asarray(_CLASS_OF_LABEL_ID[stored])
+
+
+def _depth_m(folder: Path, image: Path) -> NDArray[Any]:
+    camera = _beside(folder, image, "camera", "camera.json")
+    with reading(folder, camera, remedy=REMEDY) as path:
+        baseline_m, focal_px = _read_camera(path)
+    disparity = _beside(folder, image, "disparity", "disparity.png")
+    with reading(folder, disparity, remedy=REMEDY) as path:
+        data = read_bytes(path)
+        with naming(path):
+            stored = read_label_png(data, modes=("I;16", "I;16B", "I"), what="disparity")
+    return depth_from_disparity(stored, baseline_m=baseline_m, focal_px=focal_px)
+
+
+def _read_camera(path: Path) -> tuple[float, float]:
+    """Baseline in metres and focal length in pixels.
+
+    Raises:
+        SampleError: ``camera_invalid`` if one is not there or not above 0.
+    """
+    data = read_bytes(path)
+    try:
+        camera = json.loads(data)
+        values = float(camera["extrinsic"]["baseline"]), float(camera["intrinsic"]["fx"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SampleError(
+            "camera_invalid",
+            f"{path}: wanted extrinsic.baseline and intrinsic.fx, found {error!r}",
+        ) from error
+    if not all(math.isfinite(value) and value > 0 for value in values):
+        raise SampleError(
+            "camera_invalid", f"{path}: wanted a baseline and focal length above 0, found {values}"
+        )
+    return values
+
+
+def _meta(image: Path) -> dict[str, Any]:
+    return {"group": image.stem.removesuffix(f"_{IMAGES}").rpartition("_")[0]}
+
+
+LAYOUT = Layout(
+    name="cityscapes",
+    title="Cityscapes from its site: 19 classes, depth from disparity and camera, 1024 x 2048",
+    detect=detect,
+    open=open_layout,
+    official_counts={"train": 2975, "test": 500},
+    official_size=(1024, 2048),
+)

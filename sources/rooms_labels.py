@@ -1,0 +1,67 @@
+"""Labels of the rooms that follow from their class ids: saliency and boundaries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from schemas.sample import IGNORE_PROBABILITY
+from sources.rooms_render.classes import CLASS_ID, VOID_ID
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+SALIENT_CLASSES = (
+    "bed",
+    "chair",
+    "table",
+    "sofa",
+    "cabinet",
+    "shelf",
+    "lamp",
+    "pillow",
+    "plant",
+    "tv",
+    "box",
+    "books",
+)
+"""What stands in a room and can be carried out; not its shell, nor what lies flat on the shell."""
+
+_SALIENT_IDS = tuple(CLASS_ID[name] for name in SALIENT_CLASSES)
+
+
+def saliency_of(ids: Array) -> Array:
+    """Furniture and things before the room they stand in.
+
+    Walls, floor, ceiling, windows, doors, pictures, rugs and curtains are background.
+
+    Args:
+        ids: uint8 [H, W], indices into ``sources.rooms_render.classes.CLASSES``.
+
+    Returns:
+        float32 [H, W]: 1 on :data:`SALIENT_CLASSES`, 0 elsewhere, -1 where void.
+    """
+    salient = np.isin(ids, _SALIENT_IDS).astype(np.float32)
+    return np.where(ids == VOID_ID, np.float32(IGNORE_PROBABILITY), salient)
+
+
+def boundaries_of(ids: Array) -> Array:
+    """Where one class ends and another begins.
+
+    A pixel is a boundary if its class differs from that of its right or its lower neighbour: of
+    the two sides of a boundary the left or upper one, so that lines are one pixel wide. Steps of
+    depth within a class are none: with them 1.7 per cent more pixels would be, most of them specks.
+
+    Args:
+        ids: uint8 [H, W], indices into ``sources.rooms_render.classes.CLASSES``.
+
+    Returns:
+        float32 [H, W]: 1 on boundaries, 0 elsewhere, -1 where void.
+    """
+    is_boundary = np.zeros(ids.shape, np.bool_)
+    is_boundary[:, :-1] |= ids[:, :-1] != ids[:, 1:]
+    is_boundary[:-1] |= ids[:-1] != ids[1:]
+    return np.where(ids == VOID_ID, IGNORE_PROBABILITY, is_boundary).astype(np.float32)
