@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
 from schemas.errors import NotFiniteError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def ratio(part: Tensor, whole: Tensor) -> float:
@@ -34,10 +37,12 @@ class Accumulator(ABC):
     """A metric family as a set of sums, all on the CPU, whose size does not grow with the data.
 
     Attributes:
+        options: What decides how a batch is counted; sums of other options do not add up.
         sums: Name to tensor, int64 or float64; the sums of two data sets are the element-wise sums.
     """
 
-    def __init__(self, **sums: Tensor) -> None:
+    def __init__(self, options: Mapping[str, object], /, **sums: Tensor) -> None:
+        self.options = options
         self.sums = sums
 
     @abstractmethod
@@ -52,17 +57,19 @@ class Accumulator(ABC):
         """Count everything that ``other`` counted as well.
 
         Raises:
-            ValueError: If the two do not hold the same sums.
+            ValueError: If the two do not count alike.
         """
-        kinds = [
-            {name: tensor.shape for name, tensor in each.sums.items()} for each in (self, other)
-        ]
-        if kinds[0] != kinds[1]:
+        wanted, found = self._kind(), other._kind()
+        if wanted != found:
             raise ValueError(
-                f"wanted sums {kinds[0]}, found {kinds[1]}; merge metrics of the same options"
+                f"wanted metrics {wanted}, found {found}; merge metrics of the same options"
             )
         for name, tensor in other.sums.items():
             self.sums[name] = self.sums[name] + tensor
+
+    def _kind(self) -> tuple[str, Mapping[str, object], dict[str, tuple[int, ...]]]:
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.sums.items()}
+        return type(self).__name__, self.options, shapes
 
     def _add(self, **batch: Tensor) -> None:
         for name, tensor in batch.items():

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from evaluation.accumulator import Accumulator, expect_finite, ratio, zeros
-from perception.shapes import expect_shape
+from evaluation.accumulator import Accumulator, ratio, zeros
+from evaluation.sizes import at_target_size
 
 THRESHOLDS_DEG = (5.0, 7.5, 11.25, 22.5, 30.0)
 MEDIAN_STEP_DEG = 0.005
@@ -41,6 +41,7 @@ class NormalsMetrics(Accumulator):
 
     def __init__(self) -> None:
         super().__init__(
+            {},
             count=zeros(),
             error=zeros(),
             squared_error=zeros(),
@@ -60,13 +61,7 @@ class NormalsMetrics(Accumulator):
             ShapeError: If a shape is another one.
             NotFiniteError: If a predicted value is infinite or not a number.
         """
-        expect_shape(prediction, "B 3 h w", name="prediction")
-        expect_finite(prediction)
-        expect_shape(target, "B 3 H W", name="target")
-        if prediction.shape != target.shape:
-            prediction = functional.interpolate(
-                prediction, size=target.shape[-2:], mode="bilinear", align_corners=True
-            )
+        prediction = at_target_size(prediction, target, num_channels=3)
         error = angular_error_deg(prediction, target)[target.abs().sum(dim=1) > 0]
         below = error.unsqueeze(1) < error.new_tensor(THRESHOLDS_DEG)
         bins = (error / MEDIAN_STEP_DEG).long()

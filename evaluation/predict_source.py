@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 
-from evaluation.scores import ScoreBoard, Scores
-from perception.diffusion.features import FeatureSettings, extract_features
+from evaluation.scores import DEFAULT_OPTIONS, ScoreBoard, Scores
+from perception.methods.protocol import evaluating
 from perception.seeding import sample_generator, sample_seed
 from perception.state_file import load_state_bytes
 from schemas.errors import SourceError
-from schemas.sample import IGNORE_ID, Sample, Task
+from schemas.sample import IGNORE_ID, TASK_KINDS, Sample, Task
 from sources.batches import Batch, collate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
+    from evaluation.options import MetricOptions
     from perception.diffusion.backbone import DiffusionBackbone
+    from perception.diffusion.features import FeaturePyramid
     from perception.methods.protocol import DensePredictor
     from sources.protocol import LabelledSource, Split
 
@@ -64,26 +66,32 @@ def score_states(
     boards = {name: scoring.board() for name in states}
     for batch in iterate_batches(source, split, scoring):
         seeds = [sample_seed(f"{scoring.seed}", key, 0) for key in batch.keys]
-        pyramid = extract_features(
-            backbone,
-            batch.images,
-            generators=[sample_generator(seed) for seed in seeds],
-            settings=scoring.features,
-        )
-        height, width = batch.images.shape[-2:]
+        shared: FeaturePyramid | None = None
         for name, method in methods.items():
-            found = method.predict(pyramid, (height, width)).labels
+            if shared is None or not method.shares_features:
+                shared = _observe(method, backbone, batch, seeds)
+            found = method.predict(shared, batch.image_size).labels
             boards[name].update({task: found[task].cpu() for task in scoring.tasks}, batch.labels)
     return {name: board.compute() for name, board in boards.items()}
+
+
+def _observe(
+    method: DensePredictor, backbone: DiffusionBackbone, batch: Batch, seeds: Sequence[int]
+) -> FeaturePyramid:
+    with evaluating(method):
+        return method.observe(
+            backbone, batch.images, generators=[sample_generator(seed) for seed in seeds]
+        )
 
 
 def score_constant(source: LabelledSource, split: Split, scoring: Scoring) -> Scores:
     """Score the best answer that does not look at the image, as a floor.
 
-    It is learnt on the train split: the mean normal, the median depth, the most frequent class.
+    It is learnt on the train split: the mean normal, the median depth, the most frequent class, the
+    mean probability.
 
     Raises:
-        SourceError: If a split has no readable image.
+        SourceError: If a split has no readable image, or no label of a task.
     """
     train = list(iterate_batches(source, "train", scoring))
     constants = {task: _constant(task, [b.labels[task] for b in train]) for task in scoring.tasks}
@@ -128,9 +136,21 @@ def _constant(task: Task, labels: list[Tensor]) -> Tensor:
     label = torch.cat(labels)
     if task == "normals":
         return functional.normalize(label.sum(dim=(0, 2, 3)), dim=0)[None, :, None, None]
+    if TASK_KINDS[task] == "classes":
+        counted = _expect_some(task, label[label != IGNORE_ID])
+        return counted.mode().values[None, None, None]
     if task == "depth":
-        return label[label > 0].median()[None, None, None, None]
-    return label[label != IGNORE_ID].mode().values[None, None, None]
+        return _expect_some(task, label[label > 0]).median()[None, None, None, None]
+    return _expect_some(task, label[label >= 0]).mean()[None, None, None, None]
+
+
+def _expect_some(task: Task, counted: Tensor) -> Tensor:
+    if not len(counted):
+        raise SourceError(
+            f"{task}: wanted a label that counts in the train split, found none; "
+            "leave the task out, or take a source that has it"
+        )
+    return counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,15 +162,15 @@ class Scoring:
         num_classes: Classes of semseg.
         batch_size: Images that go through the backbone together.
         seed: Of the noise on the latents.
-        features: How features are taken.
+        options: Protocols of the metrics.
     """
 
     tasks: tuple[Task, ...]
     num_classes: int = 0
     batch_size: int = 32
     seed: int = 0
-    features: FeatureSettings = field(default_factory=FeatureSettings)
+    options: MetricOptions = DEFAULT_OPTIONS
 
     def board(self) -> ScoreBoard:
         """An empty board for these tasks."""
-        return ScoreBoard(self.tasks, num_classes=self.num_classes)
+        return ScoreBoard(self.tasks, num_classes=self.num_classes, options=self.options)

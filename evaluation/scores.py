@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evaluation.depth import DepthMetrics
+from evaluation.boundaries import BoundaryMetrics
+from evaluation.depth import make_depth_metrics
 from evaluation.normals import NormalsMetrics
+from evaluation.options import MetricOptions
+from evaluation.saliency import make_saliency_metrics
 from evaluation.segmentation import SegmentationMetrics
-from schemas.sample import Task
+from schemas.sample import NUM_HUMAN_PARTS, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -38,11 +41,20 @@ HEADLINE_METRICS: dict[Task, HeadlineMetric] = {
     "normals": HeadlineMetric(name="mean_deg", lower_is_better=True),
     "depth": HeadlineMetric(name="rmse_m", lower_is_better=True),
     "semseg": HeadlineMetric(name="miou", lower_is_better=False),
+    "human_parts": HeadlineMetric(name="miou", lower_is_better=False),
+    "saliency": HeadlineMetric(name="max_f", lower_is_better=False),
+    "boundaries": HeadlineMetric(name="ods_f", lower_is_better=False),
 }
+
+DEFAULT_OPTIONS = MetricOptions()
 
 
 def score(
-    predictions: Mapping[Task, Tensor], labels: Mapping[Task, Tensor], *, num_classes: int = 0
+    predictions: Mapping[Task, Tensor],
+    labels: Mapping[Task, Tensor],
+    *,
+    num_classes: int = 0,
+    options: MetricOptions = DEFAULT_OPTIONS,
 ) -> Scores:
     """Score one batch; see :class:`ScoreBoard` for more than one.
 
@@ -50,8 +62,9 @@ def score(
         predictions: Task to prediction, encoded like labels.
         labels: At least the tasks of ``predictions``.
         num_classes: Classes of semseg.
+        options: Protocols.
     """
-    board = ScoreBoard(tuple(predictions), num_classes=num_classes)
+    board = ScoreBoard(tuple(predictions), num_classes=num_classes, options=options)
     board.update(predictions, labels)
     return board.compute()
 
@@ -74,22 +87,45 @@ def multi_task_gain_pct(scores: Scores, baseline: Scores) -> float:
     return 100 * sum(gains) / len(gains)
 
 
-def make_metrics(task: Task, *, num_classes: int = 0) -> Accumulator:
+def make_metrics(
+    task: Task, *, num_classes: int = 0, options: MetricOptions = DEFAULT_OPTIONS
+) -> Accumulator:
     """Make the empty metric family of a task.
+
+    Args:
+        task: What is scored.
+        num_classes: Classes of semseg; human parts have seven.
+        options: Protocols.
 
     Raises:
         ValueError: If semseg comes without its number of classes.
     """
-    if task == "normals":
-        return NormalsMetrics()
-    if task == "depth":
-        return DepthMetrics()
-    if num_classes > 1:
-        return SegmentationMetrics(num_classes)
-    raise ValueError(
-        f"{task}: wanted num_classes above 1, found {num_classes}; "
-        "state the number of classes of the source"
-    )
+    if task == "semseg" and num_classes < 2:
+        raise ValueError(
+            f"{task}: wanted num_classes above 1, found {num_classes}; "
+            "state the number of classes of the source"
+        )
+    makers: dict[Task, Callable[[], Accumulator]] = {
+        "normals": NormalsMetrics,
+        "depth": lambda: make_depth_metrics(
+            protocol=options.depth_protocol,
+            min_depth_m=options.depth_min_m,
+            max_depth_m=options.depth_max_m,
+        ),
+        "semseg": lambda: SegmentationMetrics(num_classes, absent_classes=options.absent_classes),
+        "human_parts": lambda: SegmentationMetrics(
+            NUM_HUMAN_PARTS, absent_classes=options.absent_classes
+        ),
+        "saliency": lambda: make_saliency_metrics(
+            protocol=options.saliency_protocol, double_sigmoid=options.saliency_double_sigmoid
+        ),
+        "boundaries": lambda: BoundaryMetrics(
+            num_thresholds=options.boundary_thresholds,
+            tolerance=options.boundary_tolerance,
+            nms=options.boundary_nms,
+        ),
+    }
+    return makers[task]()
 
 
 class ScoreBoard:
@@ -98,15 +134,25 @@ class ScoreBoard:
     Args:
         tasks: What to score.
         num_classes: Classes of semseg.
+        options: Protocols.
     """
 
-    def __init__(self, tasks: Sequence[Task], *, num_classes: int = 0) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        *,
+        num_classes: int = 0,
+        options: MetricOptions = DEFAULT_OPTIONS,
+    ) -> None:
         self.metrics: dict[Task, Accumulator] = {
-            task: make_metrics(task, num_classes=num_classes) for task in tasks
+            task: make_metrics(task, num_classes=num_classes, options=options) for task in tasks
         }
 
     def update(self, predictions: Mapping[Task, Tensor], labels: Mapping[Task, Tensor]) -> None:
-        """Count a batch: normals [B, 3, H, W], depth_m [B, 1, H, W], semseg ids [B, H, W]."""
+        """Count a batch.
+
+        Normals [B, 3, H, W]; depth in metres and probabilities [B, 1, H, W]; class ids [B, H, W].
+        """
         for task, metrics in self.metrics.items():
             found = predictions[task]
             metrics.update(found, labels[task].to(found.device))

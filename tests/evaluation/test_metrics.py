@@ -12,9 +12,11 @@ from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 
 from evaluation.depth import DepthMetrics
 from evaluation.normals import NormalsMetrics, angular_error_deg
+from evaluation.options import MetricOptions
 from evaluation.scores import ScoreBoard, multi_task_gain_pct, score
 from evaluation.segmentation import SegmentationMetrics
 from schemas.errors import NotFiniteError
+from schemas.sample import Task
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -214,6 +216,26 @@ def test_boards_of_other_tasks_or_classes_do_not_merge() -> None:
         SegmentationMetrics(3).merge(SegmentationMetrics(4))
     with pytest.raises(ValueError, match="num_classes"):
         ScoreBoard(("semseg",))
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("depth", MetricOptions(depth_max_m=80.0)),
+        ("depth", MetricOptions(depth_protocol="per_image")),
+        ("semseg", MetricOptions(absent_classes="zero")),
+        ("saliency", MetricOptions(saliency_double_sigmoid=True)),
+        ("saliency", MetricOptions(saliency_protocol="per_image_f1")),
+        ("boundaries", MetricOptions(boundary_thresholds=9)),
+        ("boundaries", MetricOptions(boundary_tolerance=0.011)),
+        ("boundaries", MetricOptions(boundary_nms=False)),
+    ],
+)
+def test_boards_of_other_options_do_not_merge(task: Task, options: MetricOptions) -> None:
+    board = ScoreBoard((task,), num_classes=3)
+    with pytest.raises(ValueError, match="same options"):
+        board.merge(ScoreBoard((task,), num_classes=3, options=options))
+    board.merge(ScoreBoard((task,), num_classes=3))
 
 
 def test_the_gain_is_zero_against_itself_and_positive_when_an_error_falls() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-import evaluation.predict_source
-from evaluation.predict_source import Scoring, score_constant, score_states
-from perception.diffusion.features import extract_features, pyramid_channels
-from perception.methods.diff2in1 import make_diff2in1
+from evaluation.predict_source import Scoring, _constant, score_constant, score_states
+from perception.diffusion.features import pyramid_channels
+from perception.methods.bae import make_bae
+from perception.methods.protocol import DensePredictor
 from perception.state_file import state_to_bytes
 from schemas.errors import SourceError, WeightsMismatchError
 from tests.sources.memory_source import MemorySource
@@ -19,7 +19,7 @@ TASKS = ("normals", "depth")
 
 def make_method(tasks=TASKS):
     backbone = tiny_backbone()
-    return make_diff2in1(
+    return make_bae(
         block_out_channels=backbone.block_out_channels,
         level_channels=pyramid_channels(backbone.unet.config),
         vae_scale_factor=backbone.downsample_factor,
@@ -54,11 +54,12 @@ def test_equal_weights_get_equal_scores_and_others_differ():
 def test_features_are_taken_once_for_all_weights(monkeypatch):
     seen = []
 
-    def counting(backbone, images, **options):
+    def counting(method, backbone, images, **options):
         seen.append(len(images))
-        return extract_features(backbone, images, **options)
+        return observe(method, backbone, images, **options)
 
-    monkeypatch.setattr(evaluation.predict_source, "extract_features", counting)
+    observe = DensePredictor.observe
+    monkeypatch.setattr(DensePredictor, "observe", counting)
     scores_of({"a": random_state(0), "b": random_state(1)})
     assert seen == [4, 1]
 
@@ -97,3 +98,18 @@ def test_the_constant_answer_is_right_where_labels_are_constant():
     scores = score_constant(MemorySource(4), "train", Scoring(tasks=TASKS))
     assert scores["normals"]["mean_deg"] == pytest.approx(0, abs=1e-3)
     assert scores["depth"]["rmse_m"] == pytest.approx(((1 + 0 + 1 + 4) / 4) ** 0.5)
+
+
+def test_the_constant_answer_for_classes_is_the_most_frequent_of_those_that_count():
+    ids = torch.tensor([[[255, 255, 255], [2, 2, 1]]])
+    assert _constant("human_parts", [ids, ids]).item() == 2
+
+
+def test_the_constant_answer_for_probabilities_is_their_mean_where_they_count():
+    mask = torch.tensor([[[[1.0, 0.0, -1.0], [0.0, 0.0, -1.0]]]])
+    assert _constant("saliency", [mask]).item() == 0.25
+
+
+def test_a_task_without_a_label_that_counts_has_no_constant_answer():
+    with pytest.raises(SourceError, match="human_parts: wanted a label that counts"):
+        _constant("human_parts", [torch.full((1, 2, 2), 255)])
