@@ -105,11 +105,7 @@ class Blip2Captioner:
         Raises:
             ConfigError: If files are missing or a limit is not positive.
         """
-        if max_new_tokens < 1 or batch_size < 1:
-            raise ConfigError(
-                "captioner max_new_tokens and batch_size: wanted at least 1, found "
-                f"{max_new_tokens} and {batch_size}"
-            )
+        expect_limits(max_new_tokens=max_new_tokens, batch_size=batch_size)
         folder = find_model_folder(
             path_or_id,
             required=_BLIP2_FILES,
@@ -148,30 +144,88 @@ class Blip2Captioner:
         Raises:
             ShapeError: If an image is not uint8 RGB [H, W, 3].
         """
-        for image in images:
-            _expect_rgb(image)
-        return [
-            text
-            for first in range(0, len(images), self.batch_size)
-            for text in self._caption_batch(images[first : first + self.batch_size])
-        ]
+        config = self.model.config
+        # Decoder-only models repeat their prompt: the image tokens and the start token.
+        is_repeated = config.use_decoder_only_language_model
+        return write_captions(self, images, skip=config.num_query_tokens + 1 if is_repeated else 0)
 
-    @torch.no_grad()
-    def _caption_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[str]:
-        pixels = self.image_processor(
-            images=list(images), return_tensors="pt", input_data_format="channels_last"
-        ).pixel_values
-        tokens = self.model.generate(
-            pixel_values=pixels.to(device=self.model.device, dtype=self.model.dtype),
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            num_beams=1,
+
+class GeneratingCaptioner(Protocol):
+    """What the captioners have that generate with transformers."""
+
+    @property
+    def model(self) -> Any:
+        """A generating model in eval mode."""
+
+    @property
+    def image_processor(self) -> Any:
+        """Resizes and normalises."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Turns generated tokens into text."""
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Longest caption, in tokens."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images a network call."""
+
+
+def expect_limits(*, max_new_tokens: int, batch_size: int) -> None:
+    """Check the limits of a generating captioner.
+
+    Raises:
+        ConfigError: If one is not positive.
+    """
+    if max_new_tokens < 1 or batch_size < 1:
+        raise ConfigError(
+            "captioner max_new_tokens and batch_size: wanted at least 1, found "
+            f"{max_new_tokens} and {batch_size}"
         )
-        if self.model.config.use_decoder_only_language_model:
-            # Decoder-only models repeat their prompt: the image tokens and the start token.
-            tokens = tokens[:, self.model.config.num_query_tokens + 1 :]
-        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [" ".join(text.split()) for text in texts]
+
+
+def write_captions(
+    captioner: GeneratingCaptioner, images: Sequence[NDArray[np.uint8]], *, skip: int = 0
+) -> list[str]:
+    """Generate a caption for each image, greedily and without a text prompt, batch by batch.
+
+    Args:
+        captioner: Model, processors and limits.
+        images: uint8 RGB [H, W, 3].
+        skip: Tokens at the start of the model's answer that are no text.
+
+    Raises:
+        ShapeError: If an image is not uint8 RGB [H, W, 3].
+    """
+    for image in images:
+        expect_rgb(image)
+    size = captioner.batch_size
+    return [
+        text
+        for first in range(0, len(images), size)
+        for text in _write_batch(captioner, images[first : first + size], skip=skip)
+    ]
+
+
+@torch.no_grad()
+def _write_batch(
+    captioner: GeneratingCaptioner, images: Sequence[NDArray[np.uint8]], *, skip: int
+) -> list[str]:
+    model = captioner.model
+    pixels = captioner.image_processor(
+        images=list(images), return_tensors="pt", input_data_format="channels_last"
+    ).pixel_values
+    tokens = model.generate(
+        pixel_values=pixels.to(device=model.device, dtype=model.dtype),
+        max_new_tokens=captioner.max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+    )
+    texts = captioner.tokenizer.batch_decode(tokens[:, skip:], skip_special_tokens=True)
+    return [" ".join(text.split()) for text in texts]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -254,7 +308,12 @@ class NoCaptions:
         return [""] * len(images)
 
 
-def _expect_rgb(image: NDArray[np.uint8]) -> None:
+def expect_rgb(image: NDArray[np.uint8]) -> None:
+    """Check what a captioner reads.
+
+    Raises:
+        ShapeError: If the image is not uint8 RGB [H, W, 3].
+    """
     expect_shape(image, "H W 3", name="image")
     if image.dtype != np.uint8:
         raise ShapeError(f"image: wanted uint8 values, found {image.dtype}")

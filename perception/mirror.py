@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from perception.methods.protocol import Predictions
+from schemas.sample import TASK_KINDS
 
 if TYPE_CHECKING:
     from schemas.sample import Task
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 def average_with_mirror(found: Predictions, mirrored: Predictions) -> Predictions:
     """Average what was predicted for images with what was predicted for their mirror images.
 
-    Normals are the normalised mean of both directions, depth is the mean, classes are those of the
-    surer of the two at each pixel. The confidence is the mean; for classes, the greater.
+    Normals are the normalised mean of both directions, depth and probabilities are means, classes
+    are those of the surer of the two at each pixel. The confidence is the mean; for classes, the
+    greater; for probabilities, that of their mean, max(p, 1 - p).
 
     Args:
         found: Predictions for a batch of images.
@@ -36,14 +38,18 @@ def average_with_mirror(found: Predictions, mirrored: Predictions) -> Prediction
     for task, ours in found.labels.items():
         theirs = mirror_label(mirrored.labels[task], task)
         sure, their_sure = found.confidence[task], mirrored.confidence[task].flip(-1)
-        if task == "semseg":
+        kind = TASK_KINDS[task]
+        if kind == "classes":
             is_surer = (their_sure > sure).squeeze(1)
             labels[task] = torch.where(is_surer, theirs, ours)
             confidence[task] = torch.maximum(sure, their_sure)
-        else:
-            mean = (ours + theirs) / 2
-            labels[task] = functional.normalize(mean, dim=1) if task == "normals" else mean
-            confidence[task] = (sure + their_sure) / 2
+            continue
+        mean = (ours + theirs) / 2
+        labels[task] = functional.normalize(mean, dim=1) if kind == "direction" else mean
+        is_probability = kind == "probability"
+        confidence[task] = (
+            torch.maximum(mean, 1 - mean) if is_probability else (sure + their_sure) / 2
+        )
     return Predictions(labels=labels, confidence=confidence)
 
 
@@ -51,10 +57,10 @@ def mirror_label(label: Tensor, task: Task) -> Tensor:
     """Swap left and right of a label map; an involution.
 
     Args:
-        label: ``normals`` [B, 3, H, W], ``depth`` [B, 1, H, W] or ``semseg`` [B, H, W].
-        task: Which of them.
+        label: A batch of labels, encoded like ``perception.methods.protocol.Labels``.
+        task: What they are.
     """
     flipped = label.flip(-1)
-    if task != "normals":
+    if TASK_KINDS[task] != "direction":
         return flipped
     return flipped * flipped.new_tensor([-1.0, 1.0, 1.0]).view(1, 3, 1, 1)

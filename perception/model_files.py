@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers.utils import logging as transformers_logging
@@ -151,3 +152,29 @@ def digest_files(files: Sequence[Path], *, root: Path) -> str:
             while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def load_encoder(kind: type[Any], path_or_id: str | Path, **options: Any) -> Any:
+    """Load a pretrained image encoder of transformers in float32.
+
+    Args:
+        kind: Its class, for instance ``ViTModel``.
+        path_or_id: As for :func:`find_model_folder`.
+        options: More arguments of ``from_pretrained``.
+
+    Raises:
+        ConfigError: If the folder or its files are missing.
+    """
+    folder = find_model_folder(
+        path_or_id, required=("config.json",), patterns=["config.json", "model*.safetensors*"]
+    )
+    weight_files(folder, "model")
+    with without_progress_bars():
+        return kind.from_pretrained(
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            **options,
+        )

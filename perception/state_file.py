@@ -36,17 +36,19 @@ def load_state_bytes(module: nn.Module, data: bytes) -> None:
         data: What :func:`state_to_bytes` returned for a module of the same make.
 
     Raises:
-        WeightsMismatchError: If the bytes are no safetensors file, or names, shapes or types
-            differ.
+        WeightsMismatchError: If the bytes are no safetensors file; if names, shapes or types
+            differ; or if a number is infinite or none, where the module's own are finite.
     """
     try:
         found = load(data)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        # The last three where the header names types or sizes that torch does not have.
         raise WeightsMismatchError(
             f"wanted a safetensors file, found {error}; fetch the weights again"
         ) from error
     wanted = module.state_dict()
     _check_same(wanted, found)
+    _check_finite(wanted, found)
     with torch.no_grad():
         for name, tensor in wanted.items():
             tensor.copy_(found[name])
@@ -67,6 +69,24 @@ def keys_digest(module: nn.Module) -> str:
 
 def _describe(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _check_finite(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Refuse weights that would spoil every prediction; masks may hold infinity by design.
+
+    Raises:
+        WeightsMismatchError: Naming the tensors.
+    """
+    spoilt = [
+        name
+        for name, tensor in found.items()
+        if not torch.isfinite(tensor).all() and torch.isfinite(wanted[name]).all()
+    ]
+    if spoilt:
+        raise WeightsMismatchError(
+            f"wanted finite weights, found not finite numbers in {len(spoilt)} tensors "
+            f"({', '.join(sorted(spoilt)[:_SHOWN])}); use an earlier version"
+        )
 
 
 def _check_same(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

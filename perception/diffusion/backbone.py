@@ -44,6 +44,28 @@ _WEIGHTS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackboneOptions:
+    """What trades memory, speed and start-up time; images stay the same up to rounding.
+
+    Attributes:
+        channels_last: Lay weights and images out as tensor cores want them.
+        compile_unet: Run the U-Net of synthesis through ``torch.compile``. Features are taken from
+            the plain U-Net, whose blocks' outputs are recorded.
+        vae_slicing: Encode and decode one image at a time.
+        vae_tiling: Encode and decode images larger than the autoencoder's own size in overlapping
+            tiles; only there do images change.
+        attention_slicing: Compute attention in slices of heads; for devices without a fused
+            attention kernel.
+    """
+
+    channels_last: bool = True
+    compile_unet: bool = False
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    attention_slicing: bool = False
+
+
 def load_backbone(
     path_or_id: str | Path,
     *,
@@ -52,6 +74,7 @@ def load_backbone(
     local_files_only: bool = False,
     revision: str | None = None,
     variant: str | None = None,
+    options: BackboneOptions | None = None,
 ) -> DiffusionBackbone:
     """Load a Stable Diffusion v1/v2 checkpoint, frozen.
 
@@ -63,6 +86,7 @@ def load_backbone(
         local_files_only: Never download.
         revision: Branch, tag or commit of a Hugging Face id.
         variant: Weight variant of the checkpoint, for instance ``fp16``.
+        options: The defaults of ``BackboneOptions`` if None.
 
     Returns:
         The backbone in eval mode; no parameter requires a gradient.
@@ -80,7 +104,7 @@ def load_backbone(
     weights = [
         f for part, stem in _WEIGHTS for f in weight_files(folder / part, stem, variant=variant)
     ]
-    options: dict[str, Any] = {
+    reading: dict[str, Any] = {
         "use_safetensors": True,
         "variant": variant,
         "local_files_only": True,
@@ -89,28 +113,33 @@ def load_backbone(
     networks: dict[str, Any] = {
         "torch_dtype": dtype,
         "low_cpu_mem_usage": is_accelerate_available(),
-        **options,
+        **reading,
     }
     vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **networks)
     unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **networks)
     with without_progress_bars():
         text_encoder = CLIPTextModel.from_pretrained(
-            folder, subfolder="text_encoder", dtype=dtype, **options
+            folder, subfolder="text_encoder", dtype=dtype, **reading
         )
     tokenizer = AutoTokenizer.from_pretrained(
         folder, subfolder="tokenizer", local_files_only=True, trust_remote_code=False
     )
     _expect_fitting_parts(folder, vae, unet, text_encoder)
+    options = options or BackboneOptions()
+    for network in (vae, unet, text_encoder):
+        _freeze(network, device, options)
+    _set_up(vae, unet, options)
     tokenizer_files = sorted(path for path in (folder / "tokenizer").iterdir() if path.is_file())
     config_files = [folder / name for name in _CONFIG_FILES if not name.startswith("tokenizer/")]
     backbone = DiffusionBackbone(
-        vae=_freeze(vae, device),
-        unet=_freeze(unet, device),
-        prompts=PromptEncoder(tokenizer, _freeze(text_encoder, device)),
+        vae=vae,
+        unet=unet,
+        prompts=PromptEncoder(tokenizer, text_encoder),
         schedule=NoiseSchedule.from_config(read_json(folder / "scheduler/scheduler_config.json")),
         model_id=digest_files([*config_files, *tokenizer_files, *weights], root=folder),
         device=torch.device(device),
         dtype=dtype,
+        compiled_unet=torch.compile(unet) if options.compile_unet else None,
     )
     logger.info("backbone_loaded", extra={"path": str(folder), "model_id": backbone.model_id})
     return backbone
@@ -129,10 +158,19 @@ def _download_patterns(variant: str | None) -> list[str]:
     return patterns
 
 
-def _freeze(network: Any, device: torch.device | str) -> Any:
-    # Tensor cores want channels last; on the CPU the pass takes as long either way.
-    network = network.to(device=device, memory_format=torch.channels_last)
-    return network.eval().requires_grad_(requires_grad=False)
+def _freeze(network: Any, device: torch.device | str, options: BackboneOptions) -> None:
+    layout = torch.channels_last if options.channels_last else torch.contiguous_format
+    network.to(device=device, memory_format=layout)
+    network.eval().requires_grad_(requires_grad=False)
+
+
+def _set_up(vae: Any, unet: Any, options: BackboneOptions) -> None:
+    if options.vae_slicing:
+        vae.enable_slicing()
+    if options.vae_tiling:
+        vae.enable_tiling()
+    if options.attention_slicing:
+        unet.set_attention_slice("auto")
 
 
 def _expect_fitting_parts(folder: Path, vae: Any, unet: Any, text_encoder: Any) -> None:
@@ -168,6 +206,7 @@ class DiffusionBackbone:
         model_id: Digest of configuration, tokenizer and weight files; names the model in manifests.
         device: Where the networks run.
         dtype: Dtype of weights and activations.
+        compiled_unet: What :meth:`predict` runs in place of ``unet``; same weights.
     """
 
     vae: Any
@@ -177,6 +216,7 @@ class DiffusionBackbone:
     model_id: str
     device: torch.device
     dtype: torch.dtype
+    compiled_unet: Any = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @property
@@ -210,7 +250,7 @@ class DiffusionBackbone:
 
     @torch.no_grad()
     def predict(self, latents: Tensor, timestep: int | Tensor, context: Tensor) -> Tensor:
-        """Run the U-Net once.
+        """Run the U-Net once, compiled if it was so asked.
 
         Args:
             latents: Scaled noisy latents [B, C, h, w], any float dtype.
@@ -221,6 +261,19 @@ class DiffusionBackbone:
             The raw prediction (noise, velocity or clean latents by the schedule's
             ``prediction_type``), float32 [B, C, h, w].
         """
+        if self.compiled_unet is None:
+            return self.run_unet(latents, timestep, context)
+        # A tensor: a compiled network would be compiled anew for every other number.
+        timestep = torch.as_tensor(timestep, device=self.device)
+        with self.lock:
+            output = self.compiled_unet(
+                latents.to(self.dtype), timestep, encoder_hidden_states=context, return_dict=False
+            )
+        return output[0].float()
+
+    @torch.no_grad()
+    def run_unet(self, latents: Tensor, timestep: int | Tensor, context: Tensor) -> Tensor:
+        """Do what :meth:`predict` does, never compiled: hooks on its blocks see the pass."""
         with self.lock:
             output = self.unet(
                 latents.to(self.dtype), timestep, encoder_hidden_states=context, return_dict=False

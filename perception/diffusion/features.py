@@ -7,10 +7,9 @@ level of the block they come from, so any image size works.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
-import torch
 from torch import Tensor
 
 from perception.diffusion.latents import Images, LatentMoments, Posterior, encode_moments
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from perception.diffusion.backbone import DiffusionBackbone
+    from perception.tuning import TunedUnet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,10 +69,12 @@ class FeaturePyramid:
     Attributes:
         maps: One tuple per level, lowest resolution first; inside a level, in the order of the
             pass. Four levels with two layers a block give 6, 6, 6 and 7 maps. Each map is
-            [B, C, h, w] in the backbone's dtype, without gradient.
+            [B, C, h, w]; of the frozen U-Net in the backbone's dtype, without gradient.
+        images: float32 [B, 3, H, W] in [-1, 1], for hosts with an encoder of their own.
     """
 
     maps: tuple[tuple[Tensor, ...], ...]
+    images: Tensor | None = None
 
     @property
     def channels(self) -> tuple[tuple[int, ...], ...]:
@@ -95,40 +97,45 @@ class FeaturePyramid:
 
 def extract_features(
     backbone: DiffusionBackbone,
-    images: Images | LatentMoments,
+    source: Images | LatentMoments,
     *,
     generators: Generators = None,
     settings: FeatureSettings | None = None,
+    images: Tensor | None = None,
+    tuned: TunedUnet | None = None,
 ) -> FeaturePyramid:
     """Run the U-Net once under the empty prompt and return all block outputs.
 
     Args:
         backbone: The frozen model.
-        images: B images (see ``latents.Images``), or their moments encoded before.
+        source: B images (see ``latents.Images``), or their moments encoded before.
         generators: Source of posterior and schedule noise: one per sample, one for the batch, or
             None for torch's global state.
         settings: How; the defaults of ``FeatureSettings`` if None.
+        images: Handed on with the maps.
+        tuned: Runs in place of the frozen U-Net, with gradients where they are enabled.
 
     Returns:
         The maps; they may be saved for the backward pass of an adapter.
     """
     settings = settings or FeatureSettings()
-    moments = images if isinstance(images, LatentMoments) else encode_moments(backbone, images)
+    moments = source if isinstance(source, LatentMoments) else encode_moments(backbone, source)
     latents = moments.draw(posterior=settings.posterior, generators=generators)
     if settings.scale_latents:
         latents = latents * backbone.scaling_factor
-    return extract_features_from_latents(
-        backbone, latents, generators=generators, settings=settings
+    pyramid = extract_features_from_latents(
+        backbone, latents, generators=generators, settings=settings, tuned=tuned
     )
+    return replace(pyramid, images=images)
 
 
-@torch.no_grad()
 def extract_features_from_latents(
     backbone: DiffusionBackbone,
     latents: Tensor,
     *,
     generators: Generators = None,
     settings: FeatureSettings | None = None,
+    tuned: TunedUnet | None = None,
 ) -> FeaturePyramid:
     """Do what ``extract_features`` does, from clean latents.
 
@@ -137,6 +144,7 @@ def extract_features_from_latents(
         latents: Clean latents [B, C, h, w], already scaled if they should be.
         generators: Source of the schedule noise.
         settings: How; ``posterior`` and ``scale_latents`` play no part any more.
+        tuned: See ``extract_features``.
 
     Returns:
         The maps.
@@ -146,8 +154,12 @@ def extract_features_from_latents(
         noise = draw_noise(latents.shape, generators=generators, device=latents.device)
         latents = backbone.schedule.add_noise(latents, noise, settings.timestep)
     context = backbone.embed_text([""]).expand(len(latents), -1, -1)
-    with backbone.lock, recorded_maps(backbone.unet) as levels:
-        backbone.predict(latents, settings.timestep, context)
+    unet = backbone.unet if tuned is None else tuned.unet
+    with backbone.lock, recorded_maps(unet) as levels:
+        if tuned is None:
+            backbone.run_unet(latents, settings.timestep, context)
+        else:
+            tuned(latents, settings.timestep, context)
     return FeaturePyramid(tuple(tuple(level) for level in levels))
 
 

@@ -1,4 +1,4 @@
-"""Plain depth and segmentation heads on the adapter's pyramid, each with its confidence."""
+"""Plain heads on the adapter's pyramid: depth with its error, and logits for all else."""
 
 from __future__ import annotations
 
@@ -90,15 +90,20 @@ class DepthHead(nn.Module):
         )
 
 
-class SegmentationHead(nn.Module):
-    """Semantic segmentation: one logit a class."""
+class LogitsHead(nn.Module):
+    """Logits at the image's size: one a class, or a single one for a probability.
 
-    def __init__(self, plan: AdapterPlan, num_classes: int) -> None:
+    Args:
+        plan: The adapter's maps to read.
+        num_logits: Channels of the result.
+    """
+
+    def __init__(self, plan: AdapterPlan, num_logits: int) -> None:
         super().__init__()
         self.fusion = PyramidFusion(plan)
-        self.classify = nn.Conv2d(self.fusion.width, num_classes, kernel_size=1)
+        self.classify = nn.Conv2d(self.fusion.width, num_logits, kernel_size=1)
 
     def forward(self, maps: list[Tensor], image_size: tuple[int, int]) -> Tensor:
-        """Return logits [B, num_classes, *image_size] from the adapter's maps."""
+        """Return logits [B, num_logits, *image_size] from the adapter's maps."""
         logits = self.classify(self.fusion(maps))
         return functional.interpolate(logits, size=image_size, mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Scale-invariant depth loss, and the loss of the head's own error estimate."""
+"""Depth losses: scale-invariant, absolute, and that of the head's own error estimate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def silog_loss(depth_m: Tensor, target_m: Tensor, weights_B: Tensor | None = Non
         weights_B: [B], as for ``weighted_mean``.
 
     Returns:
-        Scalar float32; a gradient of 0 if no pixel is valid.
+        Scalar float32; 0 with a gradient of 0 if no pixel is valid.
 
     Raises:
         ShapeError: If the two are not of one shape [B, 1, H, W].
@@ -35,7 +35,9 @@ def silog_loss(depth_m: Tensor, target_m: Tensor, weights_B: Tensor | None = Non
     ratio_log = _log_ratio(depth_m, target_m, valid)
     mean = weighted_mean(ratio_log, valid, weights_B)
     variance = weighted_mean((ratio_log - mean) ** 2, valid, weights_B)
-    return 10.0 * torch.sqrt(variance + _MEAN_WEIGHT * mean**2 + _VARIANCE_OFFSET)
+    # 1, or 0 where no pixel counts: the offset alone is no loss.
+    is_any = weighted_mean(valid.to(ratio_log.dtype), valid, weights_B)
+    return is_any * 10.0 * torch.sqrt(variance + _MEAN_WEIGHT * mean**2 + _VARIANCE_OFFSET)
 
 
 def log_error_loss(
@@ -55,6 +57,25 @@ def log_error_loss(
     valid = target_m > 0
     error = _log_ratio(depth_m.detach(), target_m, valid).abs()
     return weighted_mean((log_error.float() - error).abs(), valid, weights_B)
+
+
+def depth_l1_loss(depth_m: Tensor, target_m: Tensor, weights_B: Tensor | None = None) -> Tensor:
+    """Mean |d̂ - d| over the valid pixels, the depth loss of the multi-task recipes.
+
+    Args:
+        depth_m: Predicted depth, [B, 1, H, W], metres.
+        target_m: True depth, [B, 1, H, W], metres, 0 where invalid.
+        weights_B: [B], as for ``weighted_mean``.
+
+    Returns:
+        Scalar float32 in metres; 0 with a gradient of 0 if no pixel is valid.
+
+    Raises:
+        ShapeError: If the two are not of one shape [B, 1, H, W].
+    """
+    expect_shape(target_m, "B 1 H W", name="depth labels")
+    expect_shape(depth_m, " ".join(map(str, target_m.shape)), name="predicted depth")
+    return weighted_mean((depth_m.float() - target_m).abs(), target_m > 0, weights_B)
 
 
 def _log_ratio(depth_m: Tensor, target_m: Tensor, valid: Tensor) -> Tensor:

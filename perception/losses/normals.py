@@ -1,4 +1,4 @@
-"""Losses of predicted normal distributions on the sphere: AngMF and von Mises-Fisher."""
+"""Losses of normals: likelihoods on the sphere (AngMF, von Mises-Fisher), and absolute."""
 
 from __future__ import annotations
 
@@ -104,6 +104,27 @@ def normals_nll(
     # The mask goes in before acos: 0 · infinity would make the gradient not a number.
     cosine = torch.where(valid, cosine, torch.zeros_like(cosine))
     return weighted_mean(nll(cosine, prediction[:, 3]), valid, weights_B)
+
+
+def normals_l1_loss(prediction: Tensor, normals: Tensor, weights_B: Tensor | None = None) -> Tensor:
+    """Mean over the valid pixels of Σ_c |n̂_c - n_c|, the normals loss of the multi-task recipes.
+
+    Args:
+        prediction: [B, 3, H, W], of any length; made unit here.
+        normals: [B, 3, H, W], the true unit normals, all-zero where invalid.
+        weights_B: [B], as for ``weighted_mean``.
+
+    Returns:
+        Scalar float32; 0 with a gradient of 0 if no pixel is valid.
+
+    Raises:
+        ShapeError: If the two are not of one shape [B, 3, H, W].
+    """
+    expect_shape(normals, "B 3 H W", name="normals")
+    expect_shape(prediction, " ".join(map(str, normals.shape)), name="predicted normals")
+    direction = prediction.float()
+    distance = (direction * inverse_length(direction) - normals).abs().sum(dim=1)
+    return weighted_mean(distance, normals.abs().sum(dim=1) > 0, weights_B)
 
 
 def multi_level_normals_loss(

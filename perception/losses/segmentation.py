@@ -1,4 +1,4 @@
-"""Cross-entropy of semantic segmentation."""
+"""Cross-entropy of the tasks whose labels are class ids."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cross_entropy_loss(
     Raises:
         ShapeError: If the labels are not [B, H, W].
     """
-    expect_shape(ids_BHW, "B H W", name="semseg labels")
+    expect_shape(ids_BHW, "B H W", name="class labels")
     per_pixel = functional.cross_entropy(
         logits_BCHW.float(), ids_BHW, ignore_index=IGNORE_ID, reduction="none"
     )

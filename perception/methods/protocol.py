@@ -1,4 +1,4 @@
-"""What every method fulfils: a pyramid of frozen features becomes predictions and a loss."""
+"""What every method fulfils: images become features, features become predictions and a loss."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from perception.diffusion.features import FeaturePyramid, FeatureSettings, extract_features
 from schemas.sample import Task
 
 if TYPE_CHECKING:
     from perception.adapter import PyramidMaps
+    from perception.diffusion.backbone import DiffusionBackbone
+    from perception.diffusion.latents import LatentMoments
+    from perception.seeding import Generators
+    from perception.tuning import TunedUnet
 
 Labels = Mapping[Task, Tensor]
 """``normals`` float32 [B, 3, H, W], unit, all-zero where invalid; ``depth`` float32 [B, 1, H, W] in
-metres, 0 where invalid; ``semseg`` int64 [B, H, W], 255 ignored. All on one device."""
+metres, 0 where invalid; ``semseg`` and ``human_parts`` int64 [B, H, W], 255 ignored; ``saliency``
+and ``boundaries`` float32 [B, 1, H, W], probability, -1 ignored. All on one device."""
 
 
 class Pyramid(Protocol):
@@ -28,6 +34,10 @@ class Pyramid(Protocol):
     def maps(self) -> PyramidMaps:
         """Maps [B, C, h, w]; all maps of a level have the same side."""
 
+    @property
+    def images(self) -> Tensor | None:
+        """The images behind the maps, float32 [B, 3, H, W] in [-1, 1]; None if not kept."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predictions:
@@ -36,7 +46,7 @@ class Predictions:
     Attributes:
         labels: Task to prediction, encoded like ``Labels``.
         confidence: Task to float32 [B, 1, H, W]. ``normals``: expected angular error in degrees,
-            lower is surer; ``depth`` and ``semseg``: in [0, 1], higher is surer.
+            lower is surer; all other tasks: in [0, 1], higher is surer.
     """
 
     labels: dict[Task, Tensor]
@@ -60,9 +70,50 @@ class DensePredictor(nn.Module, ABC):
 
     Attributes:
         tasks: What it predicts.
+        feature_settings: How it wants the backbone's features.
+        shares_features: Whether :meth:`observe` depends on nothing but backbone and settings, so
+            that several sets of weights can read the same features.
+        tuned_unet: A U-Net that learns with the method and gives its features; None: the frozen
+            one does.
     """
 
     tasks: tuple[Task, ...]
+    feature_settings: FeatureSettings = FeatureSettings()
+    shares_features: bool = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tuned_unet: TunedUnet | None = None
+
+    def observe(
+        self,
+        backbone: DiffusionBackbone,
+        images: Tensor,
+        *,
+        moments: LatentMoments | None = None,
+        generators: Generators = None,
+    ) -> FeaturePyramid:
+        """Take what the method reads from a batch of images.
+
+        Hosts that teach the backbone something (text tokens, a tuned U-Net) override it and let
+        gradients through; the frozen parts never get one.
+
+        Args:
+            backbone: The frozen model.
+            images: float32 [B, 3, H, W] in [-1, 1], on any device.
+            moments: The images' posterior, if it was encoded before.
+            generators: Source of posterior and schedule noise: one per image, one for the batch,
+                or None for torch's global state.
+        """
+        pixels = images.to(backbone.device)
+        return extract_features(
+            backbone,
+            pixels if moments is None else moments,
+            generators=generators,
+            settings=self.feature_settings,
+            images=pixels,
+            tuned=self.tuned_unet,
+        )
 
     @abstractmethod
     def forward_train(
@@ -114,3 +165,43 @@ class DensePredictor(nn.Module, ABC):
         """Return the training loss; one call, so that a distributed wrapper sees the whole step."""
         outputs = self.forward_train(pyramid, labels=labels, generator=generator)
         return self.loss(outputs, labels, weights_B)
+
+
+def supervised_loss(
+    method: DensePredictor,
+    pyramid: Pyramid,
+    labels: Labels,
+    *,
+    weights_B: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of a batch: Eq. 6 on real pairs, Eq. 7 on real and synthetic pairs together.
+
+    Diff-2-in-1 (Zheng et al., 2024) gives L_syn the form of L_sup with the creation weights' labels
+    taken as truth, so both sums are one call. Sums over pairs are means here: a constant factor.
+
+    Args:
+        method: With the weights to train: θ_W in Eq. 6, θ_E in Eq. 7.
+        pyramid: Raw features of the batch, real and synthetic images in any order.
+        labels: True labels of the real images, predicted labels of the synthetic ones, without
+            gradient.
+        weights_B: [B], relative weight of each image; None (the paper) means 1.
+        generator: Source of random draws.
+
+    Returns:
+        The scalar to minimise, and the loss of each task.
+
+    Raises:
+        ValueError: If a task has no labels, or labels carry a gradient.
+    """
+    missing = [task for task in method.tasks if task not in labels]
+    if missing:
+        raise ValueError(
+            f"wanted labels of {list(method.tasks)}, found none of {missing}; add them, "
+            "invalid everywhere if unknown"
+        )
+    attached = [task for task, label in labels.items() if label.requires_grad]
+    if attached:
+        raise ValueError(f"wanted labels without gradient, found one on {attached}; detach them")
+    loss, terms = method(pyramid, labels, weights_B, generator)
+    return loss, terms

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from perception.methods.diff2in1 import Diff2in1, make_diff2in1
+from perception.methods.bae import Bae, make_bae
+from schemas.sample import NUM_HUMAN_PARTS
 
 SMALL_BLOCKS = (32, 64, 96, 128)
 SMALL_LEVELS = (
@@ -29,6 +30,7 @@ SD_LEVELS = (
 @dataclass(frozen=True)
 class RandomPyramid:
     maps: tuple[tuple[Tensor, ...], ...]
+    images: Tensor | None = None
 
 
 def make_pyramid(
@@ -61,16 +63,19 @@ def make_labels(batch: int, *, side: int = 64, num_classes: int = 5, seed: int =
         "normals": functional.normalize(normals, dim=1),
         "depth": 1 + torch.rand(batch, 1, 1, 1, generator=generator).expand(-1, -1, side, side),
         "semseg": torch.randint(0, num_classes, (batch, side, side), generator=generator),
+        "human_parts": torch.randint(0, NUM_HUMAN_PARTS, (batch, side, side), generator=generator),
+        "saliency": torch.rand(batch, 1, side, side, generator=generator).round(),
+        "boundaries": (torch.rand(batch, 1, side, side, generator=generator) > 0.9).float(),
     }
 
 
-def make_small_method(tasks=("normals",), *, seed: int = 0, **options) -> Diff2in1:
+def make_small_method(tasks=("normals",), *, seed: int = 0, **options) -> Bae:
     torch.manual_seed(seed)
-    return make_diff2in1(
+    return make_bae(
         block_out_channels=SMALL_BLOCKS,
         level_channels=SMALL_LEVELS,
         vae_scale_factor=4,
         tasks=tasks,
-        num_classes=5 if "semseg" in tasks else 0,
+        num_classes={"semseg": 5, "human_parts": NUM_HUMAN_PARTS},
         **options,
     )

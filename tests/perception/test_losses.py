@@ -181,5 +181,5 @@ def test_labels_of_the_wrong_layout_are_refused() -> None:
         multi_level_normals_loss([], torch.zeros(2, 8, 8, 3))
     with pytest.raises(ValueError, match="depth labels"):
         silog_loss(torch.ones(2, 1, 8, 8), torch.ones(2, 8, 8))
-    with pytest.raises(ValueError, match="semseg labels"):
+    with pytest.raises(ValueError, match="class labels"):
         cross_entropy_loss(torch.ones(2, 3, 8, 8), torch.ones(2, 1, 8, 8, dtype=torch.long))

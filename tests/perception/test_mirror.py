@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 
 from perception.methods.protocol import Predictions
 from perception.mirror import average_with_mirror, mirror_label
+from schemas.sample import INVALID_VALUES, TASK_KINDS, TASKS
+from sources.batches import collate
+from tests.random_labels import random_sample
 
 
 def predictions(*, seed: int = 0) -> Predictions:
+    labels = collate([random_sample(seed), random_sample(seed + 10)], TASKS).labels
     generator = torch.Generator().manual_seed(seed)
-    normals = functional.normalize(torch.randn(2, 3, 4, 6, generator=generator), dim=1)
-    return Predictions(
-        labels={
-            "normals": normals,
-            "depth": torch.rand(2, 1, 4, 6, generator=generator) + 1,
-            "semseg": torch.randint(0, 5, (2, 4, 6), generator=generator),
-        },
-        confidence={
-            task: torch.rand(2, 1, 4, 6, generator=generator)
-            for task in ("normals", "depth", "semseg")
-        },
-    )
+    confidence = {task: torch.rand(2, 1, 6, 8, generator=generator) for task in TASKS}
+    for task in ("saliency", "boundaries"):
+        probability = labels[task] = labels[task].clamp(min=0)
+        confidence[task] = torch.maximum(probability, 1 - probability)
+    return Predictions(labels=labels, confidence=confidence)
 
 
 def mirrored(found: Predictions) -> Predictions:
@@ -35,6 +31,14 @@ def mirrored(found: Predictions) -> Predictions:
 def test_mirroring_a_label_twice_gives_it_back() -> None:
     for task, label in predictions().labels.items():
         assert torch.equal(mirror_label(mirror_label(label, task), task), label)
+
+
+def test_a_mirrored_label_is_invalid_where_it_was_in_the_mirror() -> None:
+    for task, label in collate([random_sample(0)], TASKS).labels.items():
+        nothing = INVALID_VALUES[TASK_KINDS[task]]
+        found = mirror_label(label, task) == nothing
+        assert found.any()
+        assert torch.equal(found, (label == nothing).flip(-1))
 
 
 def test_a_wall_that_faces_left_faces_right_in_the_mirror() -> None:
@@ -54,7 +58,18 @@ def test_averaged_normals_are_unit_and_the_surer_class_wins() -> None:
     found, other = predictions(), predictions(seed=1)
     averaged = average_with_mirror(found, mirrored(other))
     lengths = averaged.labels["normals"].norm(dim=1)
-    torch.testing.assert_close(lengths, torch.ones_like(lengths))
-    is_ours = (found.confidence["semseg"] >= other.confidence["semseg"]).squeeze(1)
-    chosen = torch.where(is_ours, found.labels["semseg"], other.labels["semseg"])
-    assert torch.equal(averaged.labels["semseg"], chosen)
+    known = ((found.labels["normals"] + other.labels["normals"]) != 0).any(dim=1)
+    torch.testing.assert_close(lengths[known], torch.ones_like(lengths[known]))
+    for task in ("semseg", "human_parts"):
+        is_ours = (found.confidence[task] >= other.confidence[task]).squeeze(1)
+        chosen = torch.where(is_ours, found.labels[task], other.labels[task])
+        assert torch.equal(averaged.labels[task], chosen)
+
+
+def test_averaged_probabilities_are_as_sure_as_their_mean() -> None:
+    found, other = predictions(), predictions(seed=1)
+    averaged = average_with_mirror(found, mirrored(other))
+    for task in ("saliency", "boundaries"):
+        mean = (found.labels[task] + other.labels[task]) / 2
+        torch.testing.assert_close(averaged.labels[task], mean)
+        torch.testing.assert_close(averaged.confidence[task], 0.5 + (mean - 0.5).abs())

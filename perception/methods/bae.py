@@ -1,8 +1,8 @@
-"""Diff-2-in-1: adapter and task heads on the features of a frozen diffusion model."""
+"""Bae et al. (2021) as host: normals by their decoder, other tasks by plain pyramid heads."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,43 +10,71 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perception.adapter import AdapterPlan, DiffusionAdapter, bae_channel_plan
-from perception.heads.dense import DepthHead, DepthPrediction, SegmentationHead
+from perception.heads.dense import DepthHead, DepthPrediction, LogitsHead
 from perception.heads.normals_bae import BaeNormalsHead, NormalsLevel
 from perception.losses.depth import log_error_loss, silog_loss
+from perception.losses.multi_task import MULTI_TASK_LOSSES, MULTI_TASK_WEIGHTS
 from perception.losses.normals import (
     NormalsLoss,
     expected_angular_error_deg,
     multi_level_normals_loss,
 )
-from perception.losses.segmentation import cross_entropy_loss
 from perception.methods.protocol import DensePredictor, Labels, Predictions, Pyramid, evaluating
+from perception.methods.raw_outputs import class_prediction, probability_prediction
+from schemas.sample import TASK_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from perception.methods.spec import MethodSpec
     from schemas.sample import Task
+
+
+BAE_TASK_WEIGHTS: dict[Task, float] = MULTI_TASK_WEIGHTS | {"normals": 1.0, "depth": 1.0}
+"""Factors of the tasks' losses: the multi-task recipe's, but 1 where the loss is the host's own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainOutputs:
-    """Training predictions of the tasks that the method has; None for the others."""
+    """Training predictions of the tasks that the method has.
+
+    Attributes:
+        normals: Coarse to fine; None if not a task.
+        depth: None if not a task.
+        logits: Every other task to its logits, [B, classes or 1, H, W].
+    """
 
     normals: list[NormalsLevel] | None = None
     depth: DepthPrediction | None = None
-    semseg: Tensor | None = None
+    logits: dict[Task, Tensor] = field(default_factory=dict)
 
 
-def make_diff2in1(
+def make(spec: MethodSpec) -> Bae:
+    """Make the untrained host for a run; see :func:`make_bae` for what is raised."""
+    made = make_bae(
+        block_out_channels=spec.block_out_channels,
+        level_channels=spec.level_channels,
+        vae_scale_factor=spec.vae_scale_factor,
+        tasks=spec.tasks,
+        num_classes=spec.num_classes,
+        normals_loss=spec.normals_loss,
+        width_ratio=spec.width_ratio,
+    )
+    made.task_weights = dict(spec.task_weights)
+    return made
+
+
+def make_bae(
     *,
     block_out_channels: Sequence[int],
     level_channels: Sequence[Sequence[int]],
     vae_scale_factor: int,
     tasks: Sequence[Task] = ("normals",),
-    num_classes: int = 0,
+    num_classes: Mapping[Task, int] | None = None,
     normals_loss: NormalsLoss = "angmf",
     width_ratio: float | None = None,
     use_spectral_norm: bool = True,
-) -> Diff2in1:
+) -> Bae:
     """Make an untrained method that fits a backbone.
 
     Args:
@@ -54,8 +82,8 @@ def make_diff2in1(
         level_channels: Channel counts of the raw maps of each pyramid level, low to high
             resolution.
         vae_scale_factor: Image side / latent side.
-        tasks: Any of normals, depth, semseg.
-        num_classes: Classes of semseg; ids of labels are below it, or 255.
+        tasks: Any of them, in any order.
+        num_classes: Classes of semseg and of human_parts; ids of labels are below, or 255.
         normals_loss: Distribution of the normals.
         width_ratio: Replaces the width ratio derived from the backbone.
         use_spectral_norm: Spectral norm in the adapter's merges, as published.
@@ -66,71 +94,34 @@ def make_diff2in1(
     """
     plan = bae_channel_plan(block_out_channels, vae_scale_factor, width_ratio=width_ratio)
     adapter = DiffusionAdapter(level_channels, plan, use_spectral_norm=use_spectral_norm)
-    heads = {task: _make_head(task, plan, num_classes) for task in tasks}
-    return Diff2in1(adapter, heads, normals_loss=normals_loss)
+    heads = {task: _make_head(task, plan, num_classes or {}) for task in tasks}
+    return Bae(adapter, heads, normals_loss=normals_loss)
 
 
-def _make_head(task: Task, plan: AdapterPlan, num_classes: int) -> nn.Module:
+def _make_head(task: Task, plan: AdapterPlan, num_classes: Mapping[Task, int]) -> nn.Module:
     if task == "normals":
         return BaeNormalsHead(plan)
     if task == "depth":
         return DepthHead(plan)
-    if num_classes > 1:
-        return SegmentationHead(plan, num_classes)
+    if TASK_KINDS[task] == "probability":
+        return LogitsHead(plan, 1)
+    count = num_classes.get(task, 0)
+    if count > 1:
+        return LogitsHead(plan, count)
     raise ValueError(
-        f"{task}: wanted num_classes above 1, found {num_classes}; "
+        f"{task}: wanted num_classes above 1, found {count}; "
         "state the number of classes of the source"
     )
 
 
-def supervised_loss(
-    method: DensePredictor,
-    pyramid: Pyramid,
-    labels: Labels,
-    *,
-    weights_B: Tensor | None = None,
-    generator: torch.Generator | None = None,
-) -> tuple[Tensor, dict[str, float]]:
-    """Loss of a batch: Eq. 6 on real pairs, Eq. 7 on real and synthetic pairs together.
-
-    Diff-2-in-1 (Zheng et al., 2024) gives L_syn the form of L_sup with the creation weights' labels
-    taken as truth, so both sums are one call. Sums over pairs are means here: a constant factor.
-
-    Args:
-        method: With the weights to train: θ_W in Eq. 6, θ_E in Eq. 7.
-        pyramid: Raw features of the batch, real and synthetic images in any order.
-        labels: True labels of the real images, predicted labels of the synthetic ones, without
-            gradient.
-        weights_B: [B], relative weight of each image; None (the paper) means 1.
-        generator: Source of random draws.
-
-    Returns:
-        The scalar to minimise, and the loss of each task.
-
-    Raises:
-        ValueError: If a task has no labels, or labels carry a gradient.
-    """
-    missing = [task for task in method.tasks if task not in labels]
-    if missing:
-        raise ValueError(
-            f"wanted labels of {list(method.tasks)}, found none of {missing}; add them, "
-            "invalid everywhere if unknown"
-        )
-    attached = [task for task, label in labels.items() if label.requires_grad]
-    if attached:
-        raise ValueError(f"wanted labels without gradient, found one on {attached}; detach them")
-    loss, terms = method(pyramid, labels, weights_B, generator)
-    return loss, terms
-
-
-class Diff2in1(DensePredictor):
-    """The trainable part of Diff-2-in-1: one adapter, one head for each task.
+class Bae(DensePredictor):
+    """Diff-2-in-1 on Bae: one adapter (Eq. 9, Eq. 10), one head for each task.
 
     Args:
         adapter: Raw features to the heads' pyramid.
         heads: Task to head, on the adapter's plan.
         normals_loss: Distribution of the normals.
-        task_weights: Task to its factor in the loss; 1 where missing.
+        task_weights: Task to its factor in the loss; that of ``BAE_TASK_WEIGHTS`` where missing.
     """
 
     def __init__(
@@ -147,6 +138,7 @@ class Diff2in1(DensePredictor):
         self.task_weights = dict(task_weights or {})
         self.adapter = adapter
         self.heads = nn.ModuleDict({str(task): head for task, head in heads.items()})
+        self._logits_tasks = tuple(task for task in heads if task not in ("normals", "depth"))
 
     def forward_train(
         self,
@@ -165,7 +157,7 @@ class Diff2in1(DensePredictor):
         return TrainOutputs(
             normals=normals,
             depth=self.heads["depth"](maps, size) if "depth" in self.tasks else None,
-            semseg=self.heads["semseg"](maps, size) if "semseg" in self.tasks else None,
+            logits={task: self.heads[task](maps, size) for task in self._logits_tasks},
         )
 
     def loss(
@@ -182,11 +174,10 @@ class Diff2in1(DensePredictor):
             terms["depth"] = silog_loss(found.depth_m, wanted, weights_B) + log_error_loss(
                 found.log_error, found.depth_m, wanted, weights_B
             )
-        if outputs.semseg is not None:
-            terms["semseg"] = cross_entropy_loss(outputs.semseg, labels["semseg"], weights_B)
-        total = torch.stack(
-            [self.task_weights.get(task, 1.0) * term for task, term in terms.items()]
-        ).sum()
+        for task, logits in outputs.logits.items():
+            terms[task] = MULTI_TASK_LOSSES[task](logits, labels[task], weights_B)
+        factors = BAE_TASK_WEIGHTS | self.task_weights
+        total = torch.stack([factors[task] * term for task, term in terms.items()]).sum()
         return total, {task: float(term.detach()) for task, term in terms.items()}
 
     def predict(self, pyramid: Pyramid, image_size: tuple[int, int]) -> Predictions:
@@ -201,12 +192,11 @@ class Diff2in1(DensePredictor):
             if "depth" in self.tasks:
                 depth: DepthPrediction = self.heads["depth"](maps, image_size)
                 labels["depth"], confidence["depth"] = depth.depth_m, torch.exp(-depth.log_error)
-            if "semseg" in self.tasks:
-                probability = self.heads["semseg"](maps, image_size).softmax(dim=1).max(dim=1)
-                labels["semseg"], confidence["semseg"] = (
-                    probability.indices,
-                    probability.values.unsqueeze(1),
-                )
+            for task in self._logits_tasks:
+                logits = self.heads[task](maps, image_size)
+                is_class = TASK_KINDS[task] == "classes"
+                read = class_prediction if is_class else probability_prediction
+                labels[task], confidence[task] = read(logits)
         return Predictions(labels=labels, confidence=confidence)
 
     def _predict_normals(

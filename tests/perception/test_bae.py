@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from itertools import combinations
 
 import pytest
 import torch
 
 from perception.heads.normals_bae import BaeNormalsHead
-from perception.methods.diff2in1 import make_diff2in1, supervised_loss
-from perception.methods.protocol import Predictions
+from perception.methods.bae import make, make_bae
+from perception.methods.protocol import Predictions, supervised_loss
+from perception.methods.spec import MethodSpec
+from perception.state_file import keys_digest
 from tests.perception.pyramids import (
     SD_BLOCKS,
     SD_LEVELS,
@@ -21,11 +24,12 @@ from tests.perception.pyramids import (
 )
 
 ALL_TASKS = ("normals", "depth", "semseg")
+SIX_TASKS = (*ALL_TASKS, "human_parts", "saliency", "boundaries")
 
 
 def test_stable_diffusion_features_become_normals_of_the_published_sides() -> None:
     with torch.device("meta"):
-        method = make_diff2in1(
+        method = make_bae(
             block_out_channels=SD_BLOCKS,
             level_channels=SD_LEVELS,
             vae_scale_factor=8,
@@ -47,9 +51,31 @@ def test_stable_diffusion_features_become_normals_of_the_published_sides() -> No
     assert [block.convolutions[0].out_channels for block in head.blocks] == [1024, 512, 256, 128]
 
 
+def test_stable_diffusion_features_become_maps_of_every_plain_task_at_512() -> None:
+    tasks = SIX_TASKS[1:]
+    with torch.device("meta"):
+        method = make_bae(
+            block_out_channels=SD_BLOCKS,
+            level_channels=SD_LEVELS,
+            vae_scale_factor=8,
+            tasks=tasks,
+            num_classes={"semseg": 40, "human_parts": 7},
+            use_spectral_norm=False,
+        )
+        pyramid = make_pyramid(1, levels=SD_LEVELS, lowest_side=8, device="meta")
+        outputs = method.forward_train(pyramid)
+    assert tuple(outputs.depth.depth_m.shape) == (1, 1, 512, 512)
+    assert {task: tuple(logits.shape) for task, logits in outputs.logits.items()} == {
+        "semseg": (1, 40, 512, 512),
+        "human_parts": (1, 7, 512, 512),
+        "saliency": (1, 1, 512, 512),
+        "boundaries": (1, 1, 512, 512),
+    }
+
+
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_the_last_level_has_the_side_of_the_image_for_every_factor(factor: int) -> None:
-    method = make_diff2in1(
+    method = make_bae(
         block_out_channels=SMALL_BLOCKS, level_channels=SMALL_LEVELS, vae_scale_factor=factor
     )
     levels = method.forward_train(make_pyramid(1, lowest_side=1)).normals
@@ -74,6 +100,84 @@ def test_predictions_are_encoded_like_labels() -> None:
         assert tuple(confidence.shape) == (2, 1, 48, 80)
         assert low < confidence.min()
         assert confidence.max() <= high
+
+
+def test_six_tasks_are_predicted_as_their_labels_are_encoded() -> None:
+    found = make_small_method(SIX_TASKS).predict(make_pyramid(2), (48, 80))
+    assert tuple(found.labels) == tuple(found.confidence) == SIX_TASKS
+    for task in ("saliency", "boundaries"):
+        probability, confidence = found.labels[task], found.confidence[task]
+        assert tuple(probability.shape) == tuple(confidence.shape) == (2, 1, 48, 80)
+        assert probability.dtype == torch.float32
+        assert probability.min() >= 0
+        assert probability.max() <= 1
+        torch.testing.assert_close(confidence, torch.maximum(probability, 1 - probability))
+    parts = found.labels["human_parts"]
+    assert (parts.dtype, tuple(parts.shape)) == (torch.int64, (2, 48, 80))
+    assert parts.max() < 7
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_any_subset_of_the_tasks_makes_a_method_of_just_those(count: int) -> None:
+    subsets = list(combinations(SIX_TASKS, count))
+    for tasks in (subsets[0], subsets[-1]):
+        method = make_small_method(tasks)
+        loss, terms = supervised_loss(method, make_pyramid(1), make_labels(1))
+        assert set(terms) == set(tasks) == set(method.heads)
+        assert torch.isfinite(loss)
+
+
+def test_an_image_without_a_task_s_labels_leaves_that_task_to_the_other_image() -> None:
+    method = make_small_method(SIX_TASKS).eval()
+    whole, partial = make_labels(2), make_labels(2)
+    invalid = {"semseg": 255, "human_parts": 255, "saliency": -1, "boundaries": -1}
+    for task in SIX_TASKS:
+        partial[task] = partial[task].clone()
+        partial[task][0] = invalid.get(task, 0)
+
+    def terms_of(labels, weights):
+        generator = torch.Generator().manual_seed(0)
+        found = supervised_loss(
+            method, make_pyramid(2), labels, weights_B=weights, generator=generator
+        )
+        return {task: found[1][task] for task in SIX_TASKS if task != "normals"}
+
+    second_only = terms_of(whole, torch.tensor([0.0, 1.0]))
+    assert terms_of(partial, None) == pytest.approx(second_only, rel=1e-5)
+
+
+def test_a_batch_without_a_task_s_labels_moves_none_of_that_task_s_weights() -> None:
+    method, labels = make_small_method(SIX_TASKS), make_labels(2)
+    for task, ignored in (("human_parts", 255), ("saliency", -1), ("depth", 0)):
+        labels[task] = torch.full_like(labels[task], ignored)
+    loss, terms = supervised_loss(method, make_pyramid(2), labels)
+    loss.backward()
+    for task in SIX_TASKS:
+        gradients = [value.grad.abs().max() for value in method.heads[task].parameters()]
+        is_labelled = task not in ("human_parts", "saliency", "depth")
+        assert (terms[task] != 0.0) == is_labelled
+        assert (max(gradients) > 0) == is_labelled
+
+
+def test_the_run_s_factors_replace_the_host_s_own() -> None:
+    spec = MethodSpec(
+        tasks=("semseg", "human_parts", "boundaries"),
+        num_classes={"semseg": 5, "human_parts": 7},
+        block_out_channels=SMALL_BLOCKS,
+        level_channels=SMALL_LEVELS,
+        vae_scale_factor=4,
+        task_weights={"boundaries": 3.0},
+    )
+    loss, terms = supervised_loss(make(spec), make_pyramid(2), make_labels(2))
+    wanted = terms["semseg"] + 2 * terms["human_parts"] + 3 * terms["boundaries"]
+    assert loss.item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_weights_of_a_normals_method_keep_their_names() -> None:
+    method = make_small_method()
+    parts = {".".join(name.split(".")[:2]) for name in method.state_dict()}
+    assert {part for part in parts if part.startswith("heads")} == {"heads.normals"}
+    assert keys_digest(method) == "13abd1cfe1c725f1dea93d134b88d1c68f86f8e9e5857105ec5bd934eb68219f"
 
 
 def test_predicting_leaves_mode_and_buffers_alone_and_repeats_itself() -> None:
@@ -194,10 +298,12 @@ def test_the_method_learns_a_fixed_batch() -> None:
     assert losses[-1] < losses[0] - 1.5
 
 
-@pytest.mark.parametrize("task", ["depth", "semseg"])
+@pytest.mark.parametrize("task", SIX_TASKS[1:])
 def test_the_plain_heads_learn_a_fixed_batch(task: str) -> None:
     method, pyramid, labels = make_small_method((task,)), make_pyramid(2), make_labels(2)
-    labels["semseg"] = torch.tensor([1, 3]).view(2, 1, 1).expand(2, 64, 64)
+    labels["semseg"] = labels["human_parts"] = torch.tensor([1, 3]).view(2, 1, 1).expand(2, 64, 64)
+    left = (torch.arange(64) < 32).float().view(1, 1, 1, 64).expand(2, 1, 64, 64)
+    labels["saliency"], labels["boundaries"] = left, left
     optimiser = torch.optim.Adam(method.parameters(), lr=3e-3)
     losses = []
     for _ in range(15):
@@ -211,7 +317,7 @@ def test_the_plain_heads_learn_a_fixed_batch(task: str) -> None:
 
 def test_a_task_without_its_number_of_classes_is_refused() -> None:
     with pytest.raises(ValueError, match="num_classes"):
-        make_diff2in1(
+        make_bae(
             block_out_channels=SMALL_BLOCKS,
             level_channels=SMALL_LEVELS,
             vae_scale_factor=4,

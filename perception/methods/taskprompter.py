@@ -1,0 +1,104 @@
+"""TaskPrompter as host (Ye & Xu, 2023): task prompts in a ViT, diffusion features beside it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from perception.heads.task_outputs import finish_outputs
+from perception.heads.task_prompts import PromptEncoder
+from perception.heads.taskprompter_decoder import TaskPrompterDecoder, TaskPrompterPlan
+from perception.losses.multi_task import multi_task_loss
+from perception.methods.vit_host import (
+    ViTHost,
+    channels_of,
+    image_size,
+    merge_of,
+    vit_of,
+    width_ratio_of,
+)
+from perception.vit import expect_images, prepare_images
+
+if TYPE_CHECKING:
+    from perception.heads.task_prompts import PromptTap
+    from perception.methods.protocol import Labels, Pyramid
+    from perception.methods.spec import MethodSpec
+    from schemas.sample import Task
+
+
+def make(spec: MethodSpec) -> TaskPrompter:
+    """Make the untrained host for a run; see :func:`make_taskprompter`."""
+    return make_taskprompter(spec)
+
+
+def make_taskprompter(
+    spec: MethodSpec, *, plan: TaskPrompterPlan | None = None, use_spectral_norm: bool = True
+) -> TaskPrompter:
+    """Make the host: published widths at ratio 1, scaled otherwise.
+
+    Args:
+        spec: The run's choices and the backbone's shapes.
+        plan: Replaces the published plan, which is PASCAL-Context's with ``human_parts`` among the
+            tasks and NYUD's otherwise.
+        use_spectral_norm: Spectral norm in the adapter's merges, as published.
+
+    Raises:
+        ConfigError: If ``spec.encoder`` names no ViT.
+        ValueError: If the backbone does not have four levels, or a number of classes is missing.
+    """
+    if plan is None:
+        made = TaskPrompterPlan.pascal if "human_parts" in spec.tasks else TaskPrompterPlan.nyud
+        plan = made(width_ratio_of(spec))
+    vit = vit_of(spec)
+    encoder = PromptEncoder(vit, len(spec.tasks), grid=plan.grid, num_windows=plan.num_windows)
+    merge = merge_of(spec, vit, use_spectral_norm=use_spectral_norm)
+    decoder = TaskPrompterDecoder(encoder.width, encoder.num_heads, plan, channels_of(spec))
+    return TaskPrompter(encoder, merge, decoder, tasks=spec.tasks, task_weights=spec.task_weights)
+
+
+class TaskPrompter(ViTHost):
+    """Diff-2-in-1 on TaskPrompter: one map of diffusion features is added at all four depths."""
+
+    encoder: PromptEncoder
+    decoder: TaskPrompterDecoder
+
+    def forward_train(
+        self,
+        pyramid: Pyramid,
+        *,
+        labels: Labels | None = None,  # noqa: ARG002
+        generator: torch.Generator | None = None,
+    ) -> dict[Task, Tensor]:
+        """See :meth:`DensePredictor.forward_train`; raw outputs have the images' size."""
+        return finish_outputs(self.raw_outputs(pyramid, generator=generator), image_size(pyramid))
+
+    def loss(
+        self, outputs: dict[Task, Tensor], labels: Labels, weights_B: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """See :meth:`DensePredictor.loss`: the weighted sum of the tasks' losses."""
+        return multi_task_loss(outputs, labels, task_weights=self.task_weights, weights_B=weights_B)
+
+    def raw_outputs(
+        self, pyramid: Pyramid, *, generator: torch.Generator | None = None
+    ) -> dict[Task, Tensor]:
+        """See :meth:`ViTHost.raw_outputs`."""
+        outputs: dict[Task, Tensor] = self.decoder(self.features(pyramid, generator=generator))
+        return outputs
+
+    def features(
+        self, pyramid: Pyramid, *, generator: torch.Generator | None = None
+    ) -> list[PromptTap]:
+        """Patches plus diffusion features, with the prompts' scores, after each quarter."""
+        images = prepare_images(
+            expect_images(pyramid.images),
+            self.encoder.patch_size,
+            multiple=math.isqrt(self.encoder.num_windows),
+        )
+        taps = self.encoder(images, generator=generator)
+        grid = (taps[0].patches.shape[-2], taps[0].patches.shape[-1])
+        added = torch.stack(self.merge(pyramid.maps, grid)).sum(dim=0)
+        return [replace(tap, patches=tap.patches + added) for tap in taps]

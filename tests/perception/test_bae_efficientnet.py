@@ -1,0 +1,95 @@
+"""Bae's decoder on an encoder of its own: the external model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from perception.diffusion.features import FeaturePyramid
+from perception.methods.bae_efficientnet import encode, make
+from perception.methods.protocol import supervised_loss
+from perception.methods.spec import MethodSpec
+from schemas.errors import ConfigError
+from tests.perception.pyramids import make_labels
+
+
+def make_spec(**changes):
+    fields = {
+        "tasks": ("normals",),
+        "num_classes": {},
+        "block_out_channels": (32, 64, 96, 128),
+        "level_channels": ((8,), (8,), (8,), (8,)),
+        "vae_scale_factor": 4,
+    }
+    return MethodSpec(**(fields | changes))
+
+
+def make_method(seed=0):
+    torch.manual_seed(seed)
+    return make(make_spec())
+
+
+def images(seed=0):
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def test_predictions_are_unit_normals_with_an_error_in_degrees():
+    found = make_method().predict(FeaturePyramid(maps=(), images=images()), (64, 64))
+    normals, error_deg = found.labels["normals"], found.confidence["normals"]
+    assert normals.shape == (2, 3, 64, 64)
+    torch.testing.assert_close(normals.norm(dim=1), torch.ones(2, 64, 64))
+    assert error_deg.shape == (2, 1, 64, 64)
+    assert 0 < error_deg.min() <= error_deg.max() < 180
+
+
+def test_gradients_reach_the_encoder_and_the_loss_falls_on_a_fixed_batch():
+    method = make_method().train()
+    pyramid, labels = FeaturePyramid(maps=(), images=images()), make_labels(2)
+    optimizer = torch.optim.Adam(method.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(12):
+        loss, _ = supervised_loss(
+            method, pyramid, labels, generator=torch.Generator().manual_seed(0)
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.5
+    reached = {name for name, each in method.named_parameters() if each.grad is not None}
+    assert any(name.startswith("encoder.embeddings") for name in reached)
+    assert {f"projections.{place}.weight" for place in range(4)} <= reached
+
+
+def test_the_published_encoder_has_the_widths_that_the_decoder_was_made_for():
+    spec = make_spec(block_out_channels=(320, 640, 1280, 1280), vae_scale_factor=8)
+    with torch.device("meta"):
+        method = make(spec)
+        maps = encode(method.encoder, torch.zeros(1, 3, 512, 512))
+    assert [(each.shape[1], each.shape[-1]) for each in maps] == [
+        (2048, 16),
+        (176, 32),
+        (64, 64),
+        (40, 128),
+        (24, 256),
+    ]
+    assert 28.3e6 < sum(p.numel() for p in method.encoder.parameters()) < 28.4e6
+
+
+def test_other_tasks_are_refused():
+    with pytest.raises(ConfigError, match=r"normals alone; set method\.tasks"):
+        make(make_spec(tasks=("normals", "depth")))
+
+
+def test_a_pretrained_encoder_is_loaded_from_its_folder(tmp_path):
+    method = make_method(seed=3)
+    method.encoder.save_pretrained(tmp_path / "encoder")
+    torch.manual_seed(0)
+    loaded = make(make_spec(encoder=str(tmp_path / "encoder")))
+    pixels = images()
+    for ours, theirs in zip(
+        encode(method.encoder.eval(), pixels), encode(loaded.encoder.eval(), pixels), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+    with pytest.raises(ConfigError, match="no_such"):
+        make(make_spec(encoder=str(tmp_path / "no_such")))
