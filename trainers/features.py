@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from perception.diffusion.features import FeaturePyramid, FeatureSettings, extract_features
 from perception.diffusion.latents import LatentMoments, encode_moments
 
 if TYPE_CHECKING:
     from perception.diffusion.backbone import DiffusionBackbone
+    from perception.diffusion.features import FeaturePyramid
+    from perception.methods.protocol import DensePredictor
 
 _DEFAULT_CACHE_BYTES = 256 * 2**20
 
@@ -26,7 +27,6 @@ class FeatureExtractor:
 
     Args:
         backbone: The frozen model.
-        settings: How features are taken.
         cache_bytes: Memory for moments.
     """
 
@@ -34,28 +34,29 @@ class FeatureExtractor:
         self,
         backbone: DiffusionBackbone,
         *,
-        settings: FeatureSettings | None = None,
         cache_bytes: int = _DEFAULT_CACHE_BYTES,
     ) -> None:
         self.backbone = backbone
-        self.settings = settings or FeatureSettings()
         self.num_encoded = 0
         self._cache_bytes = cache_bytes
         self._used_bytes = 0
         self._moments: OrderedDict[bytes, tuple[Tensor, Tensor]] = OrderedDict()
 
-    def extract(self, images: Tensor, *, generator: torch.Generator) -> FeaturePyramid:
-        """Take the features of a batch.
+    def extract(
+        self, method: DensePredictor, images: Tensor, *, generator: torch.Generator
+    ) -> FeaturePyramid:
+        """Take what a method reads from a batch.
 
         Args:
+            method: Says how its features are taken.
             images: float32 [B, 3, H, W] in [-1, 1], on the CPU.
             generator: Source of posterior and schedule noise.
 
         Returns:
-            The maps, without gradient, on the backbone's device.
+            The features, on the backbone's device.
         """
-        return extract_features(
-            self.backbone, self.moments(images), generators=generator, settings=self.settings
+        return method.observe(
+            self.backbone, images, moments=self.moments(images), generators=generator
         )
 
     def moments(self, images: Tensor) -> LatentMoments:

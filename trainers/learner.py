@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -44,9 +45,28 @@ def make_learner(method: DensePredictor, *, weight_decay: float = 0.0) -> Learne
     exploitation = method.train().requires_grad_()
     # The learning rate is set before every step; the value here is never used.
     optimizer = torch.optim.AdamW(
-        exploitation.parameters(), lr=1.0, weight_decay=weight_decay, fused=True
+        parameter_groups(exploitation), lr=1.0, weight_decay=weight_decay, fused=True
     )
     return Learner(creation=creation, exploitation=exploitation, optimizer=optimizer)
+
+
+def parameter_groups(method: DensePredictor) -> list[dict[str, Any]]:
+    """Split the parameters by learning rate; in order they are ``method.parameters()``.
+
+    Returns:
+        Groups with ``params`` and ``lr_factor``: the learning rate relative to the stage's, less
+        than 1 for a U-Net that learns with the method.
+    """
+    tuned = method.tuned_unet
+    slower = set() if tuned is None else {id(parameter) for parameter in tuned.parameters()}
+    runs = groupby(method.parameters(), key=lambda parameter: id(parameter) in slower)
+    return [
+        {
+            "params": list(parameters),
+            "lr_factor": tuned.lr_factor if tuned is not None and is_slower else 1.0,
+        }
+        for is_slower, parameters in runs
+    ]
 
 
 @torch.no_grad()

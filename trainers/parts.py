@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from perception.diffusion.features import FeatureSettings
 from sources.live_shards import LiveShardList
 from sources.mixture import Mixture
 from sources.protocol import open_source
 from sources.streams import RealStream, SyntheticStream
 from storage.events import EventWriter
+from storage.filesystem import open_store
 from trainers.features import FeatureExtractor
 from trainers.progress import OnProgress, Progress
 from trainers.publish import OnVersion, WeightsPublisher
@@ -18,7 +18,7 @@ from trainers.ranks import Ranks, SingleRank
 from trainers.validation import Validator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import torch
 
@@ -41,6 +41,8 @@ class Host:
         device: Where the networks run.
         on_version: Told about published versions.
         on_progress: Told about progress, on rank 0.
+        after_publish: Called between two steps, each time a version is committed; training stands
+            still meanwhile. A process that generates too does it here.
     """
 
     ranks: Ranks = field(default_factory=SingleRank)
@@ -48,6 +50,7 @@ class Host:
     device: torch.device | str = "cpu"
     on_version: OnVersion | None = None
     on_progress: OnProgress | None = None
+    after_publish: Callable[[], None] | None = None
 
 
 class BatchStream(Protocol):
@@ -79,6 +82,7 @@ class TrainParts:
         publisher: Rank 0 of a stage that publishes; else None.
         validator: Rank 0; else None.
         live: The list of synthetic shards behind ``batches``; None if they are all real.
+        after_publish: As in :class:`Host`.
     """
 
     batches: BatchStream
@@ -89,6 +93,7 @@ class TrainParts:
     publisher: WeightsPublisher | None = None
     validator: Validator | None = None
     live: LiveShardList | None = None
+    after_publish: Callable[[], None] | None = None
 
 
 def make_parts(
@@ -101,7 +106,6 @@ def make_parts(
     """Make everything that the loop of a stage works with, on one rank."""
     method, is_first = config.method, host.ranks.rank == 0
     source = open_source(config.source, method.tasks, num_classes=method.num_classes)
-    features = FeatureSettings(timestep=method.feature_timestep)
     publisher = validator = None
     if is_first and settings.publish_every_images is not None:
         publisher = WeightsPublisher(
@@ -116,13 +120,12 @@ def make_parts(
             source,
             backbone,
             tasks=method.tasks,
-            settings=features,
             num_classes=method.num_classes,
         )
     batches = make_batches(config, settings, store, source, host.ranks)
     return TrainParts(
         batches=batches,
-        features=FeatureExtractor(backbone, settings=features),
+        features=FeatureExtractor(backbone),
         ranks=host.ranks,
         progress=Progress(
             settings.stage,
@@ -134,6 +137,7 @@ def make_parts(
         publisher=publisher,
         validator=validator,
         live=batches.synthetic.live if batches.synthetic else None,
+        after_publish=host.after_publish,
     )
 
 
@@ -148,8 +152,9 @@ def make_batches(
     training, seed = config.training, config.run.seed
     synthetic = None
     if settings.stage == "self_improve":
-        live = LiveShardList.from_config(store, training, seed=seed, rank=ranks.rank)
-        synthetic = SyntheticStream(store, live, seed=seed, rank=ranks.rank)
+        donor = open_store(training.synthetic_run) if training.synthetic_run else store
+        live = LiveShardList.from_config(donor, training, seed=seed, rank=ranks.rank)
+        synthetic = SyntheticStream(donor, live, seed=seed, rank=ranks.rank)
     return Mixture(
         RealStream(source, seed=seed, rank=ranks.rank, world=ranks.world),
         synthetic,
@@ -157,5 +162,6 @@ def make_batches(
         batch_size=settings.batch_size // ranks.world,
         tasks=config.method.tasks,
         hflip=training.hflip,
+        augmentation=training.augmentation,
         seed=seed * 1_000_003 + ranks.rank,
     )

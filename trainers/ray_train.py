@@ -93,6 +93,7 @@ def _make_trainer(
     # Ray's annotations describe the first version of Train, its behaviour is the second's.
     make_trainer: Any = ray.train.torch.TorchTrainer
     run_config: Any = RunConfig
+    make_scaling: Any = ScalingConfig
     return make_trainer(
         _train_on_worker,
         train_loop_config={
@@ -101,10 +102,11 @@ def _make_trainer(
             "registry": registry_name or f"registry-{config.run_id}",
             "namespace": f"synth-{config.run_id}",
         },
-        scaling_config=ScalingConfig(
+        scaling_config=make_scaling(
             num_workers=training.num_workers,
             use_gpu=training.use_gpu,
             resources_per_worker=resources,
+            label_selector=config.ray.trainer_labels or None,
         ),
         run_config=run_config(
             name=stage,

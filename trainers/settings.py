@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from schemas.config import RunConfig, StageSection
+    from schemas.config import RunConfig
+    from schemas.config_training import StageSection
 
 Stage = Literal["warm_up", "real_only_control", "self_improve"]
 """``warm_up``: Eq. 6 on real pairs. ``self_improve``: Eq. 7 and Eq. 8 on real and synthetic pairs.
@@ -26,6 +27,7 @@ class StageSettings:
         weight_decay: Decoupled.
         lr_final_fraction: Share of the peak at the last step.
         lr_warm_up_steps: Steps of the linear rise.
+        clip_grad_norm: Greatest norm of a step's gradient; None: no limit.
         ema_every_samples: Images between two updates of Eq. 8; None: no moving average.
         ema_decay: α of Eq. 8.
         publish_every_images: Images between two published versions; None: none.
@@ -40,6 +42,7 @@ class StageSettings:
     weight_decay: float = 0.0
     lr_final_fraction: float = 1.0
     lr_warm_up_steps: int = 0
+    clip_grad_norm: float | None = None
     ema_every_samples: int | None = None
     ema_decay: float = 0.998
     publish_every_images: int | None = None
@@ -60,6 +63,7 @@ def stage_settings(config: RunConfig, stage: Stage) -> StageSettings:
         weight_decay=section.weight_decay,
         lr_final_fraction=section.lr_final_fraction,
         lr_warm_up_steps=section.lr_warm_up_steps,
+        clip_grad_norm=section.clip_grad_norm,
         ema_every_samples=training.ema.every_samples if averages else None,
         ema_decay=training.ema.decay,
         publish_every_images=training.publish_every_images if stage == "self_improve" else None,

@@ -75,6 +75,7 @@ def _make_step(settings: StageSettings, learner: Learner, parts: TrainParts) -> 
         features=parts.features,
         ranks=parts.ranks,
         learning_rate=rate,
+        clip_grad_norm=settings.clip_grad_norm,
         generator=step_generator(settings.seed, settings.stage, learner.step, parts.ranks.rank),
     )
     newest = parts.publisher.newest if parts.publisher else None
@@ -97,6 +98,10 @@ def _try_publish(learner: Learner, parts: TrainParts) -> bool:
         return True
     if not parts.publisher.start(learner):
         return False
+    if parts.after_publish is not None and parts.live is not None:
+        parts.publisher.finish()
+        parts.after_publish()
+        parts.live.refresh(force=True)
     validate(learner, parts)
     return True
 

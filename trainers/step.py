@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from perception.methods.diff2in1 import supervised_loss
+from perception.methods.protocol import supervised_loss
 from schemas.errors import NotFiniteError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def train_step(
     ranks: Ranks,
     learning_rate: float,
     generator: torch.Generator,
+    clip_grad_norm: float | None = None,
 ) -> dict[str, float]:
     """Change the exploitation weights by one step; the creation weights are not touched.
 
@@ -49,18 +50,21 @@ def train_step(
         batch: This rank's part of the batch.
         features: The frozen backbone.
         ranks: The group that shares the batch.
-        learning_rate: For this step.
+        learning_rate: For this step; a group's ``lr_factor`` multiplies it.
         generator: Source of the step's random draws.
+        clip_grad_norm: Greatest norm of the gradient of all parameters together, averaged over
+            ranks; a longer one is shortened to it. None: no limit.
 
     Returns:
-        ``loss`` (mean over ranks), ``grad_norm``, and ``loss_<task>`` of this rank.
+        ``loss`` (mean over ranks), ``grad_norm`` (before it is shortened), and ``loss_<task>`` of
+        this rank.
 
     Raises:
         NotFiniteError: If loss or gradient is not finite on any rank; no weight has changed then.
     """
     method, optimizer = learner.exploitation, learner.optimizer
     device = features.backbone.device
-    pyramid = features.extract(batch.images, generator=generator)
+    pyramid = features.extract(method, batch.images, generator=generator)
     labels = {task: label.to(device) for task, label in batch.labels.items()}
     optimizer.zero_grad(set_to_none=True)
     loss, terms = supervised_loss(method, pyramid, labels, generator=generator)
@@ -75,8 +79,10 @@ def train_step(
             f"{grad_norm} at step {learner.step}; lower the learning rate or look at the samples "
             f"{list(batch.keys)[:4]}"
         )
+    if clip_grad_norm is not None and grad_norm > clip_grad_norm:
+        torch._foreach_mul_(gradients, clip_grad_norm / grad_norm)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["lr_factor"]
     optimizer.step()
     numbers = {"loss": float(total), "grad_norm": grad_norm}
     return numbers | {f"loss_{task}": value for task, value in terms.items()}

@@ -6,11 +6,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from perception.build import device_of, dtype_of, make_method
-from perception.diffusion.backbone import DiffusionBackbone, load_backbone
+from perception.build import device_of, make_method, open_backbone
 from perception.state_file import keys_digest, load_state_bytes, state_to_bytes
 from schemas.errors import NotFiniteError, RunFailedError, WeightsMismatchError
-from sources.protocol import resolve_path
 from storage.filesystem import RunStore, open_store
 from storage.weights_store import expect_fits, read_weights
 from trainers.checkpoint import StoredCheckpoints
@@ -23,6 +21,9 @@ from trainers.settings import Stage, StageSettings, stage_settings
 from trainers.stage import resume_stage, run_stage, validate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from perception.diffusion.backbone import DiffusionBackbone
     from schemas.config import RunConfig
     from trainers.progress import OnProgress
 
@@ -40,6 +41,7 @@ def train_stage_locally(
     *,
     on_version: OnVersion | None = None,
     on_progress: OnProgress | None = None,
+    after_publish: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Train a stage in this process, without Ray; a stage that was stopped goes on.
 
@@ -48,6 +50,7 @@ def train_stage_locally(
         stage: Which stage; all but ``warm_up`` need version 0 in the store.
         on_version: Told about published versions, from another thread.
         on_progress: Told about progress.
+        after_publish: Called between two steps, after each published version.
 
     Returns:
         Content of ``checkpoints/<stage>/final/final.json``.
@@ -60,6 +63,7 @@ def train_stage_locally(
         device=device_of(config),
         on_version=on_version,
         on_progress=on_progress,
+        after_publish=after_publish,
     )
     return train_stage(config, stage, host)
 
@@ -83,11 +87,7 @@ def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
     ended = read_final(store, stage)
     if ended is not None:
         return ended
-    backbone = load_backbone(
-        resolve_path(config.model.diffusion),
-        device=host.device,
-        dtype=dtype_of(config),
-    )
+    backbone = open_backbone(config, device=host.device)
     settings = stage_settings(config, stage)
     learner = make_learner(make_method(config, backbone), weight_decay=settings.weight_decay)
     parts = make_parts(config, settings, store, backbone, host)

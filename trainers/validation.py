@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from evaluation.options import MetricOptions
 from evaluation.scores import HEADLINE_METRICS, ScoreBoard, Scores
-from perception.diffusion.features import FeaturePyramid, FeatureSettings, extract_features
+from perception.methods.protocol import evaluating
 from schemas.sample import Sample
 from sources.batches import Batch, collate
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from perception.diffusion.backbone import DiffusionBackbone
+    from perception.diffusion.features import FeaturePyramid
     from perception.methods.protocol import DensePredictor
     from schemas.sample import Task
     from sources.protocol import LabelledSource
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 _DEFAULT_CACHE_BYTES = 256 * 2**20
 _DEFAULT_MAX_IMAGES = 32
 _SEED = 0
+_QUICK = MetricOptions(boundary_thresholds=9)
+"""Few thresholds: a boundary score of 101 would take longer than the forward pass."""
 
 
 def headline(scores: Scores) -> dict[str, float]:
@@ -44,7 +48,6 @@ class Validator:
         source: Its validation split is used; an empty one gives empty scores.
         backbone: The frozen model.
         tasks: What to score.
-        settings: How features are taken.
         num_classes: Classes of semseg.
         batch_size: Images that are scored together.
         max_images: Images that are scored, at most.
@@ -57,7 +60,6 @@ class Validator:
         backbone: DiffusionBackbone,
         *,
         tasks: Sequence[Task],
-        settings: FeatureSettings,
         num_classes: int = 0,
         batch_size: int = 16,
         max_images: int = _DEFAULT_MAX_IMAGES,
@@ -66,7 +68,6 @@ class Validator:
         self._source = source
         self._backbone = backbone
         self._tasks = tuple(tasks)
-        self._settings = settings
         self._num_classes = num_classes
         self._batch_size = batch_size
         self._max_images = max_images
@@ -81,32 +82,33 @@ class Validator:
     def score(self, method: DensePredictor) -> Scores:
         """Score a method; empty if there is no validation image."""
         if self._cached is None:
-            self._cached = self._load()
+            self._cached = self._load(method)
         if not self._cached:
             return {}
-        board = ScoreBoard(self._tasks, num_classes=self._num_classes)
+        board = ScoreBoard(self._tasks, num_classes=self._num_classes, options=_QUICK)
         for each in self._cached:
             height, width = each.batch.images.shape[-2:]
-            predictions = method.predict(each.pyramid, (height, width))
+            pyramid = each.pyramid if method.shares_features else self._observe(method, each)
+            predictions = method.predict(pyramid, (height, width))
             found = {task: label.cpu() for task, label in predictions.labels.items()}
             board.update(found, each.batch.labels)
         return board.compute()
 
-    def _load(self) -> list[CachedBatch]:
+    def _load(self, method: DensePredictor) -> list[CachedBatch]:
         cached: list[CachedBatch] = []
         used_bytes = 0
         samples = islice(self._samples(), self._max_images)
         while together := list(islice(samples, self._batch_size)):
             batch = collate(together, self._tasks)
-            generator = torch.Generator().manual_seed(_SEED + len(cached))
-            pyramid = extract_features(
-                self._backbone, batch.images, generators=generator, settings=self._settings
-            )
+            pyramid = observe(method, self._backbone, batch, seed=_SEED + len(cached))
             used_bytes += sum(each.nbytes for each in chain.from_iterable(pyramid.maps))
             if cached and used_bytes > self._cache_bytes:
                 break
-            cached.append(CachedBatch(batch, pyramid))
+            cached.append(CachedBatch(batch, pyramid, _SEED + len(cached)))
         return cached
+
+    def _observe(self, method: DensePredictor, cached: CachedBatch) -> FeaturePyramid:
+        return observe(method, self._backbone, cached.batch, seed=cached.seed)
 
     def _samples(self) -> Iterator[Sample]:
         for shard in self._source.shards("validation"):
@@ -117,7 +119,18 @@ class Validator:
 
 @dataclass(frozen=True, slots=True)
 class CachedBatch:
-    """A validation batch with its features."""
+    """A validation batch with its features, and the seed of their noise."""
 
     batch: Batch
     pyramid: FeaturePyramid
+    seed: int
+
+
+def observe(
+    method: DensePredictor, backbone: DiffusionBackbone, batch: Batch, *, seed: int
+) -> FeaturePyramid:
+    """Take a batch's features without gradients, with noise from a seed."""
+    with evaluating(method):
+        return method.observe(
+            backbone, batch.images, generators=torch.Generator().manual_seed(seed)
+        )

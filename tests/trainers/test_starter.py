@@ -17,7 +17,7 @@ from perception.diffusion.backbone import load_backbone
 from perception.diffusion.features import extract_features
 from schemas.errors import NotFiniteError, SourceError, UserError
 from sources.rooms_render.caption import parse_caption, vocabulary
-from storage.codecs import encode_image_png, encode_semseg_png
+from storage.codecs import encode_class_ids_png, encode_image_png
 from storage.shards import pack_tar
 from trainers.starter.captioner import caption_ids, patch_loss, shift, slot_accuracy
 from trainers.starter.checkpoint import load_average
@@ -106,7 +106,7 @@ def write_rooms(folder: Path, name: str, count: int, *, with_semseg: bool) -> No
             "json": json.dumps({"caption": CAPTION}).encode(),
         }
         if with_semseg:
-            members["semseg.png"] = encode_semseg_png(np.full((8, 8), 2, np.uint8))
+            members["semseg.png"] = encode_class_ids_png(np.full((8, 8), 2, np.uint8))
         samples.append((f"{name}-{i}", members))
     (folder / f"{name}.tar").write_bytes(pack_tar(samples).data)
 

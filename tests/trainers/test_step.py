@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from perception.build import make_method
-from perception.methods.diff2in1 import supervised_loss
+from perception.methods.protocol import supervised_loss
 from schemas.errors import NotFiniteError
 from sources.batches import collate
 from tests.tiny_models import tiny_backbone
@@ -35,7 +35,7 @@ def make_batch(*, is_synthetic=(False, False, False)):
     return collate(samples, ("normals",), versions=[0 if s else -1 for s in is_synthetic])
 
 
-def step(learner, batch, features, *, seed=0):
+def step(learner, batch, features, *, seed=0, clip_grad_norm=None):
     return train_step(
         learner,
         batch,
@@ -43,6 +43,7 @@ def step(learner, batch, features, *, seed=0):
         ranks=SingleRank(),
         learning_rate=1e-3,
         generator=step_generator(seed, "warm_up", learner.step, 0),
+        clip_grad_norm=clip_grad_norm,
     )
 
 
@@ -78,7 +79,7 @@ def test_the_loss_falls_on_a_batch_that_comes_again_and_again(learner, features)
 def test_eq_7_without_synthetic_samples_is_the_supervised_loss(learner, features):
     batch = make_batch()
     generator = step_generator(0, "warm_up", 0, 0)
-    pyramid = features.extract(batch.images, generator=generator)
+    pyramid = features.extract(learner.exploitation, batch.images, generator=generator)
     with torch.no_grad():
         wanted, _ = supervised_loss(
             learner.creation.train(), pyramid, batch.labels, generator=generator
@@ -104,13 +105,29 @@ def test_a_loss_that_is_not_finite_is_refused_before_the_step(learner, features)
     assert not learner.optimizer.state
 
 
-def test_an_image_that_comes_back_is_not_encoded_again(features):
+@pytest.mark.parametrize("share", [0.25, 4.0])
+def test_a_long_gradient_is_shortened_to_the_limit_and_keeps_its_direction(
+    learner, features, share
+):
+    other = make_learner(copy.deepcopy(learner.creation))
+    batch = make_batch()
+    norm = step(other, batch, features)["grad_norm"]
+    free = torch.cat([p.grad.flatten() for p in other.exploitation.parameters()])
+    reported = step(learner, batch, features, clip_grad_norm=share * norm)["grad_norm"]
+    found = torch.cat([p.grad.flatten() for p in learner.exploitation.parameters()])
+    assert reported == norm, "the norm before clipping is told"
+    torch.testing.assert_close(found, min(share, 1.0) * free)
+    if share >= 1:
+        assert torch.equal(found, free), "a short gradient is left as it is, to the last bit"
+
+
+def test_an_image_that_comes_back_is_not_encoded_again(learner, features):
     generator = torch.Generator().manual_seed(0)
     batch = make_batch()
-    first = features.extract(batch.images, generator=generator)
-    second = features.extract(batch.images[[2, 0, 1]], generator=generator)
+    first = features.extract(learner.exploitation, batch.images, generator=generator)
+    second = features.extract(learner.exploitation, batch.images[[2, 0, 1]], generator=generator)
     assert features.num_encoded == 3
-    assert not torch.equal(first[0][0], second[0][0][[1, 2, 0]]), "noise is drawn anew"
+    assert not torch.equal(first.maps[0][0], second.maps[0][0][[1, 2, 0]]), "noise is drawn anew"
 
 
 def test_remembered_moments_equal_those_of_the_encoder(features):

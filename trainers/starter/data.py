@@ -16,7 +16,7 @@ from torch import Tensor
 
 from schemas.errors import SourceError
 from sources.rooms_render.caption import CaptionSlots, format_caption, parse_caption
-from storage.codecs import decode_image, decode_semseg
+from storage.codecs import decode_class_ids, decode_image
 from storage.shards import read_tar
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def read_tar_rooms(path: Path) -> Iterator[Room]:
         yield Room(
             decode_image(members["image.png"]),
             str(json.loads(members["json"])["caption"]),
-            None if semseg is None else decode_semseg(semseg),
+            None if semseg is None else decode_class_ids(semseg),
         )
 
 
