@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perception.build import device_of, dtype_of, make_method
+from perception.build import device_of, dtype_of, make_method, open_backbone
 from perception.captioner import Blip2Captioner, FileCaptions, NoCaptions
-from perception.diffusion.backbone import load_backbone
+from perception.captioner_image_to_text import ImageToTextCaptioner
 from pipeline.caption import SourceCaptions
 from pipeline.generator import Generator
-from sources.protocol import open_source, resolve_path
+from schemas.paths import resolve_path
+from sources.protocol import open_source
 
 if TYPE_CHECKING:
     from perception.captioner import Captioner
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 def open_generator(config: RunConfig, store: RunStore) -> Generator:
     """Load everything a generator needs, but for the creation weights."""
-    backbone = load_backbone(
-        resolve_path(config.model.diffusion), device=device_of(config), dtype=dtype_of(config)
-    )
+    backbone = open_backbone(config)
     return Generator(
         config,
         store=store,
@@ -45,8 +44,9 @@ def open_captioner(config: RunConfig) -> Captioner | SourceCaptions:
         ConfigError: If its files are missing or malformed.
     """
     kind = config.model.captioner
-    if kind == "blip2":
-        return Blip2Captioner.load(
+    if kind in {"blip2", "image_to_text"}:
+        load = Blip2Captioner.load if kind == "blip2" else ImageToTextCaptioner.load
+        return load(
             resolve_path(config.model.captioner_path),
             device=device_of(config),
             dtype=dtype_of(config),

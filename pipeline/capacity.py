@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from schemas.config import RunConfig
     from schemas.unit import Unit
 
-DecisionKind = Literal["lease", "waiting", "starved", "finished", "failed"]
+DecisionKind = Literal["lease", "waiting", "starved", "paused", "finished", "failed"]
 
 _TOP_ERRORS = 3
 
@@ -69,7 +69,7 @@ class Decision:
 
     ``lease``: work on ``unit``. ``waiting``: leased units have to come back first. ``starved``:
     nothing is leased and nothing can be until training publishes. ``finished``: all that can be
-    made is committed. ``failed``: too much went wrong.
+    made is committed. ``failed``: too much went wrong. ``paused``: the user wants no unit begun.
     """
 
     kind: DecisionKind
@@ -126,7 +126,7 @@ def choose_next_unit(state: PlanState, pace: Pace) -> Decision:
 
     A ``relabel`` unit may be leased when the round before it is committed for its images and the
     newest version is above the one that made those labels: the same weights would give the same
-    labels.
+    labels. A retried unit had been ready before.
     """
     if state.stop_reason:
         return Decision(kind="failed", reason=state.stop_reason)
@@ -160,7 +160,7 @@ def _lead_exceeded(state: PlanState, pace: Pace) -> str:
 
 
 def _is_ready(unit: Unit, state: PlanState) -> bool:
-    if unit.kind == "synthesize":
+    if unit.kind == "synthesize" or unit.revision:
         return True
     newest = state.newest_labels.get(image_maker_id(unit))
     if newest is None or state.newest_version is None:

@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING
 
 from pipeline.isolate import Failure, map_isolated
 from schemas.sample import Sample
-from storage.captions import CaptionRow, captioned_shards, write_captions
+from storage.captions import (
+    CaptionRow,
+    add_captions,
+    captioned_shards,
+    read_captions,
+    write_captions,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from perception.captioner import Captioner
     from schemas.sample import SourceShard
+    from schemas.unit import Unit
     from sources.protocol import LabelledSource
     from storage.filesystem import RunStore
 
@@ -31,7 +38,11 @@ class SourceCaptions:
 
 
 def caption_shard(
-    source: LabelledSource, shard: SourceShard, captioner: Captioner | SourceCaptions
+    source: LabelledSource,
+    shard: SourceShard,
+    captioner: Captioner | SourceCaptions,
+    *,
+    keys: Sequence[str] | None = None,
 ) -> list[CaptionRow]:
     """Caption the images of a source shard.
 
@@ -39,12 +50,13 @@ def caption_shard(
         source: The source.
         shard: One of its shards.
         captioner: What describes the images.
+        keys: Caption these alone; None: all.
 
     Returns:
         A row for each image that could be read and described, in the shard's order; the others
         become failed rows when their synthetic images are due.
     """
-    samples = [sample for sample in source.read(shard) if isinstance(sample, Sample)]
+    samples = [each for each in source.read(shard, keys) if isinstance(each, Sample)]
     if isinstance(captioner, SourceCaptions):
         return [CaptionRow(each.key, each.caption, captioner.model_id) for each in samples]
 
@@ -81,3 +93,35 @@ def caption_source(
     for shard in missing:
         write_captions(store, shard.name, caption_shard(source, shard, captioner))
     return len(missing)
+
+
+def missing_captions(store: RunStore, units: Sequence[Unit]) -> dict[str, list[str]]:
+    """Source keys of units that have no caption, by source shard."""
+    captions = read_captions(store)
+    missing: dict[str, list[str]] = {}
+    for unit in units:
+        lacking = [key for key in unit.keys if (unit.source_shard, key) not in captions]
+        if lacking and unit.kind == "synthesize":
+            missing.setdefault(unit.source_shard, []).extend(lacking)
+    return missing
+
+
+def caption_missing(
+    store: RunStore,
+    source: LabelledSource,
+    captioner: Captioner | SourceCaptions,
+    missing: Mapping[str, Sequence[str]],
+) -> int:
+    """Caption images that the caption pass left out, as far as they can be read now.
+
+    Returns:
+        The number of captions added.
+    """
+    added = 0
+    for shard in source.shards("train"):
+        if shard.name in missing:
+            rows = caption_shard(source, shard, captioner, keys=missing[shard.name])
+            if rows:
+                add_captions(store, shard.name, rows)
+            added += len(rows)
+    return added

@@ -38,6 +38,9 @@ class GenerationControl:
         plan: All units of the run.
         pinned_version: Label with this version alone, whatever is published.
         weights_final: Whether no newer version will come; may be set later.
+
+    Attributes:
+        is_paused: Whether no unit may be begun; may be set at any time.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class GenerationControl:
         self._watch = WeightsWatch(store, pinned=pinned_version)
         self._failures_in_a_row = 0
         self._stop_reason = ""
+        self.is_paused = False
         self.weights_final = weights_final
         self._newest = self._watch.newest()
         self.ledger = UnitLedger(config, plan, history=self._reader.refresh())
@@ -69,7 +73,10 @@ class GenerationControl:
         if self._stop_reason:
             return Decision(kind="failed", reason=self._stop_reason)
         state = self.ledger.state(self._newest, weights_final=self.weights_final)
-        return choose_next_unit(state, self.ledger.pace)
+        decision = choose_next_unit(state, self.ledger.pace)
+        if self.is_paused and decision.kind not in {"finished", "failed"}:
+            return Decision(kind="paused", reason="paused by jobs/steer.py; --resume goes on")
+        return decision
 
     def lease(self, unit: Unit) -> str:
         """Hand a unit out; returns the attempt's name."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from perception.state_file import keys_digest, load_state_bytes, state_digest
+from pipeline.drain import Drain
 from pipeline.images import ImageMaker
 from pipeline.isolate import Failure, map_isolated
 from pipeline.label import label_images, label_seed
@@ -38,6 +39,9 @@ Result = TypeVar("Result")
 class Generator:
     """Makes units: synthesize, label, screen, pack, commit.
 
+    Attributes:
+        drain: Asked between two batches whether the unit can still be done.
+
     Args:
         config: The run's configuration.
         store: The run.
@@ -61,6 +65,7 @@ class Generator:
         self._method = method.eval().requires_grad_(requires_grad=False)
         self._keys_hash = keys_digest(method)
         self._weights: WeightsManifest | None = None
+        self.drain = Drain()
         self._images = ImageMaker(config, store=store, source=source, backbone=backbone)
 
     @property
@@ -103,10 +108,13 @@ class Generator:
         Raises:
             RunFailedError: If no weights were taken yet.
             DamagedShardError: If a shard of the source or of the parent unit is damaged.
+            UnitGivenBackError: If :attr:`drain` says that the unit would not be done in time;
+                nothing of it was committed.
         """
         weights = self._weights
         if weights is None:
             raise RunFailedError("a generator has no creation weights; publish a version first")
+        self.drain.begin(total=unit.num_samples)
         clock = StageClock()
         with clock.stage("images"):
             items = _through(self._make_images(unit, attempt), self._screen_images)
@@ -127,12 +135,14 @@ class Generator:
             seconds={**clock.seconds, "all": clock.total()},
             worker=f"{platform.node()}:{os.getpid()}",
         )
-        return commit_samples(self._store, unit, encoded, result)
+        committed = commit_samples(self._store, unit, encoded, result)
+        self.drain.finish(total=unit.num_samples)
+        return committed
 
     def _make_images(self, unit: Unit, attempt: str) -> list[Draft | ManifestRow]:
         if unit.kind == "relabel":
             return stored_drafts(self._store, unit, attempt=attempt)
-        return self._images.make(unit, attempt=attempt)
+        return self._images.make(unit, attempt=attempt, before_batch=self.drain.before_batch)
 
     def _screen_images(self, drafts: Sequence[Draft]) -> list[Draft | ManifestRow]:
         limits = self._config.screening
@@ -145,11 +155,14 @@ class Generator:
                 self._method,
                 [draft.image for draft in batch],
                 seeds=[label_seed(unit.unit_id, draft.row.key) for draft in batch],
-                feature_timestep=self._config.method.feature_timestep,
                 settings=self._config.labelling,
             )
 
-        found = map_isolated(drafts, label, batch_size=self._config.creator.batch_size)
+        # Labels of new images take little time against the images, which must not be lost now.
+        before_batch = self.drain.before_batch if unit.kind == "relabel" else None
+        found = map_isolated(
+            drafts, label, batch_size=self._config.creator.batch_size, before_batch=before_batch
+        )
         return [_labelled(draft, maps) for draft, maps in zip(drafts, found, strict=True)]
 
     def _screen_labels(self, drafts: Sequence[Draft]) -> list[Draft | ManifestRow]:

@@ -10,6 +10,7 @@ from pipeline.isolate import Failure, map_isolated
 from pipeline.plan import image_maker_id
 from pipeline.rows import Draft, failed_row, pixels_sha256, planned_rows
 from pipeline.synthesize import ImageOrder, MomentsCache, create_images
+from pipeline.unlabelled import UnlabelledPool
 from schemas.errors import SourceError
 from schemas.sample import UnreadableSample
 from storage.captions import read_captions
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perception.diffusion.backbone import DiffusionBackbone
+    from pipeline.isolate import BeforeBatch
     from schemas.config import RunConfig
     from schemas.manifest import ManifestRow
     from schemas.sample import Sample
@@ -61,13 +63,19 @@ class ImageMaker:
         self._shards = {shard.name: shard for shard in source.shards("train")}
         self._captions: dict[tuple[str, str], CaptionRow] = {}
         self._moments = MomentsCache()
+        self._pool: UnlabelledPool | None = None
+        if config.creator.kind == "unlabelled":
+            self._pool = UnlabelledPool(source, variants=config.plan.variants)
 
-    def make(self, unit: Unit, *, attempt: str) -> list[Draft | ManifestRow]:
+    def make(
+        self, unit: Unit, *, attempt: str, before_batch: BeforeBatch | None = None
+    ) -> list[Draft | ManifestRow]:
         """Make the images of a unit.
 
         Args:
             unit: A ``synthesize`` unit.
             attempt: Name of the attempt at it.
+            before_batch: See :func:`pipeline.isolate.map_isolated`.
 
         Returns:
             One entry for each planned sample, keys outermost: a draft, or the row of a sample
@@ -84,6 +92,7 @@ class ImageMaker:
                 [item.order for item in ready],
                 self._create,
                 batch_size=self._config.creator.batch_size,
+                before_batch=before_batch,
             )
         )
         return [
@@ -99,6 +108,9 @@ class ImageMaker:
         )
 
     def _plan(self, unit: Unit, attempt: str) -> list[_Planned | ManifestRow]:
+        if self._pool is not None:
+            rows = planned_rows(self._config, unit, attempt=attempt)
+            return [self._planned_unlabelled(self._pool, row) for row in rows]
         shard = self._shards.get(unit.source_shard)
         if shard is None:
             raise SourceError(
@@ -135,6 +147,15 @@ class ImageMaker:
         order = ImageOrder(
             source_shard=unit.source_shard, source=sample, caption=caption.caption, seed=seed
         )
+        return _Planned(row=row, order=order)
+
+    def _planned_unlabelled(self, pool: UnlabelledPool, row: ManifestRow) -> _Planned | ManifestRow:
+        shard, found = pool.read(row.source_shard, row.source_key, row.variant)
+        row = replace(row, source_uri=shard.uri)
+        if isinstance(found, UnreadableSample):
+            return failed_row(row, Failure(found.reason, found.detail))
+        row = replace(row, source_sha256=pixels_sha256(found.image))
+        order = ImageOrder(source_shard=shard.name, source=found, caption="", seed=0)
         return _Planned(row=row, order=order)
 
     def _caption(self, shard: str, key: str) -> CaptionRow | None:

@@ -11,6 +11,8 @@ from schemas.errors import SampleError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    BeforeBatch = Callable[[int, int], None]
+
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
@@ -45,6 +47,7 @@ def map_isolated(
     function: Callable[[Sequence[Item]], Sequence[Result]],
     *,
     batch_size: int,
+    before_batch: BeforeBatch | None = None,
 ) -> list[Result | Failure]:
     """Apply a batch function; halve a batch that fails until the bad samples stand alone.
 
@@ -55,12 +58,16 @@ def map_isolated(
         items: What to work on.
         function: Takes a batch, returns one result for each of its items, in order.
         batch_size: Most items in a batch.
+        before_batch: Called before each batch with the number of items done and of all; what it
+            raises ends the whole call.
 
     Returns:
         A result or a :class:`Failure` for each item, in order.
     """
     results: list[Result | Failure] = []
     for start in range(0, len(items), batch_size):
+        if before_batch is not None:
+            before_batch(start, len(items))
         results += _halving(items[start : start + batch_size], function)
     return results
 

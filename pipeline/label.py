@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perception.diffusion.features import FeatureSettings, extract_features
+from perception.diffusion.latents import images_to_tensor
+from perception.methods.protocol import evaluating
 from perception.mirror import average_with_mirror
 from perception.seeding import sample_generator, sample_seed
-from schemas.sample import IGNORE_ID
+from schemas.sample import INVALID_VALUES, TASK_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from schemas.config import LabellingSection
     from schemas.sample import Task
 
+HARD_THRESHOLD = 0.5
+"""Least probability that a hard label calls one."""
+
 LabelMaps = tuple["dict[Task, NDArray[Any]]", "dict[Task, NDArray[np.float32]]"]
 """Labels and confidence of one image, as in :class:`schemas.sample.Sample`."""
 
@@ -32,7 +36,6 @@ def label_images(
     images: Sequence[NDArray[np.uint8]],
     *,
     seeds: Sequence[int],
-    feature_timestep: int,
     settings: LabellingSection,
 ) -> list[LabelMaps]:
     """Predict labels and their confidence, in evaluation mode and without gradients.
@@ -42,21 +45,20 @@ def label_images(
         method: Holds the creation weights.
         images: uint8 RGB [H, W, 3] arrays of one size, as they are stored.
         seeds: One per image, for the noise of the features.
-        feature_timestep: Schedule index at which features are taken.
-        settings: Whether mirror images are asked too, and which pixels stay unlabelled.
+        settings: Whether mirror images are asked too, whether probabilities are rounded, and
+            which pixels stay unlabelled.
 
     Returns:
         For each image its labels and confidence by task.
     """
 
     def predict(views: Sequence[NDArray[np.uint8]]) -> Predictions:
-        pyramid = extract_features(
-            backbone,
-            views,
-            generators=[sample_generator(seed) for seed in seeds],
-            settings=FeatureSettings(timestep=feature_timestep),
-        )
-        height, width = views[0].shape[:2]
+        pixels = images_to_tensor(views)
+        with evaluating(method):
+            pyramid = method.observe(
+                backbone, pixels, generators=[sample_generator(seed) for seed in seeds]
+            )
+        height, width = pixels.shape[-2:]
         return method.predict(pyramid, (height, width))
 
     found = predict(images)
@@ -72,20 +74,21 @@ def mask_unsure(
     """Leave the pixels unlabelled that the predictor is not sure about.
 
     Args:
-        label: ``normals`` [H, W, 3], ``depth`` [H, W] or ``semseg`` uint8 [H, W].
-        confidence: [H, W]; degrees for normals, a probability for the others.
+        label: One image's label, encoded as ``schemas.sample`` says.
+        confidence: [H, W]; degrees for normals, in [0, 1] for the others.
         task: Which label it is.
         settings: Limits.
 
     Returns:
         A copy in which such pixels carry the task's invalid value.
     """
-    if task == "normals":
+    kind = TASK_KINDS[task]
+    if kind == "direction":
         unsure = confidence > settings.max_pixel_error_deg
     else:
         unsure = confidence < settings.min_pixel_confidence
     masked = label.copy()
-    masked[unsure] = IGNORE_ID if task == "semseg" else 0
+    masked[unsure] = INVALID_VALUES[kind]
     return masked
 
 
@@ -100,15 +103,20 @@ def _label_maps(found: Predictions, index: int, *, settings: LabellingSection) -
     for task, values in found.labels.items():
         sure = found.confidence[task][index, 0].float().cpu().numpy()
         confidence[task] = np.asarray(sure, dtype=np.float32)
-        labels[task] = mask_unsure(_as_array(task, values[index]), sure, task, settings)
+        label = _as_array(task, values[index], is_soft=settings.soft_labels)
+        labels[task] = mask_unsure(label, sure, task, settings)
     return labels, confidence
 
 
-def _as_array(task: Task, value: Tensor) -> NDArray[Any]:
-    """Label of one image: normals [H, W, 3], depth [H, W], semseg [H, W] uint8."""
+def _as_array(task: Task, value: Tensor, *, is_soft: bool) -> NDArray[Any]:
+    """Label of one image, encoded as ``schemas.sample`` says; probabilities hard or soft."""
     array = value.cpu().numpy()
-    if task == "normals":
+    kind = TASK_KINDS[task]
+    if kind == "direction":
         return np.ascontiguousarray(array.transpose(1, 2, 0), dtype=np.float32)
-    if task == "depth":
-        return np.ascontiguousarray(array[0], dtype=np.float32)
-    return np.asarray(array, dtype=np.uint8)
+    if kind == "classes":
+        return np.asarray(array, dtype=np.uint8)
+    plane = np.ascontiguousarray(array[0], dtype=np.float32)
+    if kind == "probability" and not is_soft:
+        return (plane >= HARD_THRESHOLD).astype(np.float32)
+    return plane

@@ -107,7 +107,7 @@ class UnitLedger:
         return len(self._leased)
 
     def absorb(self, commits: Sequence[UnitCommit]) -> list[Unit]:
-        """Take note of committed units; those of another plan are ignored.
+        """Take note of committed units; those of another plan or an older revision are ignored.
 
         Returns:
             The plan's units among them that were open until now.
@@ -169,9 +169,10 @@ class UnitLedger:
         return found or ""
 
     def _absorb(self, commit: UnitCommit) -> bool:
-        unit = self._open.pop(commit.unit.unit_id, None)
-        if unit is None:
+        unit = self._open.get(commit.unit.unit_id)
+        if unit is None or commit.unit.revision < unit.revision:
             return False
+        del self._open[unit.unit_id]
         self._leased.discard(unit.unit_id)
         self._committed_samples += unit.num_samples
         maker = image_maker_id(unit)

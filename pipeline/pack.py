@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipeline.result import UnitResult, count_reasons, count_statuses
+from pipeline.retry import standing_instead
 from pipeline.rows import failed_row, planned_rows, provenance
 from schemas.run_layout import shard_path
 from schemas.sample import IMAGE_MEMBER, Sample
@@ -61,6 +62,8 @@ def commit_samples(
 ) -> UnitResult:
     """Write the tar of an attempt, then commit its manifest if no other attempt did.
 
+    A retry that made no more good samples than there were leaves what stands.
+
     Args:
         store: The run.
         unit: The unit.
@@ -73,6 +76,9 @@ def commit_samples(
     """
     kept = [item for item in items if isinstance(item, EncodedSample)]
     rows = [item.row if isinstance(item, EncodedSample) else item for item in items]
+    if unit.revision and (standing := standing_instead(store, unit, rows, result)):
+        commit_unit(store, standing)
+        return _counted(result, rows)
     tar_bytes = 0
     if kept:
         packed = pack_tar((item.row.key, item.members) for item in kept)
@@ -112,10 +118,14 @@ def _placed(row: ManifestRow, path: str, sha256: str, place: tuple[int, int] | N
 
 
 def _commit(store: RunStore, unit: Unit, rows: list[ManifestRow], result: UnitResult) -> UnitResult:
-    result = replace(
+    result = _counted(result, rows)
+    is_committed = commit_unit(store, UnitCommit(unit=unit, rows=rows, summary=result.summary()))
+    return replace(result, is_committed=is_committed)
+
+
+def _counted(result: UnitResult, rows: Sequence[ManifestRow]) -> UnitResult:
+    return replace(
         result,
         counts=count_statuses(rows),
         reasons=count_reasons(rows, statuses=("filtered", "failed")),
     )
-    is_committed = commit_unit(store, UnitCommit(unit=unit, rows=rows, summary=result.summary()))
-    return replace(result, is_committed=is_committed)

@@ -22,6 +22,9 @@ _BYTES_PER_PIXEL: dict[str, float] = {
     "normals": 1.6,
     "depth": 1.2,
     "semseg": 0.2,
+    "human_parts": 0.2,
+    "saliency": 0.1,
+    "boundaries": 0.2,
     "confidence": 0.6,
 }
 """PNG sizes met on indoor scenes; estimates for the plan's summary only."""

@@ -12,8 +12,10 @@ import ray
 from pipeline.build import open_run_source
 from pipeline.capacity import Decision
 from pipeline.control import GenerationControl
+from pipeline.drain import GivenBack
 from pipeline.meter import Meter
 from pipeline.plan import make_plan
+from pipeline.ray_fleet import Fleet
 from pipeline.ray_generator import AttemptFailure
 from pipeline.ray_registry import start_registry
 from pipeline.ray_workers import WorkerPool
@@ -73,8 +75,9 @@ class GenerationLoop:
         self._pool = WorkerPool(self._config, pinned_version=pinned_version)
         self._meter = Meter()
         self._events = EventWriter(store, "generation")
+        self._fleet = Fleet(self._pool, store, self._events)
         self._decision = Decision(kind="waiting", reason="not started")
-        self._refreshed_at = self._reported_at = float("-inf")
+        self._refreshed_at = self._reported_at = self._looked_at = float("-inf")
         self._registry: Any = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -82,8 +85,14 @@ class GenerationLoop:
 
     @property
     def state(self) -> str:
-        """``waiting``, ``starved``, ``finished`` or ``failed``; ``lease`` while units are begun."""
-        return self._decision.kind
+        """State of the generation.
+
+        ``lease`` and ``waiting`` while units are made, ``draining`` while a generator that has to
+        go finishes its unit, ``starved``, ``paused``, ``finished`` or ``failed``.
+        """
+        kind = self._decision.kind
+        is_going_on = kind in {"lease", "waiting", "starved"}
+        return "draining" if is_going_on and self._pool.num_draining else kind
 
     @property
     def reason(self) -> str:
@@ -164,6 +173,7 @@ class GenerationLoop:
                 "units": f"{progress['units_committed']} / {progress['units_planned']}",
                 "generators": len(self._pool),
                 "generators_ready": self._pool.num_ready,
+                "generators_draining": self._pool.num_draining,
                 "images_per_s": self._meter.samples_per_s(now_s=time.monotonic()),
                 "busy_share": self._meter.busy_share(),
                 "state": self.state,
@@ -181,6 +191,8 @@ class GenerationLoop:
             returned = self._pool.collect()
             for back in returned:
                 self._settle(back)
+            if time.monotonic() - self._looked_at > REFRESH_S:
+                self._look_around()
             if returned or time.monotonic() - self._refreshed_at > REFRESH_S:
                 self._note_committed()
             self._decision = self._hand_out()
@@ -202,8 +214,15 @@ class GenerationLoop:
 
     def _settle(self, back: Return) -> None:
         outcome = back.outcome
-        if outcome is None:
+        if outcome is None or isinstance(outcome, GivenBack):
             self._control.take_back(back.unit)
+            self._events.emit(
+                "unit_given_back",
+                unit=back.unit.unit_id,
+                attempt=back.attempt,
+                generator=back.generator,
+                samples_done=0 if outcome is None else outcome.done,
+            )
             return
         if isinstance(outcome, AttemptFailure):
             self._events.emit(
@@ -253,6 +272,11 @@ class GenerationLoop:
                 attempt=attempt,
                 generator=generator,
             )
+
+    def _look_around(self) -> None:
+        self._looked_at = time.monotonic()
+        self._fleet.look()
+        self._control.is_paused = self._fleet.is_paused
 
     def _note_committed(self) -> None:
         self._refreshed_at = time.monotonic()

@@ -12,12 +12,14 @@ import torch
 
 from pipeline.build import open_generator
 from pipeline.control import FATAL_ERRORS
+from pipeline.drain import UnitGivenBackError
 from pipeline.isolate import Failure, failure_of
 from pipeline.ray_names import namespace_of, registry_name
 from pipeline.weights import WeightsWatch
 from storage.filesystem import open_store
 
 if TYPE_CHECKING:
+    from pipeline.drain import GivenBack
     from pipeline.generator import Generator
     from pipeline.result import UnitResult
     from schemas.config import RunConfig
@@ -63,20 +65,27 @@ class GeneratorActor:
         self._watch = WeightsWatch(self._store, pinned=pinned_version)
         self._generator: Generator | None = None
 
-    def prepare(self) -> AttemptFailure | None:
-        """Load the models ahead of the first unit; None if that went well."""
+    def prepare(self) -> str | AttemptFailure:
+        """Load the models ahead of the first unit.
+
+        Returns:
+            The node that it is on, or why the models cannot be loaded.
+        """
         try:
             self._loaded()
         except Exception as error:  # noqa: BLE001 - the boundary of the actor
             return _failed(error)
-        return None
+        return str(ray.get_runtime_context().get_node_id())
 
-    def generate(self, unit: Unit, attempt: str) -> UnitResult | AttemptFailure:
-        """Make and commit a unit with the newest weights."""
+    def generate(self, unit: Unit, attempt: str) -> UnitResult | GivenBack | AttemptFailure:
+        """Make and commit a unit with the newest weights, unless it has to leave before."""
         try:
             generator = self._loaded()
-            self._take_newest(generator)
+            if not generator.drain.is_requested:
+                self._take_newest(generator)
             return generator.generate(unit, attempt)
+        except UnitGivenBackError as error:
+            return error.given_back
         except Exception as error:  # noqa: BLE001 - the boundary of the actor
             return _failed(error)
 
@@ -84,6 +93,12 @@ class GeneratorActor:
     def ping(self) -> int:
         """Answer with the id of the process, also while a unit is being made."""
         return os.getpid()
+
+    @ray.method(concurrency_group="control")
+    def stop_after_batch(self, remaining_s: float) -> None:
+        """Begin no further unit; end or give back the one in the making within ``remaining_s``."""
+        if self._generator is not None:
+            self._generator.drain.request(remaining_s=remaining_s)
 
     @ray.method(concurrency_group="control")
     def version(self) -> int | None:
@@ -138,6 +153,7 @@ def start_generator(config: RunConfig, store_url: str, *, pinned_version: int | 
     actor = remote.options(
         num_cpus=generation.cpus_per_generator,
         num_gpus=generation.gpus_per_generator,
+        label_selector=config.ray.generator_labels or None,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
     )
     return actor.remote(config, store_url, pinned_version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ from pipeline.ray_generator import AttemptFailure, start_generator
 from schemas.errors import RunFailedError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipeline.drain import GivenBack
     from pipeline.result import UnitResult
     from schemas.config import RunConfig
     from schemas.unit import Unit
@@ -34,13 +38,14 @@ class Return:
         generator: Name of the generator.
         unit: The unit.
         attempt: Name of the attempt.
-        outcome: What became of it; None if the generator was lost before it began with it.
+        outcome: What became of it; None if the generator was lost before it began with it, or
+            with its machine, which was known to go away.
     """
 
     generator: str
     unit: Unit
     attempt: str
-    outcome: UnitResult | AttemptFailure | None
+    outcome: UnitResult | GivenBack | AttemptFailure | None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -66,6 +71,9 @@ class Worker:
         lost_at: Clock reading when it was lost; None while it is well.
         leases: Its units; it works on the first.
         deaths: How often it was lost since it last finished a unit.
+        node_id: Where it was when its models were loaded.
+        is_draining: Whether it gets no more units and is stopped after those it holds.
+        is_leaving: Whether it is not started again after that.
     """
 
     name: str
@@ -76,6 +84,9 @@ class Worker:
     lost_at: float | None = None
     leases: list[Lease] = field(default_factory=list)
     deaths: int = 0
+    node_id: str = ""
+    is_draining: bool = False
+    is_leaving: bool = False
 
     def promises(self) -> list[Any]:
         """What may arrive from it next."""
@@ -110,6 +121,16 @@ class WorkerPool:
         return sum(worker.is_ready for worker in self._workers)
 
     @property
+    def num_staying(self) -> int:
+        """Generators that are not on their way out for good."""
+        return sum(not worker.is_leaving for worker in self._workers)
+
+    @property
+    def num_draining(self) -> int:
+        """Generators that get no more units and have not been stopped yet."""
+        return sum(worker.is_draining for worker in self._workers)
+
+    @property
     def actors(self) -> dict[str, Any]:
         """Handles of the generators by name."""
         return {worker.name: worker.actor for worker in self._workers}
@@ -118,9 +139,41 @@ class WorkerPool:
         """Start a generator; it is given units once its models are loaded."""
         name = f"generator-{self._num_started}"
         self._num_started += 1
-        actor = start_generator(self._config, self._config.run.url, pinned_version=self._pinned)
+        actor = self._start_actor()
         self._workers.append(Worker(name=name, actor=actor, preparing=actor.prepare.remote()))
         return name
+
+    def drain(self, remaining_s: Mapping[str, float]) -> list[str]:
+        """Let the generators on some nodes finish or give back, then start them elsewhere.
+
+        Args:
+            remaining_s: Node id to seconds until the node is gone.
+
+        Returns:
+            Names of those that were not told before.
+        """
+        found = [w for w in self._workers if w.is_ready and w.node_id in remaining_s]
+        told = [worker for worker in found if not worker.is_draining]
+        for worker in told:
+            worker.is_draining = True
+            worker.actor.stop_after_batch.remote(remaining_s[worker.node_id])
+        return [worker.name for worker in told]
+
+    def retire(self) -> str:
+        """Let one generator finish its unit and stop it for good; returns its name.
+
+        Raises:
+            RunFailedError: If all are on their way out already.
+        """
+        staying = [worker for worker in self._workers if not worker.is_leaving]
+        if not staying:
+            raise RunFailedError("no generator is left that could be stopped")
+        # Those that wait for a machine or for their models lose nothing, the youngest least.
+        worker = min(reversed(staying), key=lambda w: (w.is_ready, len(w.leases)))
+        worker.is_leaving = worker.is_draining = True
+        if worker.is_ready:
+            worker.actor.stop_after_batch.remote(math.inf)
+        return worker.name
 
     def has_room(self) -> bool:
         """Whether :meth:`hand_out` finds a generator."""
@@ -172,12 +225,18 @@ class WorkerPool:
             ray.kill(worker.actor)
         self._workers.clear()
 
+    def _start_actor(self) -> Any:
+        return start_generator(self._config, self._config.run.url, pinned_version=self._pinned)
+
     def _least_loaded(self) -> Worker | None:
-        ready = [w for w in self._workers if w.is_ready]
+        ready = [w for w in self._workers if w.is_ready and not w.is_draining]
         free = [w for w in ready if len(w.leases) < LEASES_PER_GENERATOR]
         return min(free, key=lambda worker: len(worker.leases), default=None)
 
     def _collect(self, worker: Worker) -> list[Return]:
+        if not worker.leases and worker.is_draining:
+            self._move(worker)
+            return []
         if not worker.is_ready:
             self._prepare(worker)
             return []
@@ -207,22 +266,37 @@ class WorkerPool:
         promise, worker.preparing = worker.preparing, None
         worker.ask_at = time.monotonic() + ASK_AGAIN_S
         try:
-            problem: AttemptFailure | None = ray.get(promise)
+            answer: str | AttemptFailure = ray.get(promise)
         except ray.exceptions.ActorUnavailableError:
             # Ray is restarting it, perhaps on another node.
             self._give_up_if_gone(worker)
         except ray.exceptions.RayError as error:
             self._lose(worker, Failure("generator_died", _first_line(error)))
         else:
-            self._note_prepared(worker, problem)
+            self._note_prepared(worker, answer)
 
-    def _note_prepared(self, worker: Worker, problem: AttemptFailure | None) -> None:
-        if problem is None:
-            worker.is_ready, worker.lost_at = True, None
-        elif problem.is_fatal:
-            raise RunFailedError(problem.failure.detail)
+    def _note_prepared(self, worker: Worker, answer: str | AttemptFailure) -> None:
+        if isinstance(answer, str):
+            worker.is_ready, worker.lost_at, worker.node_id = True, None, answer
+        elif answer.is_fatal:
+            raise RunFailedError(answer.failure.detail)
         else:
-            self._lose(worker, problem.failure)
+            self._lose(worker, answer.failure)
+
+    def _move(self, worker: Worker) -> None:
+        """Stop a generator that holds nothing any more; if it stays, start it somewhere else.
+
+        A new actor waits for a machine as long as that takes, and makes the cluster grow; one that
+        Ray restarts after a kill answers with errors until there is a machine.
+        """
+        logger.info("generator_drained name=%s node=%s", worker.name, worker.node_id)
+        ray.kill(worker.actor)
+        if worker.is_leaving:
+            self._workers.remove(worker)
+            return
+        worker.is_ready = worker.is_draining = False
+        worker.actor = self._start_actor()
+        worker.preparing = worker.actor.prepare.remote()
 
     def _give_up_if_gone(self, worker: Worker) -> None:
         worker.lost_at = worker.lost_at or time.monotonic()
@@ -230,7 +304,9 @@ class WorkerPool:
             logger.warning("generator_gone name=%s", worker.name)
             self._workers.remove(worker)
 
-    def _pop(self, worker: Worker, outcome: UnitResult | AttemptFailure | None) -> Return:
+    def _pop(
+        self, worker: Worker, outcome: UnitResult | GivenBack | AttemptFailure | None
+    ) -> Return:
         lease = worker.leases.pop(0)
         if worker.leases:
             worker.leases[0].begun_at = time.monotonic()
@@ -245,13 +321,19 @@ class WorkerPool:
         return age_s > self._config.generation.unit_timeout_s
 
     def _lose(self, worker: Worker, failure: Failure) -> list[Return]:
-        """Take all units back; only the one in the making is to blame."""
+        """Take all units back; only the one in the making is to blame, unless the machine went."""
         logger.warning("generator_lost name=%s reason=%s", worker.name, failure)
-        blamed = AttemptFailure(failure=failure, is_fatal=False)
+        is_machine = worker.is_draining and failure.reason == "generator_died"
+        blamed = None if is_machine else AttemptFailure(failure=failure, is_fatal=False)
         returned = [self._pop(worker, blamed)] if worker.leases else []
         returned += [self._pop(worker, None) for _ in list(worker.leases)]
         worker.is_ready = False
         worker.lost_at = worker.lost_at or time.monotonic()
+        if is_machine:
+            worker.is_draining = worker.is_leaving
+            return returned
+        # A dead machine is noticed late: until then every call fails, and none of that is new.
+        worker.ask_at = time.monotonic() + ASK_AGAIN_S * 2**worker.deaths
         worker.deaths += 1
         if worker.deaths >= self._max_deaths:
             self._workers.remove(worker)

@@ -87,7 +87,7 @@ def planned_row(
         variant=variant,
         creator=creator.kind,
         t_start=start_of(creator),
-        steps=creator.num_steps,
+        steps=creator.num_steps if start_of(creator) else 0,
         guidance=creator.guidance_scale,
         scheduler=creator.sampler,
         creation_version=-1,
@@ -105,8 +105,9 @@ def planned_rows(config: RunConfig, unit: Unit, *, attempt: str) -> list[Manifes
 
 
 def start_of(creator: CreatorSection) -> int:
-    """Timestep that a creator starts from."""
-    return creator.t_start if creator.kind == "halfway" else PURE_NOISE_START
+    """Timestep that a creator starts from; 0 for images that are taken as they are."""
+    starts = {"halfway": creator.t_start, "gaussian": PURE_NOISE_START, "unlabelled": 0}
+    return starts[creator.kind]
 
 
 def failed_row(row: ManifestRow, failure: Failure) -> ManifestRow:

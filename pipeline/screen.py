@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from schemas.sample import IGNORE_ID
+from schemas.sample import INVALID_VALUES, TASK_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
     from schemas.config import ScreeningSection
     from schemas.sample import Task
-
-INVALID: dict[Task, int] = {"normals": 0, "depth": 0, "semseg": IGNORE_ID}
-"""Value of a pixel that has no label."""
 
 
 def image_reason(image: NDArray[np.uint8], settings: ScreeningSection) -> str | None:
@@ -42,8 +39,8 @@ def label_reason(
 
     Args:
         labels: Task to label array.
-        confidence: Task to float32 [H, W]; degrees for normals (lower is surer), a probability
-            for the others (higher is surer).
+        confidence: Task to float32 [H, W]; degrees for normals (lower is surer), in [0, 1] for
+            the others (higher is surer).
         settings: Limits.
 
     Returns:
@@ -54,10 +51,10 @@ def label_reason(
     if not all(np.isfinite(array).all() for array in arrays):
         return "not_finite"
     for task, label in labels.items():
-        if (label == INVALID[task]).all():
+        if (label == INVALID_VALUES[TASK_KINDS[task]]).all():
             return f"unlabelled_{task}"
     for task, mean in mean_confidence(confidence).items():
-        if task == "normals":
+        if TASK_KINDS[task] == "direction":
             unsure = mean > settings.max_expected_error_deg
         else:
             unsure = mean < settings.min_confidence

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 
 from perception.diffusion.halfway import HalfwaySettings, synthesize_gaussian, synthesize_halfway
@@ -15,7 +16,6 @@ from pipeline.rows import start_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from perception.diffusion.backbone import DiffusionBackbone
@@ -79,7 +79,8 @@ def create_images(
 def sampler_settings(settings: CreatorSection) -> HalfwaySettings:
     """Settings of the sampler for a creator; the Gaussian one always starts from pure noise."""
     return HalfwaySettings(
-        t_start=start_of(settings),
+        # An image that is taken as it is passes no sampler; any valid start will do.
+        t_start=start_of(settings) or settings.t_start,
         num_steps=settings.num_steps,
         sampler=settings.sampler,
         guidance_scale=settings.guidance_scale,
@@ -120,7 +121,21 @@ def _create_gaussian(
     )
 
 
-CREATORS: dict[str, Creator] = {"halfway": _create_halfway, "gaussian": _create_gaussian}
+def _take_unlabelled(
+    backbone: DiffusionBackbone,  # noqa: ARG001 - part of the protocol; nothing is synthesised
+    orders: Sequence[ImageOrder],
+    *,
+    settings: HalfwaySettings,  # noqa: ARG001
+    moments: MomentsCache,  # noqa: ARG001
+) -> NDArray[np.uint8]:
+    return np.stack([order.source.image for order in orders])
+
+
+CREATORS: dict[str, Creator] = {
+    "halfway": _create_halfway,
+    "gaussian": _create_gaussian,
+    "unlabelled": _take_unlabelled,
+}
 
 
 class MomentsCache:

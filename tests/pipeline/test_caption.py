@@ -9,6 +9,7 @@ from pipeline.caption import caption_shard, caption_source, shards_without_capti
 from pipeline.local_runner import run_units
 from storage.captions import CaptionRow, read_captions, write_captions
 from storage.filesystem import open_store
+from tests.perception.tiny_captioners import write_captioner
 from tests.pipeline.small_run import (
     BROKEN_KEY,
     SHARDS,
@@ -32,6 +33,18 @@ def test_every_readable_image_is_captioned_by_the_model(tmp_path):
     assert len(captions) == 7
     assert (SHARDS[1], BROKEN_KEY) not in captions
     assert all(row.model.startswith("blip2:") for row in captions.values())
+
+
+def test_another_image_to_text_model_is_named_in_every_row(tmp_path):
+    folder = write_captioner("git", tmp_path / "git")
+    model = {"captioner": "image_to_text", "captioner_path": str(folder)}
+    config = make_config(tmp_path, model=model)
+    store, captioner = open_store(config.run.url), open_captioner(config)
+    caption_source(store, open_run_source(config), captioner)
+    rows = read_captions(store).values()
+    assert len(rows) == 8
+    assert {row.model for row in rows} == {captioner.model_id}
+    assert captioner.model_id.startswith("git:")
 
 
 def test_only_shards_without_captions_are_done(tmp_path):

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from perception.diffusion.features import pyramid_channels
-from perception.methods.diff2in1 import make_diff2in1
+from perception.methods.bae import make_bae
+from perception.methods.protocol import DensePredictor, Predictions
 from pipeline.label import label_images, mask_unsure
 from schemas.config import LabellingSection
+from schemas.sample import TASK_KINDS, TASKS
+from sources.batches import collate
+from storage.codecs import decode_sample, encode_sample
+from tests.random_labels import random_sample
 from tests.tiny_models import tiny_backbone
 
 SIZE = 64
@@ -19,7 +26,7 @@ SIZE = 64
 def parts():
     torch.manual_seed(0)
     backbone = tiny_backbone()
-    method = make_diff2in1(
+    method = make_bae(
         block_out_channels=backbone.block_out_channels,
         level_channels=pyramid_channels(backbone.unet.config),
         vae_scale_factor=backbone.downsample_factor,
@@ -34,7 +41,6 @@ def label(parts, image, **settings):
         method,
         [image],
         seeds=[0],
-        feature_timestep=0,
         settings=LabellingSection(**settings),
     )[0]
     return labels["normals"], confidence["normals"]
@@ -48,8 +54,87 @@ def test_unsure_pixels_carry_the_invalid_value_of_their_task() -> None:
     assert masked[0, 1].tolist() == [0, 0, 0]
     ids = np.array([[3, 4]], dtype=np.uint8)
     chance = np.array([[0.9, 0.2]], dtype=np.float32)
-    found = mask_unsure(ids, chance, "semseg", LabellingSection(min_pixel_confidence=0.5))
-    assert found.tolist() == [[3, 255]]
+    limit = LabellingSection(min_pixel_confidence=0.5)
+    for task in ("semseg", "human_parts"):
+        assert mask_unsure(ids, chance, task, limit).tolist() == [[3, 255]]
+    values = np.array([[1.0, 1.0]], dtype=np.float32)
+    assert mask_unsure(values, chance, "depth", limit).tolist() == [[1, 0]]
+    for task in ("saliency", "boundaries"):
+        assert mask_unsure(values, chance, task, limit).tolist() == [[1, -1]]
+    assert values.tolist() == [[1, 1]], "the input is left alone"
+
+
+class Fixed(DensePredictor):
+    """Predicts the same for every image."""
+
+    tasks = TASKS
+
+    def __init__(self, predictions: Predictions) -> None:
+        super().__init__()
+        self.predictions = predictions
+
+    def observe(self, backbone, images, *, moments=None, generators=None):
+        return None
+
+    def forward_train(self, pyramid, *, labels=None, generator=None):
+        raise NotImplementedError
+
+    def loss(self, outputs, labels, weights_B=None):
+        raise NotImplementedError
+
+    def predict(self, pyramid, image_size):
+        return self.predictions
+
+
+def fixed_labels(probability: float, **settings):
+    sample = random_sample(0)
+    labels = collate([sample], TASKS).labels
+    for task in ("saliency", "boundaries"):
+        labels[task] = torch.full_like(labels[task], probability)
+    confidence = {task: torch.ones(1, 1, 6, 8) for task in TASKS}
+    for task in ("saliency", "boundaries"):
+        confidence[task] *= max(probability, 1 - probability)
+    method = Fixed(Predictions(labels=labels, confidence=confidence))
+    found = label_images(
+        None, method, [sample.image], seeds=[0], settings=LabellingSection(**settings)
+    )
+    return sample, *found[0]
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_labels_of_all_tasks_have_the_encoding_of_a_sample(soft) -> None:
+    sample, labels, confidence = fixed_labels(0.7, soft_labels=soft)
+    assert list(labels) == list(confidence) == list(TASKS)
+    for task, label in labels.items():
+        assert (label.shape, label.dtype) == (sample.labels[task].shape, sample.labels[task].dtype)
+        assert (confidence[task].shape, confidence[task].dtype) == ((6, 8), np.float32)
+        if TASK_KINDS[task] != "probability":
+            np.testing.assert_array_equal(label, sample.labels[task])
+    members = encode_sample(replace(sample, labels=labels, confidence=confidence))
+    back = decode_sample("s0", members)
+    for task in ("saliency", "boundaries"):
+        np.testing.assert_allclose(back.labels[task], 0.7 if soft else 1.0, atol=0.002)
+        np.testing.assert_allclose(back.confidence[task], 0.7, atol=0.002)
+
+
+@pytest.mark.parametrize(
+    ("probability", "settings", "expected"),
+    [
+        (0.49, {}, 0.0),
+        (0.5, {}, 1.0),
+        (0.49, {"soft_labels": True}, 0.49),
+        (0.6, {"min_pixel_confidence": 0.7}, -1.0),
+        (0.6, {"min_pixel_confidence": 0.7, "soft_labels": True}, -1.0),
+        (0.2, {"min_pixel_confidence": 0.7}, 0.0),
+        (0.2, {"min_pixel_confidence": 0.7, "average_mirrored": True}, 0.0),
+    ],
+)
+def test_probabilities_are_hard_or_soft_and_unsure_ones_ignored(
+    probability, settings, expected
+) -> None:
+    _, labels, _ = fixed_labels(probability, **settings)
+    for task in ("saliency", "boundaries"):
+        np.testing.assert_allclose(labels[task], expected, atol=1e-6)
 
 
 def test_without_limits_every_pixel_is_labelled_with_a_unit_normal(parts) -> None:

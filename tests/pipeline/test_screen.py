@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.screen import image_reason, label_reason
+from pipeline.screen import image_reason, label_reason, mean_confidence
 from schemas.config import ScreeningSection
+from schemas.sample import TASKS
+from tests.random_labels import random_label, random_sample
 
 LIMITS = ScreeningSection(min_pixel_std=8.0, max_expected_error_deg=30.0, min_confidence=0.4)
 
@@ -43,17 +45,29 @@ def test_normals_with_a_great_expected_error_are_dropped():
     assert label_reason(normals(), sure("normals", 29.0), LIMITS) is None
 
 
-@pytest.mark.parametrize("task", ["depth", "semseg"])
-def test_depth_and_classes_of_little_confidence_are_dropped(task):
+@pytest.mark.parametrize("task", TASKS[1:])
+def test_labels_of_little_confidence_are_dropped(task):
     labels = {task: np.ones((4, 4), dtype=np.float32)}
     assert label_reason(labels, sure(task, 0.3), LIMITS) == f"uncertain_{task}"
     assert label_reason(labels, sure(task, 0.5), LIMITS) is None
 
 
-@pytest.mark.parametrize(("task", "value"), [("normals", 0), ("depth", 0), ("semseg", 255)])
-def test_a_sample_without_a_labelled_pixel_is_dropped(task, value):
-    shape = (4, 4, 3) if task == "normals" else (4, 4)
-    labels = {task: np.full(shape, value, dtype=np.float32)}
+@pytest.mark.parametrize("task", TASKS)
+def test_a_sample_without_a_labelled_pixel_is_dropped(task):
+    labels = {task: random_label(task, (4, 4), invalid=1.1)}
     assert label_reason(labels, sure(task, 1.0), LIMITS) == f"unlabelled_{task}"
     labels[task][0] = 1
     assert label_reason(labels, sure(task, 1.0), LIMITS) is None
+
+
+def test_an_image_without_anything_salient_is_labelled():
+    labels = {"saliency": np.zeros((4, 4), np.float32)}
+    assert label_reason(labels, sure("saliency", 1.0), LIMITS) is None
+
+
+def test_every_task_has_a_mean_confidence():
+    confidence = random_sample(0).confidence
+    means = mean_confidence(confidence)
+    assert list(means) == list(TASKS)
+    for task, mean in means.items():
+        assert mean == pytest.approx(float(confidence[task].mean()))
