@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError
-from sources.protocol import resolve_path
+from schemas.paths import resolve_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,9 @@ def expect_models(config: RunConfig, *, with_captioner: bool = True) -> None:
         ConfigError: If there is no such folder.
     """
     _expect_folder("model.diffusion", config.model.diffusion)
-    if with_captioner and config.model.captioner == "blip2":
+    if config.method.encoder is not None:
+        _expect_folder("method.encoder", config.method.encoder)
+    if with_captioner and config.model.captioner in {"blip2", "image_to_text"}:
         _expect_folder("model.captioner_path", config.model.captioner_path)
 
 

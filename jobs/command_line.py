@@ -11,12 +11,21 @@ import sys
 from typing import TYPE_CHECKING
 
 from schemas.config_file import load_config
-from schemas.errors import RunFailedError, UserError
+from schemas.errors import (
+    DamagedShardError,
+    NotFiniteError,
+    RunFailedError,
+    UserError,
+    WeightsMismatchError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from schemas.config import RunConfig
+
+FAILURES = (RunFailedError, DamagedShardError, WeightsMismatchError, NotFiniteError, OSError)
+"""What ends a run and is no fault of this program: one line, no traceback."""
 
 EXIT_FAILED = 1
 EXIT_USER = 2
@@ -59,8 +68,8 @@ def run_job(main: Callable[[Sequence[str]], None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER)
-    except RunFailedError as error:
-        print(f"failed: {error}", file=sys.stderr)
+    except FAILURES as error:
+        print(f"failed: {str(error) or type(error).__name__}", file=sys.stderr)
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command resumes", file=sys.stderr)

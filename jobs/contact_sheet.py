@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import colorsys
 import io
 import textwrap
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from schemas.run_layout import CONTACT_SHEET_FILE
-from schemas.sample import IGNORE_ID, Sample, Task
+from schemas.sample import IGNORE_ID, TASK_KINDS, Sample, Task
 from sources.live_shards import LiveShardList
 from sources.protocol import open_source
 from sources.streams import DecodedShards
@@ -34,6 +34,7 @@ _LINE_PX = 20
 _BACKGROUND = (250, 250, 250)
 _INK = (25, 25, 25)
 _FAINT_INK = (110, 110, 110)
+_IGNORED_GREY = (110, 40, 130)
 _DECODED_BYTES = 256 * 2**20
 
 # Near is bright, far is dark; steps of about equal lightness.
@@ -79,15 +80,21 @@ def make_contact_sheet(rows: Sequence[SheetRow]) -> bytes:
     """Draw rows of ``real | synthetic | labels`` with the caption under each.
 
     Args:
-        rows: At least one; those of the first decide which labels are shown.
+        rows: At least one; those of the first decide which labels are shown. If none has a real
+            image, there is no such column.
 
     Returns:
         A PNG file.
     """
     tasks = tuple(rows[0].labels)
-    titles = ("real", "synthetic", *tasks)
+    real = ("real",) if any(row.real is not None for row in rows) else ()
+    titles = (*real, "synthetic", *tasks)
     width = MARGIN_PX + len(titles) * (CELL_PX + MARGIN_PX)
-    strips = [_draw_titles(titles, width), *(_draw_row(row, tasks, width) for row in rows)]
+    strips = [_draw_titles(titles, width)]
+    for row in rows:
+        labels = [label_as_rgb(row.labels[task], task) for task in tasks]
+        cells = [*([row.real] if real else []), row.synthetic, *labels]
+        strips.append(_draw_row(row, cells, width))
     sheet = Image.new("RGB", (width, sum(strip.height for strip in strips)), _BACKGROUND)
     top = 0
     for strip in strips:
@@ -99,7 +106,7 @@ def make_contact_sheet(rows: Sequence[SheetRow]) -> bytes:
 
 
 def label_as_rgb(label: NDArray[Any], task: Task) -> NDArray[np.uint8]:
-    """Colour a label map for the eye; invalid pixels are black.
+    """Colour a label map for the eye; invalid pixels are black, in grey maps purple.
 
     Args:
         label: Encoded as ``schemas.sample`` says.
@@ -107,15 +114,19 @@ def label_as_rgb(label: NDArray[Any], task: Task) -> NDArray[np.uint8]:
 
     Returns:
         uint8 RGB [H, W, 3]: normals as (n + 1) / 2; depth from bright (near) to dark (far),
-        stretched over the image's own range; class ids in fixed, distinct colours.
+        stretched over the image's own range; class ids in fixed, distinct colours;
+        probabilities in grey, 1 white.
     """
-    if task == "normals":
+    kind = TASK_KINDS[task]
+    if kind == "direction":
         valid = np.any(label != 0, axis=-1, keepdims=True)
         return np.where(valid, np.rint((label + 1) * 127.5), 0).astype(np.uint8)
-    if task == "depth":
+    if kind == "distance":
         return _depth_as_rgb(label)
-    palette = np.array([_class_colour(i) for i in range(IGNORE_ID)] + [(0, 0, 0)], np.uint8)
-    return palette[label]
+    if kind == "probability":
+        grey = np.rint(np.clip(label, 0, 1) * 255).astype(np.uint8)[..., None]
+        return np.where(label[..., None] >= 0, grey, np.array(_IGNORED_GREY, np.uint8))
+    return _palette()[label]
 
 
 def _depth_as_rgb(depth_m: NDArray[Any]) -> NDArray[np.uint8]:
@@ -129,13 +140,17 @@ def _depth_as_rgb(depth_m: NDArray[Any]) -> NDArray[np.uint8]:
     return np.where(valid[..., None], np.stack(channels, axis=-1), 0).astype(np.uint8)
 
 
-def _class_colour(class_id: int) -> tuple[int, int, int]:
-    # Steps of the golden ratio around the colour circle keep any few neighbours apart.
-    hue = class_id * 0.618034 % 1
-    red, green, blue = colorsys.hsv_to_rgb(
-        hue, 0.45 + 0.2 * (class_id % 3), 0.95 - 0.22 * (class_id % 4)
-    )
-    return round(red * 255), round(green * 255), round(blue * 255)
+@cache
+def _palette() -> NDArray[np.uint8]:
+    """Colours of all ids: each the farthest from black and from those before it."""
+    levels = np.linspace(30, 255, 8)
+    choice = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    colours = np.zeros((IGNORE_ID + 1, 3))
+    distance = np.linalg.norm(choice, axis=1).clip(max=120)
+    for class_id in range(IGNORE_ID):
+        colours[class_id] = choice[distance.argmax()]
+        distance = np.minimum(distance, np.linalg.norm(choice - colours[class_id], axis=1))
+    return np.rint(colours).astype(np.uint8)
 
 
 def _draw_titles(titles: Sequence[str], width: int) -> Image.Image:
@@ -147,14 +162,13 @@ def _draw_titles(titles: Sequence[str], width: int) -> Image.Image:
     return strip
 
 
-def _draw_row(row: SheetRow, tasks: Sequence[Task], width: int) -> Image.Image:
+def _draw_row(row: SheetRow, cells: Sequence[NDArray[np.uint8] | None], width: int) -> Image.Image:
     letters = (width - 2 * MARGIN_PX) // (TEXT_PX // 2)
     caption = textwrap.wrap(row.caption or "(no caption)", letters)
     note = textwrap.wrap(row.note, letters)
     height = CELL_PX + _LINE_PX * (len(caption) + len(note)) + 3 * MARGIN_PX
     strip = Image.new("RGB", (width, height), _BACKGROUND)
     draw = ImageDraw.Draw(strip)
-    cells = [row.real, row.synthetic, *(label_as_rgb(row.labels[t], t) for t in tasks)]
     for i, cell in enumerate(cells):
         if cell is not None:
             strip.paste(_enlarged(cell), (MARGIN_PX + i * (CELL_PX + MARGIN_PX), MARGIN_PX))
@@ -180,7 +194,9 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _row(sample: Sample, shard: LiveShard, real: NDArray[np.uint8] | None) -> SheetRow:
     sure = {task: float(values.mean()) for task, values in sample.confidence.items()}
     texts = [
-        f"{task}: expected error {v:.1f}°" if task == "normals" else f"{task}: confidence {v:.2f}"
+        f"{task}: expected error {v:.1f}°"
+        if TASK_KINDS[task] == "direction"
+        else f"{task}: confidence {v:.2f}"
         for task, v in sure.items()
     ]
     made_from = f"from {sample.meta.get('source_key', '?')}, T = {sample.meta.get('t_start', '?')}"

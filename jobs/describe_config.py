@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
-from schemas.config import FolderSource, RoomsSource, RunConfig
+from schemas.config import FolderSource, RoomsSource, RunConfig, ShardsSource
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -35,6 +35,7 @@ def _sections() -> list[tuple[str, type[BaseModel]]]:
             found += [
                 ("source (kind: rooms)", RoomsSource),
                 ("source (kind: folder)", FolderSource),
+                ("source (kind: shards)", ShardsSource),
             ]
         else:
             found += _with_children(name, typing.cast("type[BaseModel]", field.annotation))

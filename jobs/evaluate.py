@@ -9,22 +9,19 @@ import argparse
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
+from deployment.run_files import read_config
+from evaluation.options import MetricOptions
 from evaluation.predict_source import Scoring, score_constant, score_states
 from jobs.command_line import run_job
 from jobs.results import COLUMNS, ROWS
-from perception.build import device_of, dtype_of, make_method
-from perception.diffusion.backbone import DiffusionBackbone, load_backbone
-from perception.diffusion.features import FeatureSettings
-from schemas.config_file import apply_override, parse_config
+from perception.build import make_method, open_backbone
 from schemas.errors import ConfigError, WeightsMismatchError
-from schemas.run_layout import CONFIG_FILE
-from sources.protocol import Split, open_source, resolve_path
+from sources.protocol import Split, open_source
 from storage.filesystem import open_store
 from storage.weights_store import latest_version, list_versions, read_manifest, read_weights
 from trainers.checkpoint import CREATION_FILE, EXPLOITATION_FILE
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from evaluation.scores import Scores
+    from perception.diffusion.backbone import DiffusionBackbone
     from schemas.config import RunConfig
     from storage.filesystem import RunStore
 
@@ -49,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     """Score what the command line asks for, print a table and write JSON."""
     parsed = _make_parser().parse_args(arguments)
     store = open_store(parsed.run)
-    config = read_run_config(store, tuple(parsed.set))
+    config = read_config(store, tuple(parsed.set))
     states = select_states(store, parsed.weights)
     scores = score_weights(config, store, states, split=parsed.split)
     if parsed.baseline:
@@ -93,11 +91,7 @@ def score_weights(
             configuration describes.
     """
     method = config.method
-    backbone = load_backbone(
-        resolve_path(config.model.diffusion),
-        device=device_of(config),
-        dtype=dtype_of(config),
-    )
+    backbone = open_backbone(config)
     expect_same_backbone(config, store, backbone)
     source = open_source(config.source, method.tasks, num_classes=method.num_classes)
     make = partial(make_method, config, backbone)
@@ -143,7 +137,7 @@ def _scoring(config: RunConfig) -> Scoring:
         num_classes=config.method.num_classes,
         batch_size=config.evaluation.batch_size,
         seed=config.run.seed,
-        features=FeatureSettings(timestep=config.method.feature_timestep),
+        options=MetricOptions(**config.evaluation.metrics.model_dump()),
     )
 
 
@@ -194,22 +188,6 @@ def final_states(store: RunStore, *, exploitation: bool = False) -> dict[str, by
         for row in ROWS
         if read_final(store, STAGE_OF_ROW[row]) is not None
     }
-
-
-def read_run_config(store: RunStore, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read the configuration that a run was started with, and change values of it.
-
-    Raises:
-        ConfigError: If there is no run, or a value is wrong.
-    """
-    if not store.exists(CONFIG_FILE):
-        raise ConfigError(
-            f"--run {store.url}: no {CONFIG_FILE} there; name the directory that run.url named"
-        )
-    tree = cast("dict[str, Any]", yaml.safe_load(store.read_bytes(CONFIG_FILE)))
-    for override in overrides:
-        apply_override(tree, override)
-    return parse_config(tree, origin=store.uri(CONFIG_FILE))
 
 
 def _make_parser() -> argparse.ArgumentParser:

@@ -15,6 +15,7 @@ from jobs.check_config import expect_models
 from jobs.command_line import config_from, make_parser, run_job
 from jobs.progress import ProgressDisplay, RunView
 from jobs.run_directory import claim_run_directory
+from jobs.run_events import told
 from pipeline.build import open_captioner, open_generator, open_run_source
 from pipeline.caption import caption_source
 from pipeline.control import GenerationControl
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str]) -> None:
     claim_run_directory(store, config)
     check_weights(store, parsed.weights)
     generate = generate_here if parsed.local else generate_on_ray
-    figures = generate(config, store, plan, version=parsed.weights, console=console)
+    with told(store, job="generate"):
+        figures = generate(config, store, plan, version=parsed.weights, console=console)
     for name in ("units", "samples_ok", "samples_filtered", "samples_failed", "reasons"):
         console.print(f"{name}: {figures[name]}")
     console.print(f"ended: {figures['reason']}")
@@ -139,6 +141,7 @@ def generate_on_ray(
         RunFailedError: If too much failed.
     """
     from jobs import ray_session
+    from jobs.ray_signals import RaySignals
     from pipeline.ray_captions import caption_source_on_ray
     from pipeline.ray_coordinator import GenerationLoop
 
@@ -148,9 +151,11 @@ def generate_on_ray(
             config, store.url, plan=plan, pinned_version=version, weights_final=True
         )
         view = RunView(stage="generate")
+        signals = RaySignals(config.run_id)
 
         def refresh(shown: RunView) -> None:
             shown.generation = loop.gauges()
+            signals.show(shown)
 
         try:
             loop.start()

@@ -26,6 +26,9 @@ COLUMNS = {
     ),
     "depth": (("rmse_m", "RMSE m", ".3f"), ("abs_rel", "AbsRel", ".3f"), ("delta_1", "δ1", ".1%")),
     "semseg": (("miou", "mIoU", ".1%"), ("pixel_accuracy", "accuracy", ".1%")),
+    "human_parts": (("miou", "parts mIoU", ".1%"), ("pixel_accuracy", "parts accuracy", ".1%")),
+    "saliency": (("max_f", "maxF", ".1%"),),
+    "boundaries": (("ods_f", "odsF", ".1%"),),
 }
 
 

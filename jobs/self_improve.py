@@ -22,8 +22,10 @@ from jobs.evaluate import score_run
 from jobs.event_tail import EventTail
 from jobs.generate import describe_plan, plan_of
 from jobs.progress import ProgressDisplay, RunView
+from jobs.ray_signals import RaySignals
 from jobs.results import read_results, relative_gain, results_table, write_results
 from jobs.run_directory import claim_run_directory
+from jobs.run_events import told
 from pipeline.ray_captions import caption_source_on_ray
 from pipeline.ray_coordinator import GenerationLoop
 from schemas.errors import RunFailedError
@@ -79,7 +81,8 @@ def main(arguments: Sequence[str]) -> None:
     if finished:
         console.print(f"{config.run.url}: this run has ended; its results:")
     else:
-        finished = run_loop(config, store, console)
+        with told(store, job="self_improve"):
+            finished = run_loop(config, store, console)
     report(finished, store, console)
 
 
@@ -97,9 +100,10 @@ def run_loop(config: RunConfig, store: RunStore, console: Console) -> dict[str, 
         loop = Loop(config=config, store=store, console=console, view=RunView(), seconds={})
         learn_and_generate(loop)
     console.print("[bold]evaluate[/bold]")
-    scores = score_run(config, store)
-    contact_sheet_from_run(config, store)
-    results = {**scores, "counts": count_samples(store), "seconds": loop.seconds}
+    results: dict[str, Any] = {**score_run(config, store), "seconds": loop.seconds}
+    if config.training.synthetic_run is None:
+        contact_sheet_from_run(config, store)
+        results["counts"] = count_samples(store)
     results["seconds"]["total"] = round(time.monotonic() - started_s, 1)
     write_results(store, results)
     return results
@@ -108,6 +112,8 @@ def run_loop(config: RunConfig, store: RunStore, console: Console) -> dict[str, 
 def learn_and_generate(loop: Loop) -> None:
     """Caption, warm up, then generate while the control and the self-improving stage learn.
 
+    A run that learns from another run's samples generates none.
+
     Raises:
         RunFailedError: If a part cannot go on; a failed generation is named before the training
             that starved for it.
@@ -115,28 +121,33 @@ def learn_and_generate(loop: Loop) -> None:
     config, store = loop.config, loop.store
     generation: list[GenerationLoop] = []
     tail = EventTail(store, event="trainer_progress")
+    signals = RaySignals(config.run_id)
 
     def refresh(view: RunView) -> None:
         newest = tail.newest() or {}
         view.training = newest if newest.get("stage") == view.stage else {}
         view.generation = generation[0].gauges() if generation else {}
+        signals.show(view)
 
     with ExitStack() as stack:
         stack.enter_context(ProgressDisplay(loop.console, loop.view, refresh))
-        loop.timed("caption", lambda: caption_source_on_ray(config, store.url))
+        if config.training.synthetic_run is None:
+            loop.timed("caption", lambda: caption_source_on_ray(config, store.url))
         train(loop, "warm_up")
-        generation.append(GenerationLoop(config, store.url))
-        stack.callback(generation[0].stop)
-        generation[0].start()
+        if config.training.synthetic_run is None:
+            generation.append(GenerationLoop(config, store.url))
+            stack.callback(generation[0].stop)
+            generation[0].start()
         try:
             if config.evaluation.control:
                 train(loop, "real_only_control")
             train(loop, "self_improve")
         except RunFailedError as error:
-            if generation[0].state == "failed":
+            if generation and generation[0].state == "failed":
                 raise RunFailedError(f"generation stopped: {generation[0].reason}") from error
             raise
-        loop.timed("last units", generation[0].join)
+        for made in generation:
+            loop.timed("last units", made.join)
 
 
 def train(loop: Loop, stage: Stage) -> None:

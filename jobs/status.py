@@ -8,17 +8,18 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from jobs.command_line import run_job
 from jobs.results import read_results
+from jobs.run_state import GENERATION_EVENT, run_state
 from pipeline.plan import make_plan
-from schemas.config_file import parse_config
+from schemas.config_file import parse_config, parse_tree
 from schemas.errors import ConfigError, SampleError, UserError
 from schemas.run_layout import CHECKPOINTS_DIR, CONFIG_FILE
 from sources.protocol import open_source
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 STAGES = ("warm_up", "real_only_control", "self_improve")
 NEWEST_EVENTS = 8
+FREQUENT_EVENTS = (PROGRESS_EVENT, GENERATION_EVENT)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -60,8 +62,9 @@ def read_status(store: RunStore) -> dict[str, Any]:
         store: The run.
 
     Returns:
-        ``stage``, ``stages``, ``captioned_shards``, ``units``, ``samples``, ``weights``,
-        ``rates``, ``results`` and ``events``; None stands for what is not known.
+        ``state``, ``stage``, ``stages_ended``, ``captioned_shards``, ``units``, ``samples``,
+        ``weights``, ``rates``, ``training``, ``generation``, ``results`` and ``events``; None
+        stands for what is not known.
 
     Raises:
         ConfigError: If there is no run.
@@ -74,11 +77,12 @@ def read_status(store: RunStore) -> dict[str, Any]:
     commits = reader.refresh()
     rows = [row for commit in commits for row in commit.rows]
     events = list(read_events(store))
-    progress = next((e for e in reversed(events) if e["event"] == PROGRESS_EVENT), None)
+    progress = _newest(events, PROGRESS_EVENT)
     ended = [stage for stage in STAGES if _has_ended(store, stage)]
     results = read_results(store)
     return {
         "run": store.url,
+        "state": asdict(run_state(events, has_results=results is not None)),
         "stage": _stage(ended, progress, is_finished=results is not None),
         "stages_ended": ended,
         "captioned_shards": len(captioned_shards(store)),
@@ -94,8 +98,9 @@ def read_status(store: RunStore) -> dict[str, Any]:
             "trained_per_s": progress["images_per_s"] if progress else None,
         },
         "training": progress,
+        "generation": _newest(events, GENERATION_EVENT),
         "results": results,
-        "events": [event for event in events if event["event"] != PROGRESS_EVENT][-NEWEST_EVENTS:],
+        "events": [e for e in events if e["event"] not in FREQUENT_EVENTS][-NEWEST_EVENTS:],
     }
 
 
@@ -129,13 +134,17 @@ def generation_rate(rows: Sequence[ManifestRow]) -> float | None:
 
 def count_planned(store: RunStore) -> int | None:
     """Units of the run's plan; None if its source cannot be opened from here."""
-    tree = yaml.safe_load(store.read_bytes(CONFIG_FILE))
     try:
+        tree = parse_tree(store.read_bytes(CONFIG_FILE), origin=store.uri(CONFIG_FILE))
         config = parse_config(tree, origin=store.uri(CONFIG_FILE))
         source = open_source(config.source, config.method.tasks)
         return len(make_plan(config, source.shards("train")))
     except (UserError, OSError, SampleError):
         return None
+
+
+def _newest(events: Sequence[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    return next((event for event in reversed(events) if event["event"] == name), None)
 
 
 def _has_ended(store: RunStore, stage: str) -> bool:
@@ -180,6 +189,8 @@ def _show(status: dict[str, Any], console: Console) -> None:
 def _overview(status: dict[str, Any]) -> Table:
     table = Table("run", status["run"], show_header=True)
     units, rates, training = status["units"], status["rates"], status["training"]
+    state = status["state"]
+    table.add_row("state", " · ".join(filter(None, (state["name"], state["reason"]))))
     table.add_row("stage", status["stage"])
     table.add_row("source shards captioned", str(status["captioned_shards"]))
     planned = "?" if units["planned"] is None else units["planned"]
@@ -187,9 +198,14 @@ def _overview(status: dict[str, Any]) -> Table:
     table.add_row("units committed / planned", f"{units['committed']} / {planned}{torn}")
     table.add_row("labelled pairs/s", _number(rates["generated_per_s"]))
     table.add_row("trained images/s", _number(rates["trained_per_s"]))
+    if generation := status["generation"]:
+        ready, all_of_them = generation.get("generators_ready"), generation.get("generators")
+        table.add_row("generators ready / all", f"{ready} / {all_of_them}")
     if training:
         table.add_row("trainer step", f"{training.get('step', '?')} / {training['steps']}")
         table.add_row("staleness, mean", _number(training["staleness_mean"]))
+        if "publish_lag" in training:
+            table.add_row("publish lag", f"{training['publish_lag']} steps")
     return table
 
 

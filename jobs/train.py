@@ -17,6 +17,7 @@ from jobs.command_line import config_from, make_parser, run_job
 from jobs.event_tail import EventTail
 from jobs.progress import ProgressDisplay, RunView
 from jobs.run_directory import claim_run_directory
+from jobs.run_events import told
 from sources.protocol import open_source
 from storage.filesystem import open_store
 from trainers.progress import PROGRESS_EVENT
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str]) -> None:
         for line in describe_stage(config, stage_settings(config, stage)):
             console.print(line, soft_wrap=True)
         return
-    ended = train(config, stage, is_local=parsed.local, console=console)
+    with told(open_store(config.run.url), job=f"train --stage {stage}"):
+        ended = train(config, stage, is_local=parsed.local, console=console)
     for name in ("step", "seen_images", "seconds", "steps_per_s", "version", "validation"):
         if ended.get(name) not in (None, {}):
             console.print(f"{name}: {ended[name]}")

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from jobs.contact_sheet import CELL_PX, SheetRow, label_as_rgb, make_contact_sheet, rows_of_run
-from schemas.sample import IGNORE_ID
+from schemas.sample import IGNORE_ID, TASKS
 from sources.protocol import open_source
 from storage.filesystem import open_store
 from tests.pipeline.small_run import make_config
+from tests.random_labels import random_label
 from tests.sources.committed_units import commit, image_unit, relabel_unit
 
 SIDE = 16
@@ -25,11 +26,7 @@ def make_row(caption: str = "a red room") -> SheetRow:
     return SheetRow(
         real=np.full((SIDE, SIDE, 3), RED, np.uint8),
         synthetic=np.full((SIDE, SIDE, 3), GREEN, np.uint8),
-        labels={
-            "normals": np.full((SIDE, SIDE, 3), (0, 0, 1), np.float32),
-            "depth": np.linspace(1, 4, SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE),
-            "semseg": np.full((SIDE, SIDE), 3, np.uint8),
-        },
+        labels={task: random_label(task, (SIDE, SIDE)) for task in TASKS},
         caption=caption,
         note="from k0, T = 600",
     )
@@ -39,9 +36,9 @@ def draw(rows: list[SheetRow]) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(make_contact_sheet(rows)), formats=("PNG",)))
 
 
-def test_a_sheet_shows_five_columns_of_enlarged_images():
+def test_a_sheet_shows_a_column_for_each_task_beside_the_images():
     sheet = draw([make_row()])
-    assert sheet.shape[1] > 5 * CELL_PX
+    assert sheet.shape[1] > (2 + len(TASKS)) * CELL_PX
     for colour in (RED, GREEN):
         assert (sheet == colour).all(axis=-1).sum() == CELL_PX**2
 
@@ -76,9 +73,20 @@ def test_invalid_labels_are_black_and_normals_are_coloured_by_direction():
     assert ids[0, 0].tolist() == [0, 0, 0]
 
 
-def test_classes_have_distinct_colours():
-    colours = label_as_rgb(np.arange(41, dtype=np.uint8)[None], "semseg")[0]
-    assert len({tuple(colour) for colour in colours.tolist()}) == 41
+@pytest.mark.parametrize("task", ["saliency", "boundaries"])
+def test_probabilities_are_grey_and_what_is_ignored_is_not(task):
+    cells = label_as_rgb(np.float32([[0, 0.5, 1, -1]]), task)[0].tolist()
+    assert cells[:3] == [[0, 0, 0], [128, 128, 128], [255, 255, 255]]
+    assert len(set(cells[3])) > 1
+
+
+@pytest.mark.parametrize("task", ["semseg", "human_parts"])
+@pytest.mark.parametrize(("count", "apart"), [(7, 120), (21, 90), (40, 60), (150, 40), (255, 20)])
+def test_classes_have_distinct_colours(task, count, apart):
+    colours = label_as_rgb(np.arange(count, dtype=np.uint8)[None], task)[0].astype(float)
+    colours = np.concatenate([colours, np.zeros((1, 3))])
+    distance = np.linalg.norm(colours[:, None] - colours[None], axis=-1)
+    assert distance[~np.eye(count + 1, dtype=bool)].min() > apart
 
 
 @pytest.mark.parametrize("limit", [1, 3, 20])

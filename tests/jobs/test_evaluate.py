@@ -7,7 +7,8 @@ import json
 import pytest
 import torch
 
-from jobs.evaluate import main, read_run_config, score_run, score_weights, select_states
+from deployment.run_files import read_config
+from jobs.evaluate import main, score_run, score_weights, select_states
 from jobs.run_directory import claim_run_directory
 from perception.build import make_method
 from perception.state_file import state_to_bytes
@@ -69,13 +70,13 @@ def test_weights_that_are_not_there_are_an_error_that_lists_the_versions(config,
 
 def test_a_directory_without_a_run_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"no config\.resolved\.yaml"):
-        read_run_config(open_store(str(tmp_path)))
+        read_config(open_store(str(tmp_path)))
 
 
 def test_values_of_the_runs_configuration_can_be_changed(store):
-    assert read_run_config(store, ["evaluation.batch_size=3"]).evaluation.batch_size == 3
+    assert read_config(store, ["evaluation.batch_size=3"]).evaluation.batch_size == 3
     with pytest.raises(ConfigError, match="batch_sise"):
-        read_run_config(store, ["evaluation.batch_sise=3"])
+        read_config(store, ["evaluation.batch_sise=3"])
 
 
 def test_a_changed_method_is_an_error_that_says_so(config, store):

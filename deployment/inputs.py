@@ -1,0 +1,122 @@
+"""Images as a user has them, path, PIL image or array, to uint8 RGB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from perception.shapes import ShapeError
+from schemas.errors import ConfigError
+from storage.codecs import decode_image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    ImageLike = str | Path | Image.Image | NDArray[np.uint8]
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+
+
+def as_rgb(image: ImageLike) -> NDArray[np.uint8]:
+    """Turn an image into an array, upright and in colour.
+
+    Args:
+        image: Path of a JPEG or PNG file, a PIL image, or a uint8 array, RGB [H, W, 3] or grey
+            [H, W]. The EXIF orientation of files and PIL images is applied.
+
+    Returns:
+        uint8 RGB [H, W, 3].
+
+    Raises:
+        ShapeError: If an array has another shape or type.
+        SampleError: If a file cannot be decoded or is too large.
+    """
+    if isinstance(image, str | Path):
+        return decode_image(Path(image).expanduser().read_bytes())
+    if isinstance(image, Image.Image):
+        return _from_pil(image)
+    if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
+        raise ShapeError(
+            f"image: wanted uint8 [H, W, 3] or [H, W], found {image.dtype} {list(image.shape)}"
+        )
+    if 0 in image.shape:
+        raise ShapeError(f"image: wanted at least one pixel, found {list(image.shape)}")
+    colour = image if image.ndim == 3 else image[..., None].repeat(3, axis=2)
+    return np.ascontiguousarray(colour)
+
+
+def name_of(image: ImageLike) -> str:
+    """File name of an image given as a path, else "": the noise of its features follows from it."""
+    return Path(image).name if isinstance(image, str | Path) else ""
+
+
+def find_images(paths: Sequence[str | Path]) -> dict[str, Path]:
+    """List image files under the names that their results will have.
+
+    A folder is searched with all its sub-folders for ``.jpg``, ``.jpeg`` and ``.png``; hidden
+    files are left out. A file that is named itself is taken whatever its suffix.
+
+    Args:
+        paths: Files and folders.
+
+    Returns:
+        Name to file, in the order given, folders sorted. A name is the file's path within its
+        folder without the suffix; files that differ in the suffix alone keep it.
+
+    Raises:
+        ConfigError: If a path does not exist, a folder has no image, or two images would have one
+            name.
+    """
+    found: list[tuple[Path, Path]] = []
+    for given in paths:
+        path = Path(given).expanduser()
+        found += [(file, file.relative_to(_base(path))) for file in _files(path)]
+    found = list({file.resolve(): (file, name) for file, name in found}.values())
+    stems = [name.with_suffix("") for _, name in found]
+    named: dict[str, Path] = {}
+    for (file, name), stem in zip(found, stems, strict=True):
+        chosen = (stem if stems.count(stem) == 1 else name).as_posix()
+        if chosen in named:
+            raise ConfigError(
+                f"{named[chosen]} and {file} would both be written as {chosen}; give them in two "
+                "calls with two --out folders"
+            )
+        named[chosen] = file
+    return named
+
+
+def _base(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ConfigError(f"{path}: no such file or folder; name a JPEG, a PNG or a folder of them")
+    files = [
+        file
+        for file in sorted(path.rglob("*"))
+        if file.suffix.lower() in IMAGE_SUFFIXES
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    ]
+    if not files:
+        raise ConfigError(
+            f"{path}: wanted images, found no .jpg, .jpeg or .png in it or below; "
+            "name another folder, or the files themselves"
+        )
+    return files
+
+
+def _from_pil(picture: Image.Image) -> NDArray[np.uint8]:
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I"):
+        # PIL would clip 16-bit grey at 255; the upper 8 bits are what files give too.
+        return as_rgb((np.asarray(upright) >> 8).astype(np.uint8))
+    return np.array(upright.convert("RGB"))

@@ -1,0 +1,290 @@
+"""A run's creation weights, ready to predict and to sample.
+
+from deployment import load_run
+
+run = load_run("runs/demo")
+found = run.predict("photograph.jpg")
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+from deployment.inputs import as_rgb, name_of
+from deployment.manifest import ExportManifest, read_export_manifest
+from deployment.predictor import Prediction, Predictor
+from deployment.run_files import describe_image_size, find_version, read_config
+from deployment.sampling import PairMaker, SamplingOptions
+from perception.build import make_method, open_backbone
+from perception.seeding import sample_seed
+from perception.state_file import keys_digest, load_state_bytes
+from pipeline.build import open_captioner
+from schemas.errors import ConfigError, DamagedShardError, WeightsMismatchError
+from storage.filesystem import RunStore, open_store
+from storage.weights_store import expect_fits, read_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from deployment.inputs import ImageLike
+    from perception.captioner import Captioner
+    from perception.diffusion.backbone import DiffusionBackbone
+    from perception.methods.protocol import DensePredictor
+    from schemas.config import RunConfig
+    from schemas.sample import Sample, Task
+    from schemas.weights import WeightsManifest
+
+
+def load_run(
+    url: str | Path,
+    *,
+    weights: str | int = "final",
+    device: str | None = None,
+    diffusion: str | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> LoadedRun:
+    """Load a run directory, or a folder that ``jobs/export.py`` wrote.
+
+    Args:
+        url: Folder or fsspec URL.
+        weights: ``final``: the newest published creation weights, which at the end of a run are
+            its result; or the number of a published version.
+        device: Replaces ``model.device`` of the run's configuration.
+        diffusion: Replaces ``model.diffusion``: where the same backbone lies now.
+        image_size: Height and width of the training images; asked of the run's source if None.
+
+    Returns:
+        The run, in evaluation mode.
+
+    Raises:
+        ConfigError: If there is no run, no such weights, or backbone and weights do not belong
+            together.
+        SourceError: If the run's source is needed for the image size and cannot be opened.
+    """
+    store = open_store(str(url))
+    export = read_export_manifest(store)
+    config = _adapted(read_config(store), store, export, device=device, diffusion=diffusion)
+    manifest, data = _read_weights(store, find_version(store, weights))
+    backbone = open_backbone(config)
+    _expect_backbone(config, store, backbone, manifest)
+    method = make_method(config, backbone).eval()
+    _load_weights(method, data, store, manifest)
+    size = image_size or (export.image_size if export else describe_image_size(config))
+    predictor = Predictor(
+        backbone=backbone,
+        method=method,
+        image_size=size,
+        batch_size=config.evaluation.batch_size,
+    )
+    return LoadedRun(config=config, store=store, weights=manifest, predictor=predictor)
+
+
+def _adapted(
+    config: RunConfig,
+    store: RunStore,
+    export: ExportManifest | None,
+    *,
+    device: str | None,
+    diffusion: str | None,
+) -> RunConfig:
+    """The configuration with the models where they lie now.
+
+    Raises:
+        ConfigError: If they lie where they cannot be read.
+    """
+    if "://" in store.url and export is not None and export.backbone_folder and diffusion is None:
+        raise ConfigError(
+            f"--run {store.url}: models are read from a disk alone; copy the folder to this "
+            "machine, or name a folder with the same backbone (diffusion=…, --diffusion …)"
+        )
+    model, method = {}, {}
+    if device is not None:
+        model["device"] = device
+    if diffusion is not None:
+        model["diffusion"] = diffusion
+    elif export is not None and export.backbone_folder is not None:
+        model["diffusion"] = store.uri(export.backbone_folder)
+    if export is not None and export.encoder_folder is not None:
+        method["encoder"] = store.uri(export.encoder_folder)
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update=model),
+            "method": config.method.model_copy(update=method),
+        }
+    )
+
+
+def _read_weights(store: RunStore, version: int) -> tuple[WeightsManifest, bytes]:
+    try:
+        return read_weights(store, version)
+    except DamagedShardError as error:
+        raise ConfigError(f"--run {store.url}: {error}") from error
+
+
+def _expect_backbone(
+    config: RunConfig, store: RunStore, backbone: DiffusionBackbone, manifest: WeightsManifest
+) -> None:
+    if manifest.base_model_hash != backbone.model_id:
+        raise ConfigError(
+            f"model.diffusion = {config.model.diffusion}: its digest is {backbone.model_id}, but "
+            f"the weights of {store.url} were trained on {manifest.base_model_hash}; put that "
+            "model back there, or name its folder (diffusion=…, --diffusion …)"
+        )
+
+
+def _load_weights(
+    method: DensePredictor, data: bytes, store: RunStore, manifest: WeightsManifest
+) -> None:
+    try:
+        expect_fits(
+            manifest, base_model_hash=manifest.base_model_hash, keys_hash=keys_digest(method)
+        )
+        load_state_bytes(method, data)
+    except WeightsMismatchError as error:
+        raise ConfigError(
+            f"--run {store.url}: its configuration describes another method than its weights "
+            f"belong to: {error}"
+        ) from error
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedRun:
+    """A run that predicts from images and makes labelled images.
+
+    Attributes:
+        config: Its configuration, with the models where they lie now.
+        store: Its directory.
+        weights: What the loaded creation weights say about themselves.
+        predictor: Images to predictions.
+    """
+
+    config: RunConfig
+    store: RunStore
+    weights: WeightsManifest
+    predictor: Predictor = field(repr=False)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What it predicts."""
+        return self.predictor.method.tasks
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images it was trained on."""
+        return self.predictor.image_size
+
+    def predict(
+        self,
+        image: ImageLike,
+        *,
+        tasks: Sequence[Task] = (),
+        keeps_aspect: bool = False,
+        averages_mirrored: bool = False,
+    ) -> Prediction:
+        """Predict for one image of any size.
+
+        Args:
+            image: Path of a JPEG or PNG file, a PIL image, or a uint8 array [H, W, 3] or [H, W].
+            tasks: What to return; everything if empty.
+            keeps_aspect: Resize the shorter side and pad, instead of stretching the image.
+            averages_mirrored: Predict the mirror image too and average.
+
+        Returns:
+            Task to array at the image's size, with ``.confidence``; see :class:`Prediction`.
+
+        Raises:
+            ConfigError: If the run has no such task.
+            SampleError: If a file cannot be decoded.
+            ShapeError: If an array has another shape or type.
+        """
+        return self.predictor.predict(
+            [as_rgb(image)],
+            seeds=[self.seed_of(name_of(image))],
+            tasks=tasks,
+            keeps_aspect=keeps_aspect,
+            averages_mirrored=averages_mirrored,
+        )[0]
+
+    def sample(
+        self,
+        prompt: str,
+        *,
+        count: int = 1,
+        seed: int = 0,
+        options: SamplingOptions | None = None,
+    ) -> list[Sample]:
+        """Make images from pure noise under a prompt, and label them: Φ_gen of Diff-2-in-1.
+
+        Args:
+            prompt: What the images should show.
+            count: How many.
+            seed: Of everything random; the same call gives the same samples.
+            options: Sampler's numbers, where they should differ from the run's.
+
+        Returns:
+            Samples of the training images' size, with confidence and provenance in ``meta``.
+        """
+        return self._pairs.from_prompt(prompt, count=count, seed=seed, options=options)
+
+    def vary(
+        self,
+        image: ImageLike,
+        *,
+        prompt: str | None = None,
+        count: int = 1,
+        seed: int = 0,
+        options: SamplingOptions | None = None,
+    ) -> list[Sample]:
+        """Noise an image halfway, denoise it under a prompt, and label the result.
+
+        Args:
+            image: As for :meth:`predict`; it is stretched to the training images' size.
+            prompt: What the images should show; the run's captioner describes the image if None.
+            count: How many.
+            seed: Of everything random.
+            options: Sampler's numbers, where they should differ from the run's.
+
+        Returns:
+            Samples of the training images' size, with confidence and provenance in ``meta``.
+
+        Raises:
+            ConfigError: If there is no prompt and the run has no captioner that looks at images.
+        """
+        pixels = as_rgb(image)
+        model = "user"
+        if prompt is None:
+            prompt, model = self.caption(pixels), self._captioner.model_id
+        made = self._pairs.from_image(
+            pixels, prompt, name=name_of(image), count=count, seed=seed, options=options
+        )
+        return [replace(each, meta={**each.meta, "caption_model": model}) for each in made]
+
+    def caption(self, image: ImageLike) -> str:
+        """Describe an image with the run's captioner.
+
+        Raises:
+            ConfigError: If it cannot describe images that it has not seen.
+        """
+        if self.config.model.captioner in {"file", "source"}:
+            raise ConfigError(
+                f"model.captioner = {self.config.model.captioner}: knows only the source's own "
+                "captions; give a prompt (prompt=…, --prompt …)"
+            )
+        return self._captioner.caption([as_rgb(image)])[0]
+
+    def seed_of(self, name: str) -> int:
+        """Seed of the noise that the features of an image are taken with."""
+        return sample_seed(f"predict/{self.config.run.seed}", name, 0)
+
+    @cached_property
+    def _captioner(self) -> Captioner:
+        return cast("Captioner", open_captioner(self.config))
+
+    @cached_property
+    def _pairs(self) -> PairMaker:
+        return PairMaker(
+            predictor=self.predictor, creator=self.config.creator, weights=self.weights
+        )

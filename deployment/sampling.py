@@ -1,0 +1,199 @@
+"""Labelled images on demand: from pure noise under a prompt, or from an image halfway."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from perception.diffusion.halfway import (
+    PURE_NOISE_START,
+    HalfwaySettings,
+    synthesize_gaussian,
+    synthesize_halfway,
+)
+from perception.seeding import sample_seed
+from pipeline.rows import code_version, pixels_sha256, start_of
+from pipeline.synthesize import sampler_settings
+from schemas.errors import ConfigError
+from schemas.sample import Sample
+from sources.resize import resize_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from deployment.predictor import Predictor
+    from schemas.config import CreatorSection
+    from schemas.weights import WeightsManifest
+
+    Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingOptions:
+    """The sampler's numbers, where they should differ from the run's; None: as in the run.
+
+    Attributes:
+        t_start: Timestep that an image is noised to, in [1, 1000]; a prompt alone starts at 1000.
+        num_steps: Network calls; by default as dense as in the run.
+        guidance_scale: Classifier-free guidance; 1 is none.
+    """
+
+    t_start: int | None = None
+    num_steps: int | None = None
+    guidance_scale: float | None = None
+
+
+def settings_for(
+    creator: CreatorSection, options: SamplingOptions, *, t_start: int
+) -> HalfwaySettings:
+    """Settings of the sampler from a timestep down.
+
+    Args:
+        creator: The run's; its steps, spread over its own range, decide how dense ours are.
+        options: What the user changes.
+        t_start: Where to start if the user does not say.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+    start = t_start if options.t_start is None else options.t_start
+    steps = options.num_steps
+    if steps is None:
+        steps = min(max(1, round(creator.num_steps * start / start_of(creator))), max(1, start))
+    run_settings = sampler_settings(creator)
+    scale = options.guidance_scale
+    return replace(
+        run_settings,
+        t_start=start,
+        num_steps=steps,
+        guidance_scale=run_settings.guidance_scale if scale is None else scale,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PairMaker:
+    """Makes images and labels them.
+
+    Attributes:
+        predictor: Labels the images.
+        creator: How the run makes images.
+        weights: Named in the provenance.
+    """
+
+    predictor: Predictor
+    creator: CreatorSection
+    weights: WeightsManifest
+
+    def from_prompt(
+        self, prompt: str, *, count: int, seed: int, options: SamplingOptions | None
+    ) -> list[Sample]:
+        """See :meth:`deployment.loaded_run.LoadedRun.sample`.
+
+        Raises:
+            ConfigError: If a number is out of range, or ``t_start`` is not the end of the schedule.
+        """
+        settings = settings_for(
+            self.creator, options or SamplingOptions(), t_start=PURE_NOISE_START
+        )
+        backbone, size = self.predictor.backbone, self.predictor.image_size
+
+        def synthesize(seeds: Sequence[int]) -> Images:
+            prompts = [prompt] * len(seeds)
+            return synthesize_gaussian(
+                backbone, prompts, image_size_px=size, settings=settings, seeds=seeds
+            )
+
+        seeds = _seeds(seed, f"prompt/{prompt}", count)
+        facts = self._facts(settings, creator="gaussian") | {"caption_model": "user"}
+        return self._label(synthesize, seeds, prompt, facts)
+
+    def from_image(
+        self,
+        image: NDArray[np.uint8],
+        prompt: str,
+        *,
+        name: str,
+        count: int,
+        seed: int,
+        options: SamplingOptions | None,
+    ) -> list[Sample]:
+        """See :meth:`deployment.loaded_run.LoadedRun.vary`; ``name`` is the image's, if any.
+
+        Raises:
+            ConfigError: If a number is out of range.
+        """
+        start = self.creator.t_start
+        settings = settings_for(self.creator, options or SamplingOptions(), t_start=start)
+        backbone = self.predictor.backbone
+        real = resize_image(image, self.predictor.image_size)
+
+        def synthesize(seeds: Sequence[int]) -> Images:
+            return synthesize_halfway(
+                backbone,
+                [real] * len(seeds),
+                [prompt] * len(seeds),
+                settings=settings,
+                seeds=seeds,
+            )
+
+        digest = pixels_sha256(image)
+        seeds = _seeds(seed, f"image/{digest}/{prompt}", count)
+        facts = self._facts(settings, creator="halfway")
+        facts |= {"source_key": name, "source_sha256": digest}
+        return self._label(synthesize, seeds, prompt, facts)
+
+    def _label(
+        self,
+        synthesize: Callable[[Sequence[int]], Images],
+        seeds: Sequence[int],
+        prompt: str,
+        facts: dict[str, Any],
+    ) -> list[Sample]:
+        made: list[Sample] = []
+        for first in range(0, len(seeds), self.creator.batch_size):
+            chosen = seeds[first : first + self.creator.batch_size]
+            images = list(synthesize(chosen))
+            found = self.predictor.predict(images, seeds=chosen)
+            made += [
+                Sample(
+                    key=f"{first + index:04d}-{seed:016x}",
+                    image=image,
+                    labels=dict(labels),
+                    confidence=labels.confidence,
+                    caption=prompt,
+                    is_synthetic=True,
+                    meta={**facts, "seed": seed},
+                )
+                for index, (seed, image, labels) in enumerate(
+                    zip(chosen, images, found, strict=True)
+                )
+            ]
+        return made
+
+    def _facts(self, settings: HalfwaySettings, *, creator: str) -> dict[str, Any]:
+        """Provenance under the names of the manifest's columns."""
+        return {
+            "creator": creator,
+            "t_start": settings.t_start,
+            "steps": settings.num_steps,
+            "guidance": settings.guidance_scale,
+            "scheduler": settings.sampler,
+            "diffusion_base_hash": self.predictor.backbone.model_id,
+            "creation_version": self.weights.version,
+            "creation_step": self.weights.step,
+            "creation_sha256": self.weights.sha256,
+            "code_version": code_version(),
+        }
+
+
+def _seeds(seed: int, what: str, count: int) -> list[int]:
+    if count < 1:
+        raise ConfigError(f"count = {count}: wanted at least 1 image")
+    if seed < 0:
+        raise ConfigError(f"seed = {seed}: wanted a number from 0")
+    digest = hashlib.sha256(what.encode()).hexdigest()
+    return [sample_seed(f"{seed}", digest, variant) for variant in range(count)]

@@ -1,0 +1,132 @@
+"""Make units again whose samples failed: degraded ones, those that failed whole, quarantined keys.
+
+    python jobs/retry.py RUN --dry-run
+    python jobs/retry.py RUN [--reasons out_of_memory decode_failed] [--units ID ...] [--local]
+
+A retried unit is a new revision of itself: it replaces what stood only if more of its samples
+became good, or if what stood is damaged. Samples that screening dropped are retried only where
+``--reasons`` names their reason. The creation weights are the newest, or ``--weights VERSION``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from deployment.run_files import read_config
+from jobs.check_config import expect_models
+from jobs.command_line import run_job
+from jobs.generate import check_weights, generate_on_ray
+from pipeline.build import open_captioner, open_generator, open_run_source
+from pipeline.caption import caption_missing, missing_captions
+from pipeline.control import GenerationControl
+from pipeline.local_runner import run_units
+from pipeline.retry import RetryPlan, plan_retry
+from schemas.errors import ConfigError, RunFailedError
+from storage.filesystem import open_store
+from storage.manifest_table import ManifestReader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from schemas.config import RunConfig
+    from storage.filesystem import RunStore
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Retry what the command line names."""
+    parsed, console = _parse(arguments), Console(highlight=False, soft_wrap=True)
+    store = open_store(parsed.run)
+    config = read_config(store)
+    plan = plan_of_retry(store, reasons=parsed.reasons, unit_ids=parsed.units)
+    for line in describe(plan):
+        console.print(line)
+    if parsed.dry_run or not plan.units:
+        return
+    config = config.model_copy(
+        update={"run": config.run.model_copy(update={"url": store.url})},
+    )
+    missing = missing_captions(store, plan.units)
+    expect_models(config, with_captioner=bool(missing))
+    check_weights(store, parsed.weights)
+    if missing:
+        caption_missing(store, open_run_source(config), open_captioner(config), missing)
+    good = count_good(store, plan)
+    if parsed.local:
+        retry_here(config, store, plan, version=parsed.weights)
+    else:
+        generate_on_ray(config, store, plan.units, version=parsed.weights, console=console)
+    console.print(f"good samples in these units: {good} before, {count_good(store, plan)} now")
+
+
+def plan_of_retry(
+    store: RunStore, *, reasons: Sequence[str] = (), unit_ids: Sequence[str] = ()
+) -> RetryPlan:
+    """Plan a retry of what a run has committed.
+
+    Raises:
+        ConfigError: If a unit is named that is not committed.
+    """
+    commits = ManifestReader(store).refresh()
+    missing = set(unit_ids) - {commit.unit.unit_id for commit in commits}
+    if missing:
+        raise ConfigError(
+            f"--units {' '.join(sorted(missing))}: not committed in {store.url}; the command that "
+            "the run was started with makes what is not committed"
+        )
+    return plan_retry(commits, reasons=reasons, unit_ids=unit_ids)
+
+
+def describe(plan: RetryPlan) -> list[str]:
+    """Say what a retry would do."""
+    samples = sum(unit.num_samples for unit in plan.units)
+    lines = [f"{len(plan.units)} unit(s) to retry, {samples} samples"]
+    lines += [f"  {count} fell out for: {reason}" for reason, count in plan.reasons.most_common()]
+    lines += [
+        f"  round {unit.round} {unit.kind} {unit.unit_id} revision {unit.revision}: "
+        f"{unit.num_samples} samples"
+        for unit in plan.units
+    ]
+    return lines + [f"  left out: {unit}: {why}" for unit, why in plan.left_out.items()]
+
+
+def retry_here(
+    config: RunConfig, store: RunStore, plan: RetryPlan, *, version: int | None = None
+) -> None:
+    """Make the units again in this process.
+
+    Raises:
+        RunFailedError: If too much failed.
+    """
+    control = GenerationControl(
+        config, store, plan.units, pinned_version=version, weights_final=True
+    )
+    ended = run_units(control, open_generator(config, store), store, pinned_version=version)
+    if ended.kind == "failed":
+        raise RunFailedError(ended.reason)
+
+
+def count_good(store: RunStore, plan: RetryPlan) -> int:
+    """Good samples in the units of a plan, as they stand."""
+    ids = {unit.unit_id for unit in plan.units}
+    commits = ManifestReader(store).refresh()
+    return sum(row.status == "ok" for c in commits if c.unit.unit_id in ids for row in c.rows)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Make units again whose samples failed.")
+    parser.add_argument("run", help="run directory, local or a URL")
+    parser.add_argument(
+        "--reasons", nargs="+", default=[], help="reasons that jobs/status.py lists; default: all"
+    )
+    parser.add_argument("--units", nargs="+", default=[], help="these units, whatever they hold")
+    parser.add_argument("--weights", type=int, metavar="VERSION", help="label with this version")
+    parser.add_argument("--local", action="store_true", help="in this process, no Ray")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,157 @@
+"""Make labelled images: from a prompt alone, or as variations of an image.
+
+    python jobs/sample.py --run runs/demo --prompt "a bedroom with a blue bed" --count 8 --out pairs
+    python jobs/sample.py --run runs/demo --from photograph.jpg --count 8 --out pairs
+
+With ``--from``, the image is noised halfway and denoised under the prompt, or under what the run's
+captioner sees in it. Every pair is written as the members of a shard are (docs/data_format.md),
+``<key>.json`` with how it was made among them; ``contact_sheet.png`` shows the first of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from deployment.inputs import as_rgb
+from deployment.sampling import SamplingOptions
+from jobs.command_line import run_job
+from jobs.contact_sheet import SheetRow, make_contact_sheet
+from jobs.output_folder import open_output
+from jobs.predict import add_run_options, open_run
+from schemas.errors import ConfigError, RunFailedError, SampleError
+from schemas.run_layout import CONTACT_SHEET_FILE
+from storage.codecs import encode_sample
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from deployment import LoadedRun
+    from schemas.sample import Sample
+    from storage.filesystem import RunStore
+
+INDEX_FILE = "samples.json"
+SHOWN = 32
+"""Rows of the contact sheet at most."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Make the samples that the command line asks for."""
+    parsed = make_parser().parse_args(arguments)
+    real = read_origin(parsed)
+    out = open_output(parsed.out, marker=INDEX_FILE)
+    run = open_run(parsed)
+    made = make_samples(run, parsed)
+    write_samples(out, made, run, real=real)
+    Console().print(
+        f'{len(made)} pairs under "{made[0].caption}": {out.uri(CONTACT_SHEET_FILE)}',
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def read_origin(parsed: argparse.Namespace) -> NDArray[np.uint8] | None:
+    """Read the image of ``--from``; None if there is none.
+
+    Raises:
+        ConfigError: If it cannot be read, or neither image nor prompt is given.
+    """
+    if parsed.origin is None:
+        if parsed.prompt is None:
+            raise ConfigError("wanted --prompt TEXT or --from IMAGE, found neither; give one")
+        if parsed.t_start is not None:
+            raise ConfigError(
+                f"--t-start {parsed.t_start}: a prompt alone starts from pure noise; give an image "
+                "with --from, or leave it out"
+            )
+        return None
+    try:
+        return as_rgb(Path(parsed.origin))
+    except (SampleError, OSError) as error:
+        raise ConfigError(f"--from {parsed.origin}: {error}; name a JPEG or PNG") from error
+
+
+def make_samples(run: LoadedRun, parsed: argparse.Namespace) -> list[Sample]:
+    """Make the samples with a loaded run.
+
+    Raises:
+        RunFailedError: If an image cannot be made: the backbone's numbers are not finite.
+    """
+    options = SamplingOptions(
+        t_start=parsed.t_start, num_steps=parsed.steps, guidance_scale=parsed.guidance
+    )
+    count, seed = parsed.count, parsed.seed
+    try:
+        if parsed.origin is None:
+            return run.sample(parsed.prompt, count=count, seed=seed, options=options)
+        origin = Path(parsed.origin)
+        return run.vary(origin, prompt=parsed.prompt, count=count, seed=seed, options=options)
+    except SampleError as error:
+        raise RunFailedError(str(error)) from error
+
+
+def write_samples(
+    out: RunStore, made: Sequence[Sample], run: LoadedRun, *, real: NDArray[np.uint8] | None
+) -> None:
+    """Write the members of each sample, a contact sheet, and the list of all; the list last."""
+    for sample in made:
+        for member, data in encode_sample(sample).items():
+            out.write_bytes(f"{sample.key}.{member}", data)
+    rows = [
+        SheetRow(
+            real=real,
+            synthetic=sample.image,
+            labels=sample.labels,
+            caption=sample.caption,
+            note=describe_sample(sample),
+        )
+        for sample in made[:SHOWN]
+    ]
+    out.write_bytes(CONTACT_SHEET_FILE, make_contact_sheet(rows))
+    content = {
+        "run": run.store.url,
+        "samples": [
+            {"key": sample.key, "caption": sample.caption, **sample.meta} for sample in made
+        ],
+    }
+    out.write_bytes(INDEX_FILE, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def describe_sample(sample: Sample) -> str:
+    """Say how a sample was made and how sure its labels are, in a line."""
+    meta = sample.meta
+    made = f"T = {meta['t_start']}, seed {meta['seed']}, weights version {meta['creation_version']}"
+    sure = [
+        f"{task}: expected error {values.mean():.1f}°"
+        if task == "normals"
+        else f"{task}: confidence {values.mean():.2f}"
+        for task, values in sample.confidence.items()
+    ]
+    return "; ".join([made, *sure])
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Parser of this job's options."""
+    parser = argparse.ArgumentParser(description="Make labelled images with a run's weights.")
+    add_run_options(parser)
+    parser.add_argument("--prompt", help="what the images should show")
+    parser.add_argument("--from", dest="origin", metavar="IMAGE", help="image to vary")
+    parser.add_argument("--count", type=int, default=1, help="how many pairs (1)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (0)")
+    parser.add_argument(
+        "--t-start", type=int, help="with --from: timestep the image is noised to (the run's)"
+    )
+    parser.add_argument("--steps", type=int, help="denoising steps (as dense as the run's)")
+    parser.add_argument("--guidance", type=float, help="guidance scale, 1 = none (the run's)")
+    return parser
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,203 @@
+"""Check all of a run against what it says about itself, from its storage alone.
+
+    python jobs/verify.py RUN [--workers 4]
+
+Reads every manifest, every shard that one names (digest, every member, places), every version of
+weights, the captions and the ends of the training stages. Prints what is wrong, by file, with what
+to do. Exit code 0: all is well; 1: something is wrong. Tars that no manifest names are harmless
+and only counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from deployment.run_files import read_config
+from jobs.command_line import run_job
+from schemas.errors import ConfigError, DamagedShardError, RunFailedError
+from schemas.run_layout import CHECKPOINTS_DIR, SHARDS_DIR, captions_path
+from storage.captions import read_shard_captions
+from storage.filesystem import open_store
+from storage.inventory import list_files
+from storage.manifest_table import iterate_units
+from storage.verify import (
+    RESTORE,
+    KeysOfRounds,
+    Problem,
+    check_rows,
+    check_shards,
+    check_weights,
+    sha256_of_file,
+)
+from storage.weights_store import list_versions, read_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from storage.filesystem import RunStore
+    from storage.manifest_file import UnitCommit
+
+_DELETE_MANIFEST = "if no copy of the run is going on, delete it and the unit is made again"
+_END_OF_STAGE = "final.json"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Verify the run that the command line names.
+
+    Raises:
+        RunFailedError: If something is wrong.
+    """
+    parsed = _parse(arguments)
+    store = open_store(parsed.run)
+    read_config(store)
+    run = Verification(store)
+    problems = 0
+    for problem in run.problems(workers=parsed.workers):
+        problems += 1
+        print(f"{problem.path}: {problem.text}\n    {problem.remedy}")
+    print(run.summary())
+    if problems:
+        raise RunFailedError(f"{problems} problem(s) in {store.url}")
+
+
+class Verification:
+    """One look at a whole run; units are read and forgotten one after the other.
+
+    Args:
+        store: The run.
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self._units = 0
+        self._samples = 0
+        self._versions: dict[int, str] = {}
+        self._named: set[str] = set()
+        self._keys = KeysOfRounds()
+        self._captions: Callable[[str], frozenset[str]] = lru_cache(maxsize=4)(self._read_captions)
+        self._unnamed: list[int] = []
+
+    def problems(self, *, workers: int) -> Iterator[Problem]:
+        """Find what is wrong.
+
+        Args:
+            workers: Threads that read shards.
+
+        Yields:
+            Problems, as they are found.
+        """
+        # What is listed first may be named by a manifest that is committed meanwhile.
+        tars = list_files(self._store, SHARDS_DIR)
+        yield from self._check_weights()
+        with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
+            running: deque[Future[list[Problem]]] = deque()
+            for found in self._check_units():
+                if isinstance(found, Problem):
+                    yield found
+                    continue
+                running.append(pool.submit(check_shards, self._store, found))
+                # As many units as threads are held, no more.
+                while len(running) > workers:
+                    yield from running.popleft().result()
+            while running:
+                yield from running.popleft().result()
+        yield from self._check_ends()
+        self._unnamed = [file.size_bytes for file in tars if file.path not in self._named]
+
+    def summary(self) -> str:
+        """What was looked at, in one line."""
+        text = (
+            f"{self._units} units, {self._samples} samples in {len(self._named)} shards, "
+            f"{len(self._versions)} versions of weights"
+        )
+        if self._unnamed:
+            text += (
+                f"; {len(self._unnamed)} object(s) of {sum(self._unnamed)} bytes in {SHARDS_DIR} "
+                "that no manifest names: harmless, jobs/gc.py removes them"
+            )
+        return text
+
+    def _check_units(self) -> Iterator[Problem | UnitCommit]:
+        """Problems of the rows, and the units whose shards are to be read."""
+        for place, commit in iterate_units(self._store):
+            if isinstance(commit, DamagedShardError):
+                yield Problem(place.path, str(commit), _DELETE_MANIFEST)
+                continue
+            self._units += 1
+            good = [row for row in commit.rows if row.status == "ok"]
+            self._samples += len(good)
+            self._named.update(row.tar_uri for row in good)
+            yield from check_rows(commit, path=place.path)
+            yield from self._check_references(commit, place.path)
+            yield commit
+
+    def _check_references(self, commit: UnitCommit, path: str) -> Iterator[Problem]:
+        unit = commit.unit
+        remedy = f"python jobs/retry.py RUN --units {unit.unit_id}"
+        for text in self._keys.doubts(commit):
+            yield Problem(path, text, remedy)
+        for version, digest in {(r.creation_version, r.head_hash) for r in commit.rows}:
+            if digest and self._versions.get(version, digest) != digest:
+                text = f"labelled with other weights than version {version} is now"
+                yield Problem(path, text, f"{RESTORE} the folder of version {version}")
+        captioned = {row.source_key for row in commit.rows if row.caption_model}
+        if captioned and unit.kind == "synthesize":
+            missing = captioned - self._captions(unit.source_shard)
+            if missing:
+                text = f"no caption of {len(missing)} source key(s), first {min(missing)}"
+                yield Problem(captions_path(unit.source_shard), text, RESTORE)
+
+    def _read_captions(self, shard: str) -> frozenset[str]:
+        try:
+            return frozenset(read_shard_captions(self._store, shard))
+        except DamagedShardError:
+            return frozenset()
+
+    def _check_weights(self) -> Iterator[Problem]:
+        for version in list_versions(self._store):
+            problems = check_weights(self._store, version)
+            yield from problems
+            self._versions[version] = "" if problems else read_manifest(self._store, version).sha256
+
+    def _check_ends(self) -> Iterator[Problem]:
+        """Both sets of weights at the end of each stage."""
+        for stage in self._store.list_dir(CHECKPOINTS_DIR):
+            folder = f"{CHECKPOINTS_DIR}/{stage}/final"
+            path = f"{folder}/{_END_OF_STAGE}"
+            if not self._store.exists(path):
+                continue
+            try:
+                digests: dict[str, str] = json.loads(self._store.read_bytes(path))["sha256"]
+            except (ValueError, KeyError, TypeError) as error:
+                yield Problem(path, f"not the end of a stage ({error!r})", RESTORE)
+                continue
+            for name, wanted in digests.items():
+                yield from self._check_digest(f"{folder}/{name}", wanted)
+
+    def _check_digest(self, path: str, wanted: str) -> Iterator[Problem]:
+        try:
+            found = sha256_of_file(self._store, path)
+        except FileNotFoundError:
+            found = "no file"
+        if found != wanted:
+            yield Problem(path, f"wanted sha256 {wanted}, found {found}", RESTORE)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Check a run against its manifests.")
+    parser.add_argument("run", help="run directory, local or a URL")
+    parser.add_argument("--workers", type=int, default=4, help="threads that read; default: 4")
+    parsed = parser.parse_args(arguments)
+    if parsed.workers < 1:
+        raise ConfigError(f"--workers {parsed.workers}: wanted at least 1")
+    return parsed
+
+
+if __name__ == "__main__":
+    run_job(main)

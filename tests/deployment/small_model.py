@@ -1,0 +1,100 @@
+"""A small run with published weights, and a method whose right answers are known."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from jobs.run_directory import claim_run_directory
+from perception.build import make_method
+from perception.methods.protocol import DensePredictor, Predictions, Pyramid
+from perception.state_file import keys_digest, state_to_bytes
+from schemas.config import RunConfig
+from schemas.sample import Task
+from storage.filesystem import open_store
+from storage.weights_store import publish_weights
+from tests.pipeline.small_run import make_config
+from tests.tiny_models import tiny_backbone, tiny_captioner_folder
+
+TASKS: tuple[Task, ...] = ("normals", "depth", "semseg")
+
+
+def make_run(tmp_path: Path, *, versions: int = 2, **changes: Any) -> RunConfig:
+    """A run of three tasks in ``tmp_path/run`` with published versions of random weights."""
+    sections = {
+        "method": {"tasks": list(TASKS), "num_classes": 5},
+        "model": {"captioner": "blip2", "captioner_path": str(tiny_captioner_folder())},
+    }
+    config = make_config(tmp_path, **(sections | changes))
+    claim_run_directory(open_store(config.run.url), config)
+    for version in range(versions):
+        publish_version(config, version)
+    return config
+
+
+def publish_version(config: RunConfig, version: int) -> None:
+    """Publish weights that differ from version to version."""
+    method = make_method(config, tiny_backbone())
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(0.02 * version)
+    publish_weights(
+        open_store(config.run.url),
+        state_to_bytes(method),
+        version=version,
+        step=10 * version,
+        seen_images=0,
+        ema_decay=0.998,
+        base_model_hash=tiny_backbone().model_id,
+        keys_hash=keys_digest(method),
+        stage="warm_up" if version == 0 else "self_improve",
+        parent=version - 1,
+    )
+
+
+def gradient_image(height: int, width: int) -> NDArray[np.uint8]:
+    """Red grows from left to right, green from top to bottom, blue is 64."""
+    image = np.full((height, width, 3), 64, np.uint8)
+    image[..., 0] = np.rint((np.arange(width) + 0.5) / width * 255)[None, :]
+    image[..., 1] = np.rint((np.arange(height) + 0.5) / height * 255)[:, None]
+    return image
+
+
+class ColourReader(DensePredictor):
+    """Sees colours: depth is 1 + red, a class for each third of red, normals from red and green."""
+
+    tasks = TASKS
+
+    def forward_train(self, pyramid: Pyramid, *, labels: Any = None, generator: Any = None) -> Any:
+        raise NotImplementedError
+
+    def loss(self, outputs: Any, labels: Any, weights_B: Any = None) -> Any:
+        raise NotImplementedError
+
+    def predict(self, pyramid: Pyramid, image_size: tuple[int, int]) -> Predictions:
+        assert pyramid.images is not None
+        colour = (pyramid.images + 1) / 2
+        colour = functional.interpolate(
+            colour, size=image_size, mode="bilinear", align_corners=False
+        )
+        red, green = colour[:, :1], colour[:, 1:2]
+        towards = torch.cat([2 * red - 1, 2 * green - 1, torch.ones_like(red)], dim=1)
+        return Predictions(
+            labels={
+                "normals": functional.normalize(towards, dim=1),
+                "depth": 1 + red,
+                "semseg": (red[:, 0] * 3).long().clamp(max=2),
+            },
+            confidence={"normals": 90 * green, "depth": green, "semseg": green},
+        )
+
+
+@functools.cache
+def colour_reader() -> ColourReader:
+    return ColourReader()

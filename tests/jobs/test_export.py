@@ -1,0 +1,157 @@
+"""The job that exports a run as a folder that loads back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from transformers import ViTModel
+
+from deployment import load_run
+from jobs.export import main
+from jobs.results import write_results
+from perception.vit import vit_config
+from schemas.errors import ConfigError
+from storage.filesystem import open_store
+from tests.deployment.small_model import gradient_image, make_run
+from tests.tiny_models import tiny_backbone, tiny_diffusion_folder
+
+IMAGE = gradient_image(21, 34)
+RESULTS = {
+    "warm_up": {"normals": {"mean_deg": 26.04}, "depth": {"rmse_m": 0.5}, "semseg": {"miou": 0.2}},
+    "self_improved": {"normals": {"mean_deg": 24.16}, "depth": {"rmse_m": 0.4}},
+    "counts": {"units": 3},
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    config = make_run(tmp_path)
+    write_results(open_store(config.run.url), RESULTS)
+    return config
+
+
+def test_an_exported_folder_predicts_what_the_run_predicts(run, tmp_path, capsys):
+    out = tmp_path / "exported"
+    main(["--run", run.run.url, "--out", str(out)])
+    # Nothing but the backbone is needed any more: neither the run nor its source.
+    wanted = load_run(run.run.url).predict(IMAGE)
+    shutil.rmtree(run.run.url)
+    shutil.rmtree(tmp_path / "source")
+    loaded = load_run(out)
+    found = loaded.predict(IMAGE)
+    for task in wanted:
+        np.testing.assert_array_equal(found[task], wanted[task])
+    assert loaded.weights.version == 1
+    assert "version 1 of" in capsys.readouterr().out
+    assert loaded.sample("a bed")[0].image.shape == (32, 32, 3)
+
+
+def test_a_folder_on_an_object_store_loads_with_a_backbone_from_disk(run):
+    out = "memory://exported-run"
+    main(["--run", run.run.url, "--out", out, "--with-backbone"])
+    with pytest.raises(ConfigError, match="models are read from a disk alone"):
+        load_run(out)
+    assert load_run(out, diffusion=str(tiny_diffusion_folder())).weights.version == 1
+
+
+def test_a_chosen_version_is_exported_alone(run, tmp_path):
+    main(["--run", run.run.url, "--out", str(tmp_path / "exported"), "--weights", "0"])
+    assert load_run(tmp_path / "exported").weights.version == 0
+    assert [path.name for path in (tmp_path / "exported" / "weights").iterdir()] == ["v00000000"]
+
+
+def test_with_its_backbone_the_folder_stands_alone(tmp_path):
+    moved = tmp_path / "models"
+    shutil.copytree(tiny_diffusion_folder(), moved)
+    config = make_run(tmp_path, model={"diffusion": str(moved), "captioner": "none"})
+    out = tmp_path / "exported"
+    main(["--run", config.run.url, "--out", str(out), "--with-backbone"])
+    shutil.rmtree(moved)
+    out = out.rename(tmp_path / "carried away")
+    loaded = load_run(out)
+    assert loaded.predictor.backbone.model_id == tiny_backbone().model_id
+    assert loaded.predict(IMAGE)["depth"].shape == (21, 34)
+
+
+def test_the_encoder_of_the_method_goes_with_the_backbone(tmp_path):
+    encoder = tmp_path / "vit"
+    ViTModel(vit_config(0.01, 8), add_pooling_layer=False).save_pretrained(encoder)
+    method = {"name": "invpt", "tasks": ["depth"], "encoder": str(encoder)}
+    config = make_run(tmp_path, versions=1, method=method)
+    out = tmp_path / "exported"
+    main(["--run", config.run.url, "--out", str(out), "--with-backbone"])
+    wanted = load_run(config.run.url).predict(IMAGE)
+    shutil.rmtree(encoder)
+    np.testing.assert_array_equal(load_run(out).predict(IMAGE)["depth"], wanted["depth"])
+
+
+def test_an_exported_folder_can_be_exported_again(run, tmp_path):
+    main(["--run", run.run.url, "--out", str(tmp_path / "one")])
+    main(["--run", str(tmp_path / "one"), "--out", str(tmp_path / "two"), "--with-backbone"])
+    first, second = (load_run(tmp_path / name).predict(IMAGE) for name in ("one", "two"))
+    np.testing.assert_array_equal(first["depth"], second["depth"])
+
+
+def test_the_configuration_goes_over_as_it_is(tmp_path):
+    config = make_run(tmp_path, versions=1, model={"device": "auto"})
+    main(["--run", config.run.url, "--out", str(tmp_path / "exported")])
+    texts = [
+        (folder / "config.resolved.yaml").read_text()
+        for folder in (tmp_path / "run", tmp_path / "exported")
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_the_card_says_what_it_is_how_good_and_how_to_load_it(run, tmp_path):
+    main(["--run", run.run.url, "--out", str(tmp_path / "exported")])
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert "normals, depth, semseg from one image" in card
+    assert "| self-improved | 24.16 |" in card
+    assert "ids 0 to 4" in card
+    assert "8 labelled images of the source `rooms` and synthetic ones" in card
+    assert "from deployment import load_run" in card
+    assert tiny_backbone().model_id in card
+    assert json.loads((tmp_path / "exported" / "results.json").read_text()) == RESULTS
+
+
+def test_a_run_that_was_not_scored_has_a_card_that_says_so(tmp_path):
+    config = make_run(tmp_path, versions=1)
+    main(["--run", config.run.url, "--out", str(tmp_path / "exported")])
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert "Not scored" in card
+    assert "synthetic ones" not in card, "these are weights of the warm-up"
+
+
+def test_another_backbone_in_its_place_is_noticed(run, tmp_path):
+    out = tmp_path / "exported"
+    main(["--run", run.run.url, "--out", str(out), "--with-backbone"])
+    config = out / "backbone" / "unet" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(ConfigError, match="its digest is"):
+        load_run(out)
+
+
+def test_a_changed_weights_file_is_noticed(run, tmp_path):
+    out = tmp_path / "exported"
+    main(["--run", run.run.url, "--out", str(out)])
+    weights = out / "weights" / "v00000001" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ConfigError, match="no file with sha256"):
+        load_run(out)
+
+
+def test_a_damaged_description_is_an_error(run, tmp_path):
+    out = tmp_path / "exported"
+    main(["--run", run.run.url, "--out", str(out)])
+    for text in ("{", "[]", '{"format": 1}'):
+        (out / "export.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"not what jobs/export\.py writes"):
+            load_run(out)
+
+
+def test_a_folder_of_something_else_is_not_written_to(run, tmp_path):
+    with pytest.raises(ConfigError, match="wanted a new or empty folder"):
+        main(["--run", run.run.url, "--out", run.run.url])

@@ -1,0 +1,189 @@
+"""The jobs that tidy a run: nothing that is read changes, wherever they are stopped."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobs.compact import main as compact_main
+from jobs.gc import main, parse_age, read_content, remove
+from jobs.run_directory import claim_run_directory
+from jobs.verify import Verification
+from pipeline.garbage import find_garbage, limits_of
+from schemas.config import RunConfig
+from schemas.errors import ConfigError
+from sources.live_shards import LiveShardList
+from sources.streams import SyntheticStream
+from storage.filesystem import RunStore, open_store
+from storage.inventory import list_files, store_clock
+from storage.manifest_table import ManifestReader, read_unit
+from storage.weights_store import list_versions
+from tests.pipeline.small_run import make_config
+from tests.sources.committed_units import commit, image_unit, publish, relabel_unit
+
+UNIT = image_unit("a")
+ORPHAN = "shards/r=0000/w=00000000/0123456789abcdef.a1.tar"
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request, tmp_path) -> RunStore:
+    kind = f"memory://{uuid.uuid4().hex}" if request.param == "memory" else str(tmp_path / "store")
+    return open_store(kind)
+
+
+@pytest.fixture
+def config(tmp_path) -> RunConfig:
+    return make_config(tmp_path, plan={"rounds": 2})
+
+
+@pytest.fixture
+def run(config) -> RunStore:
+    return fill(open_store(config.run.url), config)
+
+
+def fill(run: RunStore, config: RunConfig) -> RunStore:
+    """A run with every kind of garbage."""
+    claim_run_directory(run, config)
+    for version in range(6):
+        publish(run, version)
+    commit(run, UNIT, version=0, filtered=("a1",))
+    commit(run, relabel_unit(UNIT, round_index=1), version=5, filtered=("a1",))
+    commit(run, image_unit("b"), version=0)
+    run.write_bytes(ORPHAN, b"orphan")
+    for step in (1, 2, 3):
+        run.write_bytes(f"checkpoints/warm_up/local/{step:08d}/state.json", b"{}")
+    return run
+
+
+def reading(run: RunStore) -> tuple:
+    """All that readers of a run see: the labels to learn from, the units, the newest weights."""
+    live = LiveShardList(run, poll_s=0)
+    live.refresh()
+    shards = [(each.unit_id, each.uri, each.sha256, each.keys) for each in live.shards]
+    units = {(c.unit.unit_id, len(c.rows)) for c in ManifestReader(run).refresh()}
+    stream = SyntheticStream(run, live, seed=0)
+    drawn = sorted({stream.draw()[0].key for _ in range(40)})
+    return sorted(shards), units, list_versions(run)[-1], drawn
+
+
+def paths(run: RunStore) -> set[str]:
+    return {file.path for file in list_files(run, "")}
+
+
+def garbage(run: RunStore, config: RunConfig):
+    limits = limits_of(config, before=datetime.now(UTC) + timedelta(minutes=5))
+    return find_garbage(read_content(run), limits)
+
+
+def verified(run: RunStore) -> list[str]:
+    return [f"{found.path} {found.text}" for found in Verification(run).problems(workers=1)]
+
+
+def test_it_only_says_what_could_go_unless_it_is_told_to_delete(run, capsys):
+    before = paths(run)
+    main([run.url, "--older-than", "0s", "--stopped", "--list"])
+    printed = capsys.readouterr().out
+    assert "nothing was removed" in printed
+    assert ORPHAN in printed
+    assert "superseded labels" in printed
+    assert paths(run) == before
+
+
+def test_what_is_in_use_is_not_asked_for_by_accident(run, capsys):
+    with pytest.raises(ConfigError, match="at least 1h"):
+        main([run.url, "--older-than", "30m", "--delete"])
+    before = paths(run)
+    main([run.url, "--older-than", "1h", "--delete"])
+    assert paths(run) == before, "everything is younger"
+    capsys.readouterr()
+
+
+def test_garbage_goes_and_what_is_read_stays(store, config, capsys):
+    fill(store, config)
+    wanted = reading(store)
+    remove(store, garbage(store, config))
+    assert reading(store) == wanted
+    assert ORPHAN not in paths(store)
+    assert list_versions(store) == [0, 3, 4, 5]
+    assert "weights/collected/v00000001.json" in paths(store)
+    old = read_unit(store, 0, UNIT.unit_id)
+    assert {row.status for row in old.rows} == {"collected", "filtered"}
+    assert all(not row.tar_uri for row in old.rows)
+    assert verified(store) == []
+    assert [each.kind for each in garbage(store, config)] == [], "a second time finds nothing"
+
+
+def test_a_reader_that_was_there_before_goes_on(run, config):
+    live = LiveShardList(run, poll_s=0)
+    live.refresh()
+    before = live.shards
+    remove(run, garbage(run, config))
+    live.refresh()
+    assert live.shards == before
+
+
+def test_killed_at_any_point_it_leaves_a_run_that_reads_as_before(run, config, monkeypatch):
+    import jobs.gc
+    import storage.removal
+
+    wanted, removed = reading(run), []
+
+    class Killed(BaseException):
+        pass
+
+    def remove_one_then_die(store_, path):
+        if removed:
+            raise Killed
+        removed.append(path)
+        original(store_, path)
+
+    original = storage.removal.remove_file
+    monkeypatch.setattr(storage.removal, "remove_file", remove_one_then_die)
+    monkeypatch.setattr(jobs.gc, "remove_file", remove_one_then_die)
+    turns = 0
+    while garbage(run, config):
+        removed.clear()
+        turns += 1
+        try:
+            remove(run, garbage(run, config))
+        except Killed:
+            assert reading(run) == wanted
+            assert verified(run) == []
+    assert turns > 5
+    assert reading(run) == wanted
+    assert list_versions(run) == [0, 3, 4, 5]
+
+
+def test_compacted_manifests_go_and_what_is_read_stays(run, config, capsys):
+    wanted = reading(run)
+    compact_main([run.url, "--all", "--dry-run"])
+    assert "would put 3 units into 1 file(s)" in capsys.readouterr().out
+    compact_main([run.url, "--all"])
+    assert "1 file(s) written" in capsys.readouterr().out
+    assert reading(run) == wanted
+    remove(run, garbage(run, config))
+    units = {path for path in paths(run) if path.startswith("manifest/units")}
+    assert len(units) == 1, "the mark of the labels that went is newer than the compacted file"
+    assert reading(run) == wanted
+    compact_main([run.url, "--all"])
+    remove(run, garbage(run, config))
+    assert not {path for path in paths(run) if path.startswith("manifest/units")}
+    assert reading(run) == wanted
+    assert verified(run) == []
+    capsys.readouterr()
+
+
+def test_a_clock_that_is_ahead_does_not_make_things_old(run):
+    now = store_clock(run)
+    assert abs(now - datetime.now(UTC)) < timedelta(minutes=1)
+    assert not {path for path in paths(run) if path.startswith(".clock")}
+
+
+def test_ages_are_parsed():
+    assert parse_age("24h") == timedelta(days=1)
+    assert parse_age("7d") == timedelta(days=7)
+    for text in ("24", "h", "-1h", "1.5h", ""):
+        with pytest.raises(ConfigError, match="such as 24h"):
+            parse_age(text)
