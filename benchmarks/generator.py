@@ -30,7 +30,7 @@ from pipeline.caption import SourceCaptions, caption_source
 from pipeline.plan import make_plan
 from pipeline.ray_coordinator import GenerationLoop
 from schemas.config_file import load_config
-from sources.protocol import resolve_path
+from schemas.paths import resolve_path
 from storage.filesystem import open_store
 from storage.weights_store import publish_weights
 

@@ -19,8 +19,9 @@ import torch
 from perception.diffusion.backbone import load_backbone
 from perception.diffusion.halfway import HalfwaySettings, synthesize_halfway
 from schemas.config import RoomsSource
+from schemas.paths import resolve_path
 from schemas.sample import Sample
-from sources.protocol import open_source, resolve_path
+from sources.protocol import open_source
 
 if TYPE_CHECKING:
     from perception.diffusion.backbone import DiffusionBackbone

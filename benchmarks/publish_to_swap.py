@@ -29,7 +29,7 @@ from pipeline.build import open_run_source
 from pipeline.generator import Generator
 from pipeline.ray_registry import start_registry
 from schemas.config_file import load_config
-from sources.protocol import resolve_path
+from schemas.paths import resolve_path
 from storage.filesystem import open_store
 from trainers.learner import make_learner
 from trainers.publish import WeightsPublisher

@@ -28,6 +28,7 @@ COMMANDS = (
     "generator.py --units 3",
     "train_step.py --steps 40",
     "publish_to_swap.py --repeats 5",
+    "ods_f.py --maps 8",
 )
 FIGURE = re.compile(
     r"^(?P<name>\S.*): (?P<value>[\d.]+) ?(?P<unit>.*?) \((aim: (?P<aim>.*)|no aim)\)$"

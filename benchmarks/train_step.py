@@ -26,9 +26,9 @@ import torch
 from perception.build import make_method
 from perception.diffusion.backbone import DiffusionBackbone, load_backbone
 from perception.diffusion.features import extract_features
-from perception.methods.diff2in1 import supervised_loss
+from perception.methods.protocol import supervised_loss
 from schemas.config_file import parse_config
-from sources.protocol import resolve_path
+from schemas.paths import resolve_path
 from storage.filesystem import open_store
 from trainers.features import FeatureExtractor
 from trainers.learner import make_learner
