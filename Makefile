@@ -3,9 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN_ENV := HF_HUB_OFFLINE=1 RAY_USAGE_STATS_ENABLED=0
+PYTEST = $(RUN_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format seeds bench clean
+.PHONY: help setup demo test test-fast test-chaos test-smoke soak check format seeds bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -21,11 +22,21 @@ setup: .venv/.installed ## make .venv and install
 demo: .venv/.installed ## run the whole loop on this machine's CPU (about five minutes)
 	$(RUN_ENV) $(BIN)/python jobs/self_improve.py --config configs/rooms_demo.yaml
 
-test: test-fast ## all tests (under ten minutes on two cores)
-	$(RUN_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray or slow"
+test: test-fast ## all tests but the chaos suite (under ten minutes on two cores)
+	$(PYTEST) -m "slow and not ray and not chaos" -n 2
+	$(PYTEST) -m "ray and not chaos"
 
 test-fast: .venv/.installed ## tests without Ray and network (about a minute)
-	$(RUN_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ray and not slow" -n 2
+	$(PYTEST) -m "not ray and not slow and not chaos" -n 2
+
+test-chaos: .venv/.installed ## a test for each fault: kills, lost nodes, failing storage (about ten minutes)
+	$(PYTEST) -m "chaos and not soak"
+
+test-smoke: .venv/.installed ## the sample of the chaos suite that continuous integration runs
+	$(PYTEST) -m smoke
+
+soak: .venv/.installed ## twenty kills of one run, its seeds printed (about half an hour)
+	$(PYTEST) -m soak -s
 
 check: .venv/.installed ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
