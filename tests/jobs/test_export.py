@@ -18,6 +18,8 @@ from storage.filesystem import open_store
 from tests.deployment.small_model import gradient_image, make_run
 from tests.tiny_models import tiny_backbone, tiny_diffusion_folder
 
+pytestmark = pytest.mark.slow
+
 IMAGE = gradient_image(21, 34)
 RESULTS = {
     "warm_up": {"normals": {"mean_deg": 26.04}, "depth": {"rmse_m": 0.5}, "semseg": {"miou": 0.2}},

@@ -23,6 +23,8 @@ from tests.perception.multi_task_hosts import (
 from tests.perception.pyramids import make_labels
 from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone
 
+pytestmark = pytest.mark.slow
+
 both = pytest.mark.parametrize("name", ["invpt", "taskprompter"])
 
 

@@ -19,6 +19,8 @@ from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folde
 from trainers.ema import ema_update_
 from trainers.learner import copy_weights_, make_learner, parameter_groups
 
+pytestmark = pytest.mark.slow
+
 TUNINGS = ["lora", "full"]
 SIZE = (IMAGE_SIZE_PX, IMAGE_SIZE_PX)
 

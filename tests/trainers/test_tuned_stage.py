@@ -21,8 +21,10 @@ from trainers.stage import run_stage
 from trainers.step import step_generator, train_step
 from trainers.train_stage import train_stage_locally
 
+pytestmark = pytest.mark.slow
+
 TUNINGS = ["lora", "full"]
-SLOW_FULL = ["lora", pytest.param("full", marks=pytest.mark.slow)]
+TUNINGS = ["lora", "full"]
 
 
 def make_tuned_config(tmp_path, tuning):
@@ -55,7 +57,7 @@ def test_the_first_step_of_adam_moves_the_unet_by_its_own_learning_rate(tmp_path
     assert moved[True] == pytest.approx(1e-3, rel=0.01)
 
 
-@pytest.mark.parametrize("tuning", SLOW_FULL)
+@pytest.mark.parametrize("tuning", TUNINGS)
 def test_a_checkpoint_restores_the_unet_and_its_optimiser(tmp_path, tuning):
     config = make_tuned_config(tmp_path, tuning)
     settings, learner, parts = make_stage(config, "real_only_control")
