@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
 import uuid
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -14,53 +9,27 @@ from typing import TYPE_CHECKING
 import pytest
 
 from storage.filesystem import RunStore, open_store
+from tests.chaos.s3_server import S3Server, s3_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-S3_SETTINGS = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_DEFAULT_REGION": "us-east-1",
-}
-SERVE = "import sys; from moto.server import main; main(sys.argv[1:])"
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """The server; also tells how it was asked, and makes faults."""
+    if find_spec("moto") is None or find_spec("s3fs") is None:
+        pytest.skip("needs s3fs and moto: pip install '.[s3]' 'moto[server]'")
+    with s3_server() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
 
 
 @pytest.fixture(scope="session")
-def s3_url() -> Iterator[str]:
-    if find_spec("moto") is None or find_spec("s3fs") is None:
-        pytest.skip("needs s3fs and moto: pip install '.[s3]' 'moto[server]'")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in S3_SETTINGS.items():
-            patch.setenv(name, value)
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        server = subprocess.Popen(
-            [sys.executable, "-c", SERVE, "-H", "127.0.0.1", "-p", str(port)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=dict(os.environ),
-        )
-        try:
-            wait_for_port(port)
-            open_store("s3://bucket").fs.mkdir("bucket")
-            yield "s3://bucket"
-        finally:
-            server.kill()
-            server.wait()
-
-
-def wait_for_port(port: int, *, timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise TimeoutError(f"no server on port {port} after {timeout_s} s")
+def s3_url(s3: S3Server) -> str:
+    return s3.url
 
 
 @pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.slow)])

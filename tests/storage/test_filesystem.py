@@ -73,8 +73,6 @@ def test_a_path_cannot_leave_the_run(local_store: RunStore, path: str) -> None:
 
 
 def test_of_many_threads_one_creates(store: RunStore) -> None:
-    if store.url.startswith("s3://"):
-        pytest.skip("the S3 stand-in checks and writes in two steps; AWS does so in one")
     together = Barrier(8)
 
     def create(number: int, name: str) -> bool:
