@@ -67,7 +67,7 @@ def round_seed(seed: int, round_index: int) -> int:
 
 def image_maker_id(unit: Unit) -> str:
     """Id of the unit that made the images: the unit itself, or the parent of a ``relabel`` unit."""
-    return unit.parent_unit_id or unit.unit_id
+    return unit.image_maker_id
 
 
 def _check_shards(shards: Sequence[SourceShard]) -> None:
@@ -85,7 +85,8 @@ def _check_shards(shards: Sequence[SourceShard]) -> None:
 def _synthesize_units(
     config: RunConfig, shards: Sequence[SourceShard], *, round_index: int
 ) -> list[Unit]:
-    size = config.plan.unit_size
+    size, recipe_hash = config.plan.unit_size, config.recipe_hash()
+    seed = round_seed(config.run.seed, round_index)
     return [
         Unit(
             round=round_index,
@@ -93,8 +94,8 @@ def _synthesize_units(
             source_shard=shard.name,
             keys=tuple(shard.keys[start : start + size]),
             variants=config.plan.variants,
-            seed=round_seed(config.run.seed, round_index),
-            recipe_hash=config.recipe_hash(),
+            seed=seed,
+            recipe_hash=recipe_hash,
         )
         for shard in shards
         for start in range(0, len(shard.keys), size)

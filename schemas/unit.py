@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 UnitKind = Literal["synthesize", "relabel"]
 
 
+class _Remembered:
+    """Room for the id: it is asked for many times in a unit's life, and hashes all its keys."""
+
+    __slots__ = ("_unit_id",)
+    _unit_id: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unit:
+class Unit(_Remembered):
     """One piece of the plan.
 
     Attributes:
@@ -42,10 +52,20 @@ class Unit:
     @property
     def unit_id(self) -> str:
         """Sixteen hexadecimal digits that depend on every field but the revision."""
-        fields = asdict(self)
-        del fields["revision"]
-        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        try:
+            return self._unit_id
+        except AttributeError:
+            values = self._values()
+            del values["revision"]
+            text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+            found = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+            object.__setattr__(self, "_unit_id", found)
+            return found
+
+    @property
+    def image_maker_id(self) -> str:
+        """Id of the unit that made the images: this one, or the parent of a ``relabel`` unit."""
+        return self.parent_unit_id or self.unit_id
 
     @property
     def num_samples(self) -> int:
@@ -54,10 +74,10 @@ class Unit:
 
     def to_json(self) -> str:
         """Serialise all fields, sorted by name; a revision of 0 is left out."""
-        fields = asdict(self)
+        values = self._values()
         if not self.revision:
-            del fields["revision"]
-        return json.dumps(fields, sort_keys=True)
+            del values["revision"]
+        return json.dumps(values, sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> Unit:
@@ -66,9 +86,19 @@ class Unit:
         Raises:
             TypeError: If a field is missing or unknown.
         """
-        fields: dict[str, Any] = json.loads(text)
-        fields["keys"] = tuple(fields["keys"])
-        return Unit(**fields)
+        return Unit.from_values(json.loads(text))
+
+    @staticmethod
+    def from_values(values: Mapping[str, Any]) -> Unit:
+        """Make a unit from the fields of :meth:`to_json`.
+
+        Raises:
+            TypeError: If a field is missing or unknown.
+        """
+        return Unit(**{**values, "keys": tuple(values["keys"])})
+
+    def _values(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def synthetic_key(unit: Unit, source_key: str, variant: int) -> str:
