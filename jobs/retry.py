@@ -1,5 +1,7 @@
 """Make units again whose samples failed: degraded ones, those that failed whole, quarantined keys.
 
+Units whose manifest cannot be read are made again, too.
+
     python jobs/retry.py RUN --dry-run
     python jobs/retry.py RUN [--reasons out_of_memory decode_failed] [--units ID ...] [--local]
 
@@ -11,6 +13,7 @@ became good, or if what stood is damaged. Samples that screening dropped are ret
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -18,20 +21,21 @@ from rich.console import Console
 from deployment.run_files import read_config
 from jobs.check_config import expect_models
 from jobs.command_line import run_job
-from jobs.generate import check_weights, generate_on_ray
+from jobs.generate import check_weights, generate_on_ray, plan_of
 from pipeline.build import open_captioner, open_generator, open_run_source
 from pipeline.caption import caption_missing, missing_captions
 from pipeline.control import GenerationControl
 from pipeline.local_runner import run_units
 from pipeline.retry import RetryPlan, plan_retry
-from schemas.errors import ConfigError, RunFailedError
+from schemas.errors import ConfigError, DamagedShardError, RunFailedError
 from storage.filesystem import open_store
-from storage.manifest_table import ManifestReader
+from storage.manifest_table import ManifestReader, iterate_units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from schemas.config import RunConfig
+    from schemas.unit import Unit
     from storage.filesystem import RunStore
 
 
@@ -40,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     parsed, console = _parse(arguments), Console(highlight=False, soft_wrap=True)
     store = open_store(parsed.run)
     config = read_config(store)
-    plan = plan_of_retry(store, reasons=parsed.reasons, unit_ids=parsed.units)
+    plan = plan_of_retry(store, config, reasons=parsed.reasons, unit_ids=parsed.units)
     for line in describe(plan):
         console.print(line)
     if parsed.dry_run or not plan.units:
@@ -62,21 +66,42 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def plan_of_retry(
-    store: RunStore, *, reasons: Sequence[str] = (), unit_ids: Sequence[str] = ()
+    store: RunStore,
+    config: RunConfig,
+    *,
+    reasons: Sequence[str] = (),
+    unit_ids: Sequence[str] = (),
 ) -> RetryPlan:
     """Plan a retry of what a run has committed.
 
     Raises:
         ConfigError: If a unit is named that is not committed.
     """
-    commits = ManifestReader(store).refresh()
-    missing = set(unit_ids) - {commit.unit.unit_id for commit in commits}
+    reader = ManifestReader(store)
+    commits = reader.refresh()
+    torn = torn_units(store, config) if reader.torn else []
+    found = {commit.unit.unit_id for commit in commits} | {unit.unit_id for unit in torn}
+    missing = set(unit_ids) - found
     if missing:
         raise ConfigError(
             f"--units {' '.join(sorted(missing))}: not committed in {store.url}; the command that "
             "the run was started with makes what is not committed"
         )
-    return plan_retry(commits, reasons=reasons, unit_ids=unit_ids)
+    return plan_retry(commits, reasons=reasons, unit_ids=unit_ids, torn=torn)
+
+
+def torn_units(store: RunStore, config: RunConfig) -> list[Unit]:
+    """Units of the run's plan whose newest manifest cannot be read, each as that revision."""
+    torn = {
+        place.unit_id: place.revision
+        for place, found in iterate_units(store)
+        if isinstance(found, DamagedShardError)
+    }
+    return [
+        replace(unit, revision=torn[unit.unit_id])
+        for unit in plan_of(config)
+        if unit.unit_id in torn
+    ]
 
 
 def describe(plan: RetryPlan) -> list[str]:

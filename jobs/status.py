@@ -90,6 +90,7 @@ def read_status(store: RunStore) -> dict[str, Any]:
             "committed": len(commits),
             "planned": count_planned(store),
             "torn": reader.torn,
+            "torn_paths": reader.torn_paths,
         },
         "samples": count_rows(rows),
         "weights": [_version_line(read_manifest(store, v)) for v in list_versions(store)],
@@ -174,6 +175,9 @@ def _show(status: dict[str, Any], console: Console) -> None:
     for title, counts in status["samples"].items():
         if counts:
             console.print(_counts_table(title.replace("_", " "), counts))
+    for path in status["units"]["torn_paths"]:
+        text = f"torn: {path}; the same command makes the unit again, and so does jobs/retry.py"
+        console.print(text, highlight=False, markup=False)
     if status["weights"]:
         console.print(_weights_table(status["weights"]))
     for event in status["events"]:

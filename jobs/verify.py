@@ -26,6 +26,7 @@ from storage.filesystem import open_store
 from storage.inventory import list_files
 from storage.manifest_table import iterate_units
 from storage.verify import (
+    MAKE_AGAIN,
     RESTORE,
     KeysOfRounds,
     Problem,
@@ -43,7 +44,9 @@ if TYPE_CHECKING:
     from storage.filesystem import RunStore
     from storage.manifest_file import UnitCommit
 
-_DELETE_MANIFEST = "if no copy of the run is going on, delete it and the unit is made again"
+_TORN_PART = (
+    f"{RESTORE}, or start the run's command again: units that lie nowhere else are made again"
+)
 _END_OF_STAGE = "final.json"
 
 
@@ -127,7 +130,8 @@ class Verification:
         """Problems of the rows, and the units whose shards are to be read."""
         for place, commit in iterate_units(self._store):
             if isinstance(commit, DamagedShardError):
-                yield Problem(place.path, str(commit), _DELETE_MANIFEST)
+                remedy = MAKE_AGAIN.format(unit=place.unit_id) if place.unit_id else _TORN_PART
+                yield Problem(place.path, str(commit), remedy)
                 continue
             self._units += 1
             good = [row for row in commit.rows if row.status == "ok"]
@@ -139,7 +143,7 @@ class Verification:
 
     def _check_references(self, commit: UnitCommit, path: str) -> Iterator[Problem]:
         unit = commit.unit
-        remedy = f"python jobs/retry.py RUN --units {unit.unit_id}"
+        remedy = MAKE_AGAIN.format(unit=unit.unit_id)
         for text in self._keys.doubts(commit):
             yield Problem(path, text, remedy)
         for version, digest in {(r.creation_version, r.head_hash) for r in commit.rows}:

@@ -12,6 +12,7 @@ from storage.captions import (
     CaptionRow,
     add_captions,
     captioned_shards,
+    damaged_shards,
     read_captions,
     write_captions,
 )
@@ -76,8 +77,10 @@ def caption_shard(
 def shards_without_captions(
     store: RunStore, shards: Sequence[SourceShard]
 ) -> tuple[SourceShard, ...]:
-    """Shards that the caption pass has yet to do."""
+    """Shards that the caption pass has yet to do, and those whose captions cannot be read."""
     done = captioned_shards(store)
+    if done:
+        done -= damaged_shards(store)
     return tuple(shard for shard in shards if shard.name not in done)
 
 
@@ -96,10 +99,16 @@ def caption_source(
 
 
 def missing_captions(store: RunStore, units: Sequence[Unit]) -> dict[str, list[str]]:
-    """Source keys of units that have no caption, by source shard."""
-    captions = read_captions(store)
-    missing: dict[str, list[str]] = {}
+    """Source keys of units that have no caption, by source shard.
+
+    No keys stand for all keys of a shard whose captions cannot be read.
+    """
+    damaged = damaged_shards(store)
+    captions = read_captions(store, leave_out=damaged)
+    missing: dict[str, list[str]] = {shard: [] for shard in damaged}
     for unit in units:
+        if unit.source_shard in damaged:
+            continue
         lacking = [key for key in unit.keys if (unit.source_shard, key) not in captions]
         if lacking and unit.kind == "synthesize":
             missing.setdefault(unit.source_shard, []).extend(lacking)
@@ -120,8 +129,9 @@ def caption_missing(
     added = 0
     for shard in source.shards("train"):
         if shard.name in missing:
-            rows = caption_shard(source, shard, captioner, keys=missing[shard.name])
+            keys = missing[shard.name] or None
+            rows = caption_shard(source, shard, captioner, keys=keys)
             if rows:
-                add_captions(store, shard.name, rows)
+                add_captions(store, shard.name, rows, is_complete=keys is None)
             added += len(rows)
     return added

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MOST_TORN_PATHS = 5
+"""So many torn manifests are named in events; jobs/status.py names all."""
+
 FATAL_ERRORS = (UserError, WeightsMismatchError)
 """Errors that every unit would meet: the run stops instead of failing unit after unit."""
 
@@ -131,4 +134,5 @@ class GenerationControl:
             "samples_by_version": {str(v): n for v, n in sorted(totals.versions.items())},
             "newest_version": None if newest is None else newest.version,
             "torn_manifests": self._reader.torn,
+            "torn_paths": self._reader.torn_paths[:MOST_TORN_PATHS],
         }

@@ -68,7 +68,7 @@ def take_newest(generator: Generator, watch: WeightsWatch) -> int | None:
     Returns:
         The version it holds now.
     """
-    version = watch.newest_version()
-    if version is not None and version != generator.version:
-        generator.take_weights(version, watch.load(version))
+    newer = watch.newer_than(generator.version)
+    if newer is not None:
+        generator.take_weights(*newer)
     return generator.version

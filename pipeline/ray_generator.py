@@ -116,9 +116,9 @@ class GeneratorActor:
             generator.take_weights(*offered)
             return
         # Storage is the truth: it may know a newer version than the registry, or than nobody.
-        version = self._watch.newest_version()
-        if version is not None and version != generator.version:
-            generator.take_weights(version, self._watch.load(version))
+        newer = self._watch.newer_than(generator.version)
+        if newer is not None:
+            generator.take_weights(*newer)
 
     def _ask_registry(self, held: int | None) -> tuple[int, bytes] | None:
         """Newer weights from the registry; None if it has none or cannot be reached."""
@@ -140,7 +140,13 @@ def _failed(error: Exception) -> AttemptFailure:
     return AttemptFailure(failure=failure_of(error), is_fatal=isinstance(error, FATAL_ERRORS))
 
 
-def start_generator(config: RunConfig, store_url: str, *, pinned_version: int | None = None) -> Any:
+def start_generator(
+    config: RunConfig,
+    store_url: str,
+    *,
+    pinned_version: int | None = None,
+    actor_class: type[GeneratorActor] = GeneratorActor,
+) -> Any:
     """Start a generator actor, whose handle is returned; it ends with the driver."""
     generation = config.generation
     threads = str(generation.cpus_per_generator)
@@ -149,7 +155,7 @@ def start_generator(config: RunConfig, store_url: str, *, pinned_version: int | 
         "max_task_retries": 0,
         "concurrency_groups": {"control": 2},
     }
-    remote: Any = ray.remote(**actor_options)(GeneratorActor)
+    remote: Any = ray.remote(**actor_options)(actor_class)
     actor = remote.options(
         num_cpus=generation.cpus_per_generator,
         num_gpus=generation.gpus_per_generator,

@@ -10,8 +10,8 @@ import ray
 
 from pipeline.ray_names import namespace_of, registry_name
 from pipeline.weights import WeightsWatch
-from schemas.errors import DamagedShardError
 from storage.filesystem import open_store
+from storage.shards import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +63,14 @@ class WeightRegistry:
     def _look(self) -> None:
         self._looked_at = time.monotonic()
         try:
-            newest = self._watch.newest()
-            if newest is None or newest.version in self._held:
-                return
-            data = self._watch.load(newest.version)
-        except (OSError, DamagedShardError) as error:
+            newer = self._watch.newer_than(max(self._held, default=None))
+        except OSError as error:
             logger.warning("registry_kept_its_version: %s", error)
             return
-        self._held[newest.version] = (ray.put(data), newest.sha256)
+        if newer is None:
+            return
+        version, data = newer
+        self._held[version] = (ray.put(data), sha256_of(data))
         for version in sorted(self._held)[:-KEPT_VERSIONS]:
             del self._held[version]
 

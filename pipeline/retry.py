@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from storage.filesystem import RunStore
 
 PARENT_FIRST = "its images failed, too: retry the unit that made them first"
+TORN = "manifest_torn"
 IMAGES_GONE = "the images it would label were removed by jobs/gc.py"
 
 
@@ -30,7 +31,7 @@ class RetryPlan:
 
     Attributes:
         units: Units to make again, each as the revision after the one that stands.
-        reasons: Samples to be made again that had fallen out, by reason.
+        reasons: Samples to be made again that had fallen out, by reason, and torn manifests.
         left_out: Units with such samples that cannot be retried now, and why.
     """
 
@@ -44,6 +45,7 @@ def plan_retry(
     *,
     reasons: Collection[str] = (),
     unit_ids: Collection[str] = (),
+    torn: Sequence[Unit] = (),
 ) -> RetryPlan:
     """Choose the units to make again: a pure function of what is committed.
 
@@ -52,17 +54,21 @@ def plan_retry(
         reasons: Retry units with samples that failed or were filtered for one of these reasons;
             empty: with any failed sample.
         unit_ids: Retry these alone, whatever became of their samples; empty: all.
+        torn: Units whose newest manifest cannot be read, each as that revision; they are made
+            again unless ``reasons`` asks for others.
 
     Returns:
         The plan, in the order of rounds and ids.
     """
     by_id = {commit.unit.unit_id: commit for commit in commits}
-    units: list[Unit] = []
-    counted: Counter[str] = Counter()
+    named = [unit for unit in torn if unit.unit_id in unit_ids or not (unit_ids or reasons)]
+    units = [replace(unit, revision=unit.revision + 1) for unit in named]
+    torn_ids = {unit.unit_id for unit in named}
+    counted: Counter[str] = Counter({TORN: len(units)} if units else {})
     left_out: dict[str, str] = {}
     for commit in sorted(commits, key=lambda c: (c.unit.round, c.unit.unit_id)):
         unit = commit.unit
-        if unit_ids and unit.unit_id not in unit_ids:
+        if unit.unit_id in torn_ids or (unit_ids and unit.unit_id not in unit_ids):
             continue
         wanted = [row for row in commit.rows if _is_wanted(row, reasons)]
         if not wanted and not unit_ids:
@@ -73,6 +79,7 @@ def plan_retry(
             continue
         units.append(replace(unit, revision=unit.revision + 1))
         counted.update(row.error_class for row in wanted)
+    units.sort(key=lambda unit: (unit.round, unit.unit_id))
     return RetryPlan(units=tuple(units), reasons=counted, left_out=left_out)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from schemas.errors import DamagedShardError
 from storage.weights_store import latest_version, read_manifest, read_weights
 
 if TYPE_CHECKING:
@@ -11,8 +13,11 @@ if TYPE_CHECKING:
     from storage.filesystem import RunStore
 
 
+logger = logging.getLogger(__name__)
+
+
 class WeightsWatch:
-    """Follows the published versions of a run.
+    """Follows the published versions of a run; one that turns out to be damaged is passed over.
 
     Args:
         store: The run.
@@ -23,19 +28,49 @@ class WeightsWatch:
         self._store = store
         self._pinned = pinned
         self._manifest: WeightsManifest | None = None
+        self._damaged: set[int] = set()
 
     def newest(self) -> WeightsManifest | None:
-        """The newest version (or the pinned one) now; None if there is none yet."""
-        version = self.newest_version()
-        if version is None:
-            return None
-        if self._manifest is None or self._manifest.version != version:
-            self._manifest = read_manifest(self._store, version)
-        return self._manifest
+        """The newest version (or the pinned one) now; None if there is none yet.
+
+        Raises:
+            DamagedShardError: If the pinned version's manifest cannot be read.
+        """
+        while (version := self.newest_version()) is not None:
+            if self._manifest is not None and self._manifest.version == version:
+                return self._manifest
+            try:
+                self._manifest = read_manifest(self._store, version)
+            except DamagedShardError as error:
+                self._pass_over(version, error)
+            else:
+                return self._manifest
+        return None
 
     def newest_version(self) -> int | None:
         """As :meth:`newest`, from a listing alone."""
-        return latest_version(self._store) if self._pinned is None else self._pinned
+        if self._pinned is not None:
+            return self._pinned
+        return latest_version(self._store, leave_out=self._damaged)
+
+    def newer_than(self, held: int | None) -> tuple[int, bytes] | None:
+        """The newest whole version and its safetensors file; None if ``held`` is as new.
+
+        Args:
+            held: The version in use; None if there is none. A pinned version is taken whatever
+                is held.
+
+        Raises:
+            DamagedShardError: If the pinned version is damaged.
+        """
+        while (version := self.newest_version()) is not None:
+            if held is not None and (held == version or (self._pinned is None and held > version)):
+                return None
+            try:
+                return version, self.load(version)
+            except DamagedShardError as error:
+                self._pass_over(version, error)
+        return None
 
     def load(self, version: int) -> bytes:
         """Content of a version's safetensors file, its digest checked.
@@ -45,3 +80,11 @@ class WeightsWatch:
             DamagedShardError: If its bytes do not match its manifest.
         """
         return read_weights(self._store, version)[1]
+
+    def _pass_over(self, version: int, error: DamagedShardError) -> None:
+        if version == self._pinned:
+            raise error
+        logger.warning(
+            "weights_are_damaged version=%d, the one before is taken: %s", version, error
+        )
+        self._damaged.add(version)

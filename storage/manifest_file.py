@@ -21,9 +21,12 @@ from schemas.manifest import (
     ManifestRow,
 )
 from schemas.unit import Unit
+from storage.unit_brief import BRIEF_COLUMNS, brief_of_columns, expect_rows_fit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from storage.unit_brief import UnitBrief
 
 _ARROW_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}
 _NOTHING = {"int": 0, "float": 0.0, "str": ""}
@@ -131,19 +134,21 @@ def units_to_parquet(tables: Sequence[pa.Table]) -> bytes:
     return _write(whole.replace_schema_metadata(metadata))
 
 
-def parse_parquet(data: bytes, *, origin: str) -> pa.Table:
-    """Read a manifest file.
+def parse_parquet(
+    data: bytes, *, origin: str, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Read a manifest file, all its columns or some.
 
     Raises:
         DamagedShardError: If it is not a whole Parquet file.
     """
     try:
         # One thread: a short command must not end while a pool of threads is still starting.
-        return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
+        return pq.ParquetFile(io.BytesIO(data)).read(columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise DamagedShardError(
-            f"{origin}: not a whole Parquet file ({len(data)} bytes, {error}); if no copy of the "
-            "run is going on, delete it and the unit is made again"
+            f"{origin}: not a whole Parquet file ({len(data)} bytes, {error}); the command that "
+            "the run was started with makes the unit again, and so does jobs/retry.py"
         ) from error
 
 
@@ -159,17 +164,48 @@ def commit_of(table: pa.Table, *, origin: str, unit_id: str = "") -> UnitCommit:
         DamagedShardError: If it is another one, or no unit.
     """
     try:
-        metadata = table.schema.metadata or {}
-        entry = {
-            "unit": json.loads(metadata[METADATA_UNIT]),
-            "summary": json.loads(metadata[METADATA_SUMMARY]),
-        }
-        unit, summary = _checked_entry(entry, unit_id)
+        unit, summary = _unit_of(table, unit_id)
         commit = UnitCommit(unit=unit, rows=_rows(table), summary=summary)
         check_commit(commit)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedShardError(_not_ours(origin, error)) from error
     return commit
+
+
+def brief_of_table(table: pa.Table, *, origin: str, unit_id: str) -> UnitBrief:
+    """As :func:`commit_of`, from a table that needs to have the columns of a brief alone.
+
+    Raises:
+        DamagedShardError: If it is another unit, or no unit.
+    """
+    try:
+        unit, summary = _unit_of(table, unit_id)
+        columns = _brief_columns(table)
+        expect_rows_fit(unit, summary, columns)
+        return brief_of_columns(unit, summary, columns)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise DamagedShardError(_not_ours(origin, error)) from error
+
+
+def compacted_briefs(
+    table: pa.Table, places: Iterable[CompactedUnit], *, origin: str
+) -> list[UnitBrief]:
+    """As :func:`compacted_commit` for many units, from the columns of a brief alone.
+
+    Raises:
+        DamagedShardError: If the rows of one are not those of a unit.
+    """
+    found = []
+    try:
+        columns = _brief_columns(table)
+        for place in places:
+            end = place.start + place.num_rows
+            own = {name: values[place.start : end] for name, values in columns.items()}
+            expect_rows_fit(place.unit, place.summary, own)
+            found.append(brief_of_columns(place.unit, place.summary, own))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedShardError(_not_ours(origin, error)) from error
+    return found
 
 
 def compacted_units(table: pa.Table, *, origin: str) -> list[CompactedUnit]:
@@ -209,11 +245,20 @@ def _compacted_units(metadata: dict[bytes, bytes], num_rows: int) -> Iterator[Co
         raise ValueError(f"{start} rows announced, {num_rows} there")
 
 
+def _unit_of(table: pa.Table, unit_id: str) -> tuple[Unit, dict[str, Any]]:
+    metadata = table.schema.metadata or {}
+    entry = {
+        "unit": json.loads(metadata[METADATA_UNIT]),
+        "summary": json.loads(metadata[METADATA_SUMMARY]),
+    }
+    return _checked_entry(entry, unit_id)
+
+
 def _checked_entry(entry: dict[str, Any], unit_id: str = "") -> tuple[Unit, dict[str, Any]]:
     fields, summary = entry["unit"], entry["summary"]
     if not isinstance(fields["keys"], list) or not isinstance(summary, dict):
         raise TypeError("wanted a unit with a list of keys and a summary with fields")
-    unit = Unit.from_json(json.dumps(fields))
+    unit = Unit.from_values(fields)
     if unit_id and unit.unit_id != unit_id:
         raise ValueError(f"unit {unit.unit_id} under the name of {unit_id}")
     return unit, summary
@@ -221,7 +266,17 @@ def _checked_entry(entry: dict[str, Any], unit_id: str = "") -> tuple[Unit, dict
 
 def _rows(table: pa.Table) -> list[ManifestRow]:
     known = [name for name in table.column_names if name in COLUMN_TYPES]
-    for name in known:
+    _expect_types(table, known)
+    return [ManifestRow(**row) for row in table.select(known).to_pylist()]
+
+
+def _brief_columns(table: pa.Table) -> dict[str, list[Any]]:
+    _expect_types(table, BRIEF_COLUMNS)
+    return {name: table.column(name).to_pylist() for name in BRIEF_COLUMNS}
+
+
+def _expect_types(table: pa.Table, names: Sequence[str]) -> None:
+    for name in names:
         column = table.column(name)
         wanted = _ARROW_TYPES[COLUMN_TYPES[name]]
         if column.null_count or (column.type != wanted and table.num_rows):
@@ -229,7 +284,6 @@ def _rows(table: pa.Table) -> list[ManifestRow]:
                 f"column {name}: wanted {wanted} without nulls, found {column.type} with "
                 f"{column.null_count}"
             )
-    return [ManifestRow(**row) for row in table.select(known).to_pylist()]
 
 
 def _completed(table: pa.Table) -> pa.Table:

@@ -8,9 +8,9 @@ revision in both places, the compacted one counts.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pyarrow as pa
 
@@ -28,21 +28,25 @@ from storage.manifest_file import (
     MANIFEST_SCHEMA,
     CompactedUnit,
     UnitCommit,
+    brief_of_table,
     check_commit,
     commit_of,
+    compacted_briefs,
     compacted_commit,
     compacted_units,
     parse_parquet,
     unit_to_parquet,
 )
+from storage.unit_brief import BRIEF_COLUMNS, UnitBrief
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from storage.filesystem import RunStore
 
 __all__ = [
     "MANIFEST_SCHEMA",
+    "BriefReader",
     "ManifestReader",
     "UnitCommit",
     "UnitPlace",
@@ -59,6 +63,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _LOOKS = 3
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -90,33 +96,43 @@ class UnitPlace:
 def commit_unit(store: RunStore, commit: UnitCommit) -> bool:
     """Make a unit visible, if nobody else has: the tar that its rows name must be written before.
 
+    A manifest that stands there but cannot be read (its disk lost power, a copy of the run was cut
+    off) is never replaced: it may be in the making. The unit is committed as its next revision,
+    which counts instead.
+
     Returns:
         True if this attempt's manifest is visible, now or since an earlier call; False if
         another attempt's is, and this one's tar is never read.
 
     Raises:
         ValueError: If the rows do not belong to the unit and the attempt, or a key comes twice.
-        DamagedShardError: If a manifest is there that cannot be read.
     """
     check_commit(commit)
-    unit = commit.unit
-    place = UnitPlace(unit.round, unit.unit_id, unit.revision)
-    try:
-        store.put_if_absent(place.path, unit_to_parquet(commit))
-    except AlreadyCommittedError:
-        # Ours, too, when the store answered a repeated request whose first try had succeeded.
-        return _read_file(store, place).attempt == commit.attempt
-    return True
+    while True:
+        unit = commit.unit
+        place = UnitPlace(unit.round, unit.unit_id, unit.revision)
+        try:
+            store.put_if_absent(place.path, unit_to_parquet(commit))
+        except AlreadyCommittedError:
+            try:
+                # Ours, too, when the store answered a repeated request whose first try succeeded.
+                return _read_file(store, place).attempt == commit.attempt
+            except DamagedShardError as error:
+                logger.warning("manifest_is_superseded unit=%s reason=%s", unit.unit_id, error)
+                commit = replace(commit, unit=replace(unit, revision=unit.revision + 1))
+        else:
+            return True
 
 
 def read_unit(store: RunStore, round_index: int, unit_id: str) -> UnitCommit:
-    """Read the newest revision of a committed unit.
+    """Read the newest revision of a committed unit that can be read.
 
     Raises:
         FileNotFoundError: If it is not committed.
-        DamagedShardError: If its manifest cannot be read.
+        DamagedShardError: If none of its manifests can be read.
     """
     newest: UnitCommit | None = None
+    torn: DamagedShardError | None = None
     # A second look finds what was compacted, and its file removed, since the first.
     for _ in range(2):
         newest = _read_compacted(store, unit_id)
@@ -126,9 +142,13 @@ def read_unit(store: RunStore, round_index: int, unit_id: str) -> UnitCommit:
                 newest = _read_file(store, UnitPlace(round_index, unit_id, revision))
             except FileNotFoundError:
                 break
+            except DamagedShardError as error:
+                torn = error
             revision += 1
         if newest is not None:
             return newest
+    if torn is not None:
+        raise torn
     path = unit_manifest_path(round_index=round_index, unit_id=unit_id)
     raise FileNotFoundError(f"{store.uri(path)}: the unit is not committed")
 
@@ -158,15 +178,17 @@ def list_parts(store: RunStore) -> list[int]:
     return sorted(number for number in parsed if number is not None)
 
 
-def read_part(store: RunStore, number: int) -> tuple[pa.Table, list[CompactedUnit]]:
-    """Read a compacted file: its table, and where each unit lies in it.
+def read_part(
+    store: RunStore, number: int, *, columns: Sequence[str] | None = None
+) -> tuple[pa.Table, list[CompactedUnit]]:
+    """Read a compacted file: its table, with all columns or some, and where each unit lies in it.
 
     Raises:
         FileNotFoundError: If there is none.
         DamagedShardError: If it cannot be read.
     """
     path = compacted_path(number)
-    table = parse_parquet(store.read_bytes(path), origin=store.uri(path))
+    table = parse_parquet(store.read_bytes(path), origin=store.uri(path), columns=columns)
     return table, compacted_units(table, origin=store.uri(path))
 
 
@@ -206,7 +228,7 @@ def iterate_units(store: RunStore) -> Iterator[tuple[UnitPlace, UnitCommit | Dam
             yield UnitPlace(-1, "", 0, number), error
             continue
         for each in units:
-            place = UnitPlace(each.unit.round, each.unit.unit_id, each.unit.revision, number)
+            place = _place_of(each, number)
             if place in standing:
                 try:
                     yield place, compacted_commit(table, each, origin=store.uri(place.path))
@@ -254,12 +276,12 @@ def _read_file(store: RunStore, place: UnitPlace) -> UnitCommit:
 
 
 def _read_compacted(store: RunStore, unit_id: str) -> UnitCommit | None:
-    places = [
-        place
-        for number in list_parts(store)
-        for place in _part_places(store, number)
-        if place.unit_id == unit_id
-    ]
+    places: list[UnitPlace] = []
+    for number in list_parts(store):
+        try:
+            places += [each for each in _part_places(store, number) if each.unit_id == unit_id]
+        except DamagedShardError as error:
+            logger.warning("manifest_is_torn part=%s reason=%s", number, error)
     if not places:
         return None
     newest = max(places, key=lambda place: place.revision)
@@ -271,84 +293,132 @@ def _read_compacted(store: RunStore, unit_id: str) -> UnitCommit | None:
 @lru_cache(maxsize=1024)
 def _part_places(store: RunStore, number: int) -> tuple[UnitPlace, ...]:
     # Compacted files never change, so what is in one is remembered.
-    _, units = read_part(store, number)
-    return tuple(
-        UnitPlace(each.unit.round, each.unit.unit_id, each.unit.revision, number) for each in units
-    )
+    _, units = read_part(store, number, columns=())
+    return tuple(_place_of(each, number) for each in units)
+
+
+def _place_of(each: CompactedUnit, number: int) -> UnitPlace:
+    return UnitPlace(each.unit.round, each.unit.unit_id, each.unit.revision, number)
 
 
 def _nullable(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema([column.with_nullable(nullable=True) for column in table.schema]))
 
 
-class ManifestReader:
+class RevisionReader(Generic[Found]):
     """Finds newly committed units, and newer revisions of known ones; reads each file once.
 
     Attributes:
-        torn: Manifests seen at the last refresh that could not be read; each refresh tries them
-            again. The commit never writes such: they come from copies of a run that still go on.
+        torn_paths: Manifests seen at the last refresh that could not be read and that no newer
+            revision replaces; each refresh tries them again. The commit never writes such: they
+            come from disks that lost power, and from copies of a run that still go on.
     """
 
     def __init__(self, store: RunStore) -> None:
-        self.torn = 0
+        self.torn_paths: list[str] = []
         self._store = store
         self._known: dict[str, int] = {}
         self._parts: set[int] = set()
-        self._ready: list[UnitCommit] = []
+        self._ready: dict[str, tuple[int, Found]] = {}
 
-    def refresh(self) -> list[UnitCommit]:
+    @property
+    def torn(self) -> int:
+        """Number of the torn manifests."""
+        return len(self.torn_paths)
+
+    def skip(self, unit_id: str, revision: int) -> None:
+        """Take a revision, and those before it, as known: its manifest need not be read."""
+        self._known[unit_id] = max(revision, self._known.get(unit_id, -1))
+
+    def refresh(self) -> list[Found]:
         """Return what was committed since the last call, the newest revision, by round and id.
 
         Errors of the store pass through; what was read before them is returned by the next call.
         """
         for _ in range(_LOOKS):
-            self.torn = 0
+            self.torn_paths = []
             # Files first: one that disappears meanwhile is in a compacted file by then.
-            places = list_revisions(self._store)
+            places = [place for place in list_revisions(self._store) if self._is_new(place)]
             self._read_parts()
             if not self._read_files(places):
                 break
-        ready, self._ready = self._ready, []
-        newest = {commit.unit.unit_id: commit for commit in ready}
-        return sorted(newest.values(), key=lambda c: (c.unit.round, c.unit.unit_id))
+        ready, self._ready = self._ready, {}
+        ordered = sorted((round_index, each) for each, (round_index, _) in ready.items())
+        return [ready[unit_id][1] for _, unit_id in ordered]
+
+    def _read_file(self, place: UnitPlace) -> Found:
+        raise NotImplementedError
+
+    def _read_part(self, number: int) -> list[tuple[UnitPlace, Found]]:
+        raise NotImplementedError
+
+    def _is_new(self, place: UnitPlace) -> bool:
+        return place.revision > self._known.get(place.unit_id, -1)
 
     def _read_parts(self) -> None:
         for number in list_parts(self._store):
             if number in self._parts:
                 continue
             try:
-                table, units = read_part(self._store, number)
-                origin = self._store.uri(compacted_path(number))
-                fresh = [
-                    compacted_commit(table, each, origin=origin)
-                    for each in units
-                    if each.unit.revision > self._known.get(each.unit.unit_id, -1)
-                ]
+                found = self._read_part(number)
             except DamagedShardError as error:
-                self.torn += 1
+                self.torn_paths.append(compacted_path(number))
                 logger.warning("manifest_is_torn part=%s reason=%s", number, error)
                 continue
             self._parts.add(number)
-            for commit in fresh:
-                self._take(commit)
+            for place, each in found:
+                self._take(place, each)
 
     def _read_files(self, places: Iterable[UnitPlace]) -> bool:
         """Read what is new among the files; returns whether one was gone and is not known yet."""
         is_gone = False
         # Newest revision first: an older one is only read if a newer one is torn.
         for place in sorted(places, key=lambda p: (p.round, p.unit_id, -p.revision)):
-            if place.revision <= self._known.get(place.unit_id, -1):
+            if not self._is_new(place):
                 continue
             try:
-                self._take(_read_file(self._store, place))
+                self._take(place, self._read_file(place))
             except DamagedShardError as error:
-                self.torn += 1
+                self.torn_paths.append(place.path)
                 logger.warning("manifest_is_torn unit=%s reason=%s", place.unit_id, error)
             except FileNotFoundError:
                 is_gone = True
                 logger.warning("manifest_is_gone unit=%s", place.unit_id)
         return is_gone
 
-    def _take(self, commit: UnitCommit) -> None:
-        self._known[commit.unit.unit_id] = commit.unit.revision
-        self._ready.append(commit)
+    def _take(self, place: UnitPlace, found: Found) -> None:
+        self._known[place.unit_id] = place.revision
+        self._ready[place.unit_id] = place.round, found
+
+
+class ManifestReader(RevisionReader[UnitCommit]):
+    """Reads units with all their rows."""
+
+    def _read_file(self, place: UnitPlace) -> UnitCommit:
+        return _read_file(self._store, place)
+
+    def _read_part(self, number: int) -> list[tuple[UnitPlace, UnitCommit]]:
+        table, units = read_part(self._store, number)
+        origin = self._store.uri(compacted_path(number))
+        return [
+            (place, compacted_commit(table, each, origin=origin))
+            for each in units
+            if self._is_new(place := _place_of(each, number))
+        ]
+
+
+class BriefReader(RevisionReader[UnitBrief]):
+    """Reads what a run needs to know of units, whatever the number of their samples."""
+
+    def _read_file(self, place: UnitPlace) -> UnitBrief:
+        origin = self._store.uri(place.path)
+        data = self._store.read_bytes(place.path)
+        table = parse_parquet(data, origin=origin, columns=BRIEF_COLUMNS)
+        return brief_of_table(table, origin=origin, unit_id=place.unit_id)
+
+    def _read_part(self, number: int) -> list[tuple[UnitPlace, UnitBrief]]:
+        table, units = read_part(self._store, number, columns=BRIEF_COLUMNS)
+        fresh = [each for each in units if self._is_new(_place_of(each, number))]
+        origin = self._store.uri(compacted_path(number))
+        briefs = compacted_briefs(table, fresh, origin=origin)
+        return [(_place_of(each, number), b) for each, b in zip(fresh, briefs, strict=True)]

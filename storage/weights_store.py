@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
@@ -11,9 +12,13 @@ from schemas.weights import WEIGHTS_FILE, WEIGHTS_MANIFEST, WeightsManifest
 from storage.shards import sha256_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Unpack
 
     from storage.filesystem import RunStore
+
+
+logger = logging.getLogger(__name__)
 
 
 class PublishFacts(TypedDict):
@@ -33,7 +38,8 @@ def publish_weights(store: RunStore, data: bytes, **facts: Unpack[PublishFacts])
     """Write a version of creation weights and commit it.
 
     The weights are written first, the manifest last and only if absent. Publishing the same bytes
-    under the same version again is harmless and returns the manifest that stands.
+    under the same version again is harmless and returns the manifest that stands; it mends a
+    version whose tensors are lost or damaged.
 
     Args:
         store: The run directory.
@@ -65,6 +71,11 @@ def publish_weights(store: RunStore, data: bytes, **facts: Unpack[PublishFacts])
             f"{standing.sha256}, not {manifest.sha256}; another trainer is publishing to this run: "
             "stop one of them"
         )
+    try:
+        read_weights(store, manifest.version)
+    except DamagedShardError as error:
+        logger.warning("weights_are_mended version=%d: %s", manifest.version, error)
+        store.write_bytes(_spare_data_path(manifest.version, manifest.sha256), data)
     return standing
 
 
@@ -73,9 +84,9 @@ def list_versions(store: RunStore) -> list[int]:
     return [version for version in _folders(store) if store.exists(_manifest_path(version))]
 
 
-def latest_version(store: RunStore) -> int | None:
-    """Greatest committed version; None if there is none yet."""
-    newest_first = reversed(_folders(store))
+def latest_version(store: RunStore, *, leave_out: Collection[int] = ()) -> int | None:
+    """Greatest committed version that is not to be left out; None if there is none yet."""
+    newest_first = (version for version in reversed(_folders(store)) if version not in leave_out)
     return next((v for v in newest_first if store.exists(_manifest_path(v))), None)
 
 

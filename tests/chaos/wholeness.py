@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.unit import Unit
@@ -50,11 +51,18 @@ def expect_whole(url: str, plan: Iterable[Unit]) -> list[Row]:
 
 
 def _newest(fs: Any, root: str) -> dict[str, list[Row]]:
-    """Rows by unit, of its newest revision; of equal ones those of the last file by name."""
+    """Rows by unit, of its newest revision; of equal ones those of the last file by name.
+
+    A file that is no Parquet counts as absent: whatever was torn must stand elsewhere, too.
+    """
     found: dict[str, tuple[int, list[Row]]] = {}
     for path in sorted(p for p in fs.find(f"{root}/manifest") if _MANIFEST.search(p)):
         in_file: dict[str, list[Row]] = {}
-        for row in pq.ParquetFile(io.BytesIO(fs.cat_file(path))).read().to_pylist():
+        try:
+            table = pq.ParquetFile(io.BytesIO(fs.cat_file(path))).read()
+        except (pa.ArrowException, OSError):
+            continue
+        for row in table.to_pylist():
             in_file.setdefault(row["unit_id"], []).append(row)
         for unit_id, rows in in_file.items():
             revision = max(row.get("revision") or 0 for row in rows)

@@ -108,7 +108,7 @@ def test_a_retry_heals_what_can_be_healed_and_nothing_else_changes(tmp_path, cap
     assert (live.num_samples, live.num_units) == (8, 4)
     assert len(ManifestReader(store).refresh()) == 4
     assert manifest_table(store).num_rows == 8
-    assert plan_of_retry(store).units == ()
+    assert plan_of_retry(store, config).units == ()
     # The run's own plan is as committed as before.
     decision = run_units(make_control(config, weights_final=True), make_generator(config), store)
     assert decision.kind == "finished"
@@ -125,14 +125,14 @@ def test_a_retry_that_is_no_better_leaves_what_stands_and_ends(tmp_path, capsys)
     assert "1 before, 1 now" in capsys.readouterr().out
     assert digests(config) == before
     assert sorted(Path(store.root).rglob("*.tar")) == tars
-    (unit,) = plan_of_retry(store).units
+    (unit,) = plan_of_retry(store, config).units
     assert unit.revision == 2, "the try is on record"
 
 
 def test_a_retry_whose_every_attempt_fails_leaves_what_stands(tmp_path):
     config, store = broken_run(tmp_path)
     before = digests(config)
-    (unit,) = plan_of_retry(store).units
+    (unit,) = plan_of_retry(store, config).units
     commit_failed_unit(store, config, unit, failure=Failure("killed", "x"), attempt="a03-failed")
     assert digests(config) == before
     (retried,) = [c for c in all_commits(config) if c.unit.revision]
@@ -182,7 +182,7 @@ def test_failed_labels_are_retried_on_the_images_that_are_there(tmp_path):
 
 def test_of_two_retries_one_is_visible(tmp_path):
     config, store = broken_run(tmp_path)
-    (unit,) = plan_of_retry(store).units
+    (unit,) = plan_of_retry(store, config).units
     missing = missing_captions(store, [unit])
     caption_missing(store, open_run_source(config), SourceCaptions(), missing)
     first = make_generator(config)
@@ -194,9 +194,9 @@ def test_of_two_retries_one_is_visible(tmp_path):
 
 
 def test_a_unit_that_is_not_there_is_an_error(tmp_path):
-    _, store = broken_run(tmp_path)
+    config, store = broken_run(tmp_path)
     with pytest.raises(ConfigError, match="not committed"):
-        plan_of_retry(store, unit_ids=["0" * 16])
+        plan_of_retry(store, config, unit_ids=["0" * 16])
 
 
 def test_the_plan_says_what_is_left_out(made):

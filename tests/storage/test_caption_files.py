@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import DamagedShardError
-from storage.captions import CaptionRow, captioned_shards, read_captions, write_captions
+from storage.captions import (
+    CaptionRow,
+    add_captions,
+    captioned_shards,
+    damaged_shards,
+    read_captions,
+    write_captions,
+)
 from storage.filesystem import RunStore
 
 ROWS = [CaptionRow("a_0", "a room", "blip2"), CaptionRow("b_0", "", "blip2")]
@@ -32,8 +39,23 @@ def test_the_first_captions_stand(store: RunStore) -> None:
 def test_a_damaged_file_is_noticed(local_store: RunStore) -> None:
     write_captions(local_store, "train-000000", ROWS)
     local_store.write_bytes("captions/train-000000.parquet", b"PAR1")
-    with pytest.raises(DamagedShardError, match="delete it"):
+    with pytest.raises(DamagedShardError, match="makes the captions again"):
         read_captions(local_store)
+    assert damaged_shards(local_store) == {"train-000000"}
+
+
+def test_captions_that_cannot_be_read_are_replaced_by_a_later_file_with_all_of_them(
+    local_store: RunStore,
+) -> None:
+    assert write_captions(local_store, "train-000000", ROWS)
+    local_store.write_bytes("captions/train-000000.parquet", b"PAR1")
+    # A part of them is not enough: the others would be missing without a word.
+    add_captions(local_store, "train-000000", ROWS[:1])
+    assert damaged_shards(local_store) == {"train-000000"}
+    assert write_captions(local_store, "train-000000", ROWS)
+    assert damaged_shards(local_store) == set()
+    assert len(read_captions(local_store)) == 2
+    assert not write_captions(local_store, "train-000000", [])
 
 
 @pytest.mark.parametrize("name", ["", "a/b", ".a"])

@@ -135,7 +135,7 @@ def test_a_torn_manifest_is_not_visible_until_it_is_whole(local_store: RunStore)
     assert [commit.unit for commit in reader.refresh()] == [other]
     assert reader.torn == 1
     assert manifest_table(local_store).num_rows == 2
-    with pytest.raises(DamagedShardError, match="delete it"):
+    with pytest.raises(DamagedShardError, match="makes the unit again"):
         read_unit(local_store, 0, unit.unit_id)
     local_store.write_bytes(path_of(unit), whole)
     assert [commit.unit for commit in reader.refresh()] == [unit]
