@@ -134,9 +134,7 @@ def units_to_parquet(tables: Sequence[pa.Table]) -> bytes:
     return _write(whole.replace_schema_metadata(metadata))
 
 
-def parse_parquet(
-    data: bytes, *, origin: str, columns: Sequence[str] | None = None
-) -> pa.Table:
+def parse_parquet(data: bytes, *, origin: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a manifest file, all its columns or some.
 
     Raises:

@@ -8,22 +8,14 @@ revision in both places, the compacted one counts.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pyarrow as pa
 
 from schemas.errors import AlreadyCommittedError, DamagedShardError
-from schemas.run_layout import (
-    COMPACTED_DIR,
-    UNITS_DIR,
-    compacted_path,
-    parse_compacted,
-    parse_round_dir,
-    parse_unit_manifest,
-    unit_manifest_path,
-)
+from schemas.run_layout import compacted_path, unit_manifest_path
 from storage.manifest_file import (
     MANIFEST_SCHEMA,
     CompactedUnit,
@@ -33,14 +25,14 @@ from storage.manifest_file import (
     commit_of,
     compacted_briefs,
     compacted_commit,
-    compacted_units,
     parse_parquet,
     unit_to_parquet,
 )
+from storage.manifest_places import UnitPlace, list_parts, list_revisions, place_of, read_part
 from storage.unit_brief import BRIEF_COLUMNS, UnitBrief
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from storage.filesystem import RunStore
 
@@ -54,6 +46,7 @@ __all__ = [
     "find_units",
     "iterate_units",
     "list_committed",
+    "list_parts",
     "list_revisions",
     "manifest_table",
     "read_part",
@@ -65,32 +58,6 @@ logger = logging.getLogger(__name__)
 _LOOKS = 3
 
 Found = TypeVar("Found")
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class UnitPlace:
-    """Where a revision of a unit lies.
-
-    Attributes:
-        round: Round of the unit.
-        unit_id: The unit.
-        revision: Which revision.
-        part: Number of the compacted file; -1 if it has a file of its own.
-    """
-
-    round: int
-    unit_id: str
-    revision: int
-    part: int = -1
-
-    @property
-    def path(self) -> str:
-        """The file, relative to the run."""
-        if self.part >= 0:
-            return compacted_path(self.part)
-        return unit_manifest_path(
-            round_index=self.round, unit_id=self.unit_id, revision=self.revision
-        )
 
 
 def commit_unit(store: RunStore, commit: UnitCommit) -> bool:
@@ -158,40 +125,6 @@ def list_committed(store: RunStore) -> dict[str, int]:
     return {place.unit_id: place.round for place in find_units(store)}
 
 
-def list_revisions(store: RunStore) -> list[UnitPlace]:
-    """All revisions that have a file of their own, by round, unit and revision: listings alone."""
-    found: list[UnitPlace] = []
-    for folder in store.list_dir(UNITS_DIR):
-        round_index = parse_round_dir(folder)
-        if round_index is None:
-            continue
-        for name in store.list_dir(f"{UNITS_DIR}/{folder}"):
-            parsed = parse_unit_manifest(name)
-            if parsed is not None:
-                found.append(UnitPlace(round_index, *parsed))
-    return sorted(found)
-
-
-def list_parts(store: RunStore) -> list[int]:
-    """Numbers of the compacted files, rising."""
-    parsed = (parse_compacted(name) for name in store.list_dir(COMPACTED_DIR))
-    return sorted(number for number in parsed if number is not None)
-
-
-def read_part(
-    store: RunStore, number: int, *, columns: Sequence[str] | None = None
-) -> tuple[pa.Table, list[CompactedUnit]]:
-    """Read a compacted file: its table, with all columns or some, and where each unit lies in it.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        DamagedShardError: If it cannot be read.
-    """
-    path = compacted_path(number)
-    table = parse_parquet(store.read_bytes(path), origin=store.uri(path), columns=columns)
-    return table, compacted_units(table, origin=store.uri(path))
-
-
 def find_units(store: RunStore) -> list[UnitPlace]:
     """Where the newest revision of every committed unit lies, by round and id.
 
@@ -228,7 +161,7 @@ def iterate_units(store: RunStore) -> Iterator[tuple[UnitPlace, UnitCommit | Dam
             yield UnitPlace(-1, "", 0, number), error
             continue
         for each in units:
-            place = _place_of(each, number)
+            place = place_of(each, number)
             if place in standing:
                 try:
                     yield place, compacted_commit(table, each, origin=store.uri(place.path))
@@ -294,11 +227,7 @@ def _read_compacted(store: RunStore, unit_id: str) -> UnitCommit | None:
 def _part_places(store: RunStore, number: int) -> tuple[UnitPlace, ...]:
     # Compacted files never change, so what is in one is remembered.
     _, units = read_part(store, number, columns=())
-    return tuple(_place_of(each, number) for each in units)
-
-
-def _place_of(each: CompactedUnit, number: int) -> UnitPlace:
-    return UnitPlace(each.unit.round, each.unit.unit_id, each.unit.revision, number)
+    return tuple(place_of(each, number) for each in units)
 
 
 def _nullable(table: pa.Table) -> pa.Table:
@@ -403,7 +332,7 @@ class ManifestReader(RevisionReader[UnitCommit]):
         return [
             (place, compacted_commit(table, each, origin=origin))
             for each in units
-            if self._is_new(place := _place_of(each, number))
+            if self._is_new(place := place_of(each, number))
         ]
 
 
@@ -418,7 +347,7 @@ class BriefReader(RevisionReader[UnitBrief]):
 
     def _read_part(self, number: int) -> list[tuple[UnitPlace, UnitBrief]]:
         table, units = read_part(self._store, number, columns=BRIEF_COLUMNS)
-        fresh = [each for each in units if self._is_new(_place_of(each, number))]
+        fresh = [each for each in units if self._is_new(place_of(each, number))]
         origin = self._store.uri(compacted_path(number))
         briefs = compacted_briefs(table, fresh, origin=origin)
-        return [(_place_of(each, number), b) for each, b in zip(fresh, briefs, strict=True)]
+        return [(place_of(each, number), b) for each, b in zip(fresh, briefs, strict=True)]
