@@ -110,10 +110,7 @@ def _copy_models(run: LoadedRun, store: RunStore) -> None:
         folders[ENCODER_FOLDER] = encoder_files(resolve_path(run.config.method.encoder))
     for folder, files in folders.items():
         for name, file in files.items():
-            target = f"{store.root.rstrip('/')}/{folder}/{name}"
-            store.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-            # Files of the hub's cache are links.
-            store.fs.put_file(str(file.resolve()), target)
+            store.put_file(file, f"{folder}/{name}")
 
 
 def _read_results(run: LoadedRun) -> dict[str, Any] | None:

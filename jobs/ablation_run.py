@@ -91,10 +91,8 @@ def adopt(store: RunStore, other: RunStore, folders: tuple[str, ...]) -> None:
 
 
 def _files(store: RunStore, folder: str) -> list[str]:
-    base = f"{store.root.rstrip('/')}/"
-    found = [str(path) for path in store.fs.find(f"{base}{folder}")] if store.exists(folder) else []
     # Names with a leading dot are what a killed writer left behind.
-    return [path.removeprefix(base) for path in found if "/." not in path.removeprefix(base)]
+    return [path for path in store.find(folder) if "/." not in path]
 
 
 def _commits(path: str) -> bool:

@@ -132,8 +132,8 @@ class ShardFolder:
                 f"source.root = {self._root}: no {MANIFEST_FILE} there; {self._remedy}"
             )
         where = self._store.uri(MANIFEST_FILE)
+        data = self._store.read_bytes(MANIFEST_FILE)
         try:
-            data = self._store.read_bytes(MANIFEST_FILE)
             table = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{where}: wanted Parquet, found {error}; {self._remedy}") from error

@@ -1,33 +1,37 @@
-"""A run directory on any fsspec file system: whole-object reads and writes, create-if-absent."""
+"""A run directory on any fsspec file system: whole-object reads and writes, create-if-absent.
+
+Remote stores are asked again while they fail in passing (:mod:`storage.patience`).
+"""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import logging
 import os
 import threading
-import time
-import uuid
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fsspec.core import url_to_fs
 
 from schemas.errors import AlreadyCommittedError, ConfigError
+from storage.local_files import create_local, replace_local
+from storage.patience import error_code, patiently
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Answer = TypeVar("Answer")
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 _LOCAL = frozenset({"file", "local"})
 _CONDITIONAL = frozenset({"s3", "s3a", "gs", "gcs"})
 # s3fs itself turns only AWS's own answer into FileExistsError, not that of every S3 server.
 _PRESENT_CODES = frozenset({"PreconditionFailed", "412"})
-_BUSY_CODES = frozenset({"ConditionalRequestConflict", "409"})
 _BEYOND_END_CODES = frozenset({"InvalidRange", "416"})
-_BUSY_WAITS_S = (0.1, 0.5, 2.0)
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+# botocore's own tries, up to 15 s of waiting for each of ours, would multiply with ours.
+_ASKS_ONCE = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
+_ASKING_ONCE = frozenset({"s3", "s3a"})
 
 _process_lock = threading.Lock()
 
@@ -67,50 +71,134 @@ class RunStore:
             OSError: If the store cannot be reached.
         """
         fs, path = _filesystem(rel) if _is_absolute(rel) else (self.fs, self._path(rel))
-        try:
-            return bytes(fs.cat_file(path, start=start, end=end))
-        except OSError as error:
-            if _error_code(error) in _BEYOND_END_CODES:
-                return b""
-            raise
+
+        def read() -> bytes:
+            try:
+                return bytes(fs.cat_file(path, start=start, end=end))
+            except OSError as error:
+                if error_code(error) in _BEYOND_END_CODES:
+                    return b""
+                raise
+
+        return _ask(fs, read, f"read {self.uri(rel)}")
 
     def write_bytes(self, rel: str, data: bytes) -> None:
-        """Write an object whole, replacing what is there; readers never see a part of it."""
+        """Write an object whole, replacing what is there; readers never see a part of it.
+
+        Raises:
+            OSError: If it cannot be written: the disk is full, the store cannot be reached.
+        """
         fs, path = self.fs, self._path(rel)
         if _is_local(fs):
-            _replace_local(Path(path), data)
+            replace_local(Path(path), data)
         else:
-            fs.pipe_file(path, data)
+            _ask(fs, lambda: fs.pipe_file(path, data), f"write {self.uri(rel)}")
 
     def put_if_absent(self, rel: str, data: bytes) -> None:
         """Write an object only if there is none: of several writers, one succeeds.
 
         Atomic on a local folder (hard link), in memory (lock), on S3 and GCS (conditional put).
-        On any other file system it is a check followed by a write: two writers in the same
-        instant may both succeed.
+        There an answer may be lost on the way and the request be repeated, so what is found
+        present is read, and if it is ``data`` then it is ours: of several writers of equal bytes
+        more than one may succeed. On any other file system it is a check followed by a write: two
+        writers in the same instant may both succeed.
 
         Raises:
             AlreadyCommittedError: If there is one already.
+            OSError: If it cannot be written: the disk is full, the store cannot be reached.
         """
+        fs, path = self.fs, self._path(rel)
         try:
-            _create(self.fs, self._path(rel), data)
+            _create(fs, path, data, f"create {self.uri(rel)}")
         except FileExistsError as error:
+            if _protocols(fs) & _CONDITIONAL and self.read_bytes(rel) == data:
+                return
             raise AlreadyCommittedError(
                 f"{self.uri(rel)}: wanted to create it, found it present; the first writer's stands"
             ) from error
 
+    def put_file(self, local: Path, rel: str) -> None:
+        """Copy a file of this machine, or what a link leads to, into the store.
+
+        Raises:
+            OSError: If it cannot be read or written.
+        """
+        fs, path = self.fs, self._path(rel)
+        _ask(fs, lambda: fs.put_file(str(local.resolve()), path), f"write {self.uri(rel)}")
+
+    def remove(self, rel: str) -> None:
+        """Remove an object, or a folder with all in it; what is gone already does no harm.
+
+        Raises:
+            OSError: If the store cannot be reached.
+        """
+        fs, path = self.fs, self._path(rel)
+        with contextlib.suppress(FileNotFoundError):
+            _ask(fs, lambda: fs.rm(path, recursive=True), f"remove {self.uri(rel)}")
+
+    def remove_file(self, rel: str) -> None:
+        """Remove an object; one that is gone already does no harm.
+
+        Raises:
+            OSError: If the store cannot be reached.
+        """
+        fs, path = self.fs, self._path(rel)
+        with contextlib.suppress(FileNotFoundError):
+            _ask(fs, lambda: fs.rm_file(path), f"remove {self.uri(rel)}")
+
     def exists(self, rel: str) -> bool:
-        """Whether there is an object or a folder, asked afresh."""
-        return bool(self.fs.exists(self._folder(rel)))
+        """Whether there is an object or a folder, asked afresh.
+
+        Raises:
+            OSError: If the store cannot be reached.
+        """
+        fs, path = self.fs, self._folder(rel)
+        return _ask(fs, lambda: bool(fs.exists(path)), f"look for {self.uri(rel)}")
+
+    def details(self, rel: str) -> Mapping[str, Any]:
+        """What the store says about an object, in its own words: size, time, ….
+
+        Raises:
+            FileNotFoundError: If there is none.
+            OSError: If the store cannot be reached.
+        """
+        fs, path = self.fs, self._path(rel)
+        return _ask(fs, lambda: dict(fs.info(path)), f"look at {self.uri(rel)}")
+
+    def find(self, folder: str) -> dict[str, Mapping[str, Any]]:
+        """All objects below a folder, by path relative to the run, with :meth:`details` of each.
+
+        One request per thousand objects on an object store: for maintenance, not for polling.
+
+        Raises:
+            OSError: If the store cannot be reached.
+        """
+        fs, path, base = self.fs, self._folder(folder), f"{self.root.rstrip('/')}/"
+        what = f"list {self.uri(folder)}"
+        try:
+            found: Mapping[str, Mapping[str, Any]] = _ask(
+                fs, lambda: fs.find(path, detail=True), what
+            )
+        except FileNotFoundError:
+            return {}
+        inside = ((str(each), details) for each, details in found.items())
+        return {
+            each.removeprefix(base): details for each, details in inside if each.startswith(base)
+        }
 
     def list_dir(self, rel: str) -> list[str]:
         """Names in a folder ("" is the root), sorted, read afresh; none if it does not exist.
 
         Names that start with a dot are left out: they are what a killed writer left behind.
+
+        Raises:
+            OSError: If the store cannot be reached.
         """
         fs, path = self.fs, self._folder(rel)
         try:
-            entries = fs.ls(path, detail=False)
+            entries: list[str] = _ask(
+                fs, lambda: fs.ls(path, detail=False), f"list {self.uri(rel)}"
+            )
         except (FileNotFoundError, NotADirectoryError):
             return []
         inside = (entry.rstrip("/") for entry in entries)
@@ -149,9 +237,20 @@ def open_store(url: str) -> RunStore:
     return RunStore(url=url, root=_filesystem(url)[1])
 
 
-def _filesystem(url: str) -> tuple[Any, str]:
+def streaming_filesystem(url: str) -> tuple[Any, str]:
+    """File system and path of a URL for those who stream: its client repeats requests by itself.
+
+    Raises:
+        ConfigError: As :func:`open_store`.
+    """
+    return _filesystem(url, asks_once=False)
+
+
+def _filesystem(url: str, *, asks_once: bool = True) -> tuple[Any, str]:
     protocol = url.partition("://")[0] if "://" in url else "file"
-    options = {"auto_mkdir": True} if protocol in _LOCAL else {}
+    options: dict[str, Any] = {"auto_mkdir": True} if protocol in _LOCAL else {}
+    if asks_once and protocol in _ASKING_ONCE:
+        options = _ASKS_ONCE
     try:
         fs, path = url_to_fs(url, use_listings_cache=False, **options)
     except ImportError as error:
@@ -184,65 +283,19 @@ def _is_local(fs: Any) -> bool:
     return bool(_protocols(fs) & _LOCAL)
 
 
-def _create(fs: Any, path: str, data: bytes) -> None:
+def _ask(fs: Any, call: Callable[[], Answer], what: str) -> Answer:
+    """Call patiently, unless the store is this machine's own: its errors do not pass."""
+    return call() if _is_local(fs) else patiently(call, what)
+
+
+def _create(fs: Any, path: str, data: bytes, what: str) -> None:
     """Create an object or raise FileExistsError, as strictly as the file system can."""
     if _is_local(fs):
-        _create_local(Path(path), data)
+        create_local(Path(path), data)
     elif _protocols(fs) & _CONDITIONAL:
-        _create_conditionally(fs, path, data)
+        patiently(lambda: _create_conditionally(fs, path, data), what)
     else:
-        _create_under_lock(fs, path, data)
-
-
-def _create_local(path: Path, data: bytes) -> None:
-    # A hard link fails if the name is taken, and the name appears with all its bytes on disk.
-    temporary = _write_temporary(path, data)
-    try:
-        path.hardlink_to(temporary)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        raise ConfigError(
-            f"{path.parent}: commits need hard links, which this file system lacks ({error}); put "
-            "the run on another disk or on an object store"
-        ) from error
-    finally:
-        temporary.unlink()
-    _sync_folder(path.parent)
-
-
-def _replace_local(path: Path, data: bytes) -> None:
-    temporary = _write_temporary(path, data)
-    try:
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink()
-        raise
-    _sync_folder(path.parent)
-
-
-def _write_temporary(path: Path, data: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-def _sync_folder(folder: Path) -> None:
-    # Some network file systems refuse to sync a folder; the file itself is synced already.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        patiently(lambda: _create_under_lock(fs, path, data), what)
 
 
 def _create_under_lock(fs: Any, path: str, data: bytes) -> None:
@@ -253,35 +306,24 @@ def _create_under_lock(fs: Any, path: str, data: bytes) -> None:
 
 
 def _create_conditionally(fs: Any, path: str, data: bytes) -> None:
-    for wait_s in (*_BUSY_WAITS_S, None):
-        try:
-            fs.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            raise
-        except OSError as error:
-            code = _error_code(error)
-            if code in _PRESENT_CODES:
-                raise FileExistsError(path) from error
-            if code not in _BUSY_CODES or wait_s is None:
-                raise
-            logger.warning("create_is_contended path=%s wait_s=%s", path, wait_s)
-            time.sleep(wait_s)
-        else:
-            return
-
-
-def _error_code(error: OSError) -> str:
-    """S3's own code, which s3fs leaves in the error's cause; "" if there is none."""
-    response = getattr(error.__cause__, "response", None)
-    return str(response["Error"].get("Code", "")) if isinstance(response, dict) else ""
+    try:
+        fs.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error_code(error) in _PRESENT_CODES:
+            raise FileExistsError(path) from error
+        raise
 
 
 def open_binary(url: str) -> Any:
     """Open an object for reading as a file, for readers that stream.
 
+    What fails while it is read is not asked again beyond the tries of the store's own client.
+
     Raises:
         ConfigError: As :func:`open_store`.
         FileNotFoundError: If there is none.
     """
-    fs, path = _filesystem(url)
+    fs, path = streaming_filesystem(url)
     return fs.open(path, "rb")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,17 +42,9 @@ class StoredFile:
 
 def list_files(store: RunStore, folder: str) -> list[StoredFile]:
     """All objects below a folder, sorted by path, leftovers with a leading dot too."""
-    root = store.root.rstrip("/")
-    found: Mapping[str, Mapping[str, Any]]
-    try:
-        found = store.fs.find(f"{root}/{folder}", detail=True)
-    except FileNotFoundError:
-        return []
-    base = f"{root}/"
     return sorted(
-        StoredFile(str(path).removeprefix(base), int(info.get("size") or 0), _modified_at(info))
-        for path, info in found.items()
-        if str(path).startswith(base)
+        StoredFile(path, int(info.get("size") or 0), _modified_at(info))
+        for path, info in store.find(folder).items()
     )
 
 
@@ -63,8 +54,7 @@ def remove_file(store: RunStore, path: str) -> None:
     Raises:
         OSError: If the store cannot be reached.
     """
-    with contextlib.suppress(FileNotFoundError):
-        store.fs.rm_file(f"{store.root.rstrip('/')}/{path}")
+    store.remove_file(path)
 
 
 def store_clock(store: RunStore) -> datetime:
@@ -76,7 +66,7 @@ def store_clock(store: RunStore) -> datetime:
     path = f".clock-{uuid.uuid4().hex}"
     store.write_bytes(path, b"?")
     try:
-        info = store.fs.info(f"{store.root.rstrip('/')}/{path}")
+        info = store.details(path)
     finally:
         remove_file(store, path)
     return _modified_at(info) or datetime.now(UTC)

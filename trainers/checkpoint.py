@@ -6,13 +6,15 @@ Random draws of a step follow from (seed, stage, step, rank), so no generator st
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors.torch import load, save
 
-from perception.state_file import load_state_bytes, state_to_bytes
+from perception.state_file import load_state_bytes, state_digest, state_to_bytes
 from schemas.errors import RunFailedError, WeightsMismatchError
 from schemas.run_layout import CHECKPOINTS_DIR
 
@@ -23,11 +25,17 @@ if TYPE_CHECKING:
 CheckpointFiles = Mapping[str, bytes]
 """File name to content; ``STATE_FILE`` is written last and makes the checkpoint complete."""
 
+ReadFile = Callable[[str], bytes]
+"""Content of a file of a checkpoint; raises FileNotFoundError if there is none."""
+
+KEPT_CHECKPOINTS = 2
 CREATION_FILE = "creation.safetensors"
 EXPLOITATION_FILE = "exploitation.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
 CHECKPOINT_FILES = (CREATION_FILE, EXPLOITATION_FILE, OPTIMIZER_FILE, STATE_FILE)
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 
@@ -36,7 +44,7 @@ class Checkpoints(Protocol):
     """Where checkpoints go; every rank calls every method, at the same steps."""
 
     def latest(self) -> CheckpointFiles | None:
-        """Read the newest complete checkpoint of this stage; None if there is none."""
+        """Read the newest whole checkpoint of this stage; None if there is none."""
 
     def save(self, files: CheckpointFiles | None, *, step: int) -> None:
         """Store a checkpoint; ``files`` is None on every rank but 0."""
@@ -50,6 +58,11 @@ def pack_checkpoint(learner: Learner, *, stage: str, stream: Mapping[str, Any]) 
         stage: Name of the stage, checked when the state is restored.
         stream: Position of the batch stream, a JSON object.
     """
+    tensors = {
+        CREATION_FILE: state_to_bytes(learner.creation),
+        EXPLOITATION_FILE: state_to_bytes(learner.exploitation),
+        OPTIMIZER_FILE: save(_optimizer_tensors(learner)),
+    }
     state = {
         "format": _FORMAT,
         "stage": stage,
@@ -57,13 +70,43 @@ def pack_checkpoint(learner: Learner, *, stage: str, stream: Mapping[str, Any]) 
         "seen_images": learner.seen_images,
         "ema_updates": learner.ema_updates,
         "stream": dict(stream),
+        "sha256": {name: state_digest(data) for name, data in tensors.items()},
     }
-    return {
-        CREATION_FILE: state_to_bytes(learner.creation),
-        EXPLOITATION_FILE: state_to_bytes(learner.exploitation),
-        OPTIMIZER_FILE: save(_optimizer_tensors(learner)),
-        STATE_FILE: json.dumps(state, sort_keys=True, indent=1).encode(),
-    }
+    return {**tensors, STATE_FILE: json.dumps(state, sort_keys=True, indent=1).encode()}
+
+
+def first_whole(candidates: Iterable[tuple[str, ReadFile]]) -> CheckpointFiles | None:
+    """Read the first checkpoint whose files are all there and match their digests.
+
+    Args:
+        candidates: Name of each checkpoint and what reads one of its files; the newest first.
+
+    Returns:
+        Its files; None if none is whole. Those that are damaged are passed over and logged.
+    """
+    for name, read in candidates:
+        try:
+            files = {file: read(file) for file in CHECKPOINT_FILES}
+        except FileNotFoundError as error:
+            problem = f"{error} is missing"
+        else:
+            problem = _damage(files)
+        if not problem:
+            return files
+        logger.warning("checkpoint_is_passed_over name=%s: %s", name, problem)
+    return None
+
+
+def _damage(files: CheckpointFiles) -> str:
+    """What is wrong with a checkpoint; empty if nothing is."""
+    try:
+        state = json.loads(files[STATE_FILE])
+        # Checkpoints of an earlier version of the project hold no digests.
+        digests: Mapping[str, str] = state.get("sha256", {})
+        wrong = [name for name, wanted in digests.items() if state_digest(files[name]) != wanted]
+    except (ValueError, AttributeError, KeyError, RecursionError) as error:
+        return f"{STATE_FILE} cannot be read ({error!r:.100})"
+    return f"the digest of {', '.join(wrong)} differs" if wrong else ""
 
 
 def restore_checkpoint(learner: Learner, files: CheckpointFiles, *, stage: str) -> dict[str, Any]:
@@ -97,7 +140,10 @@ def restore_checkpoint(learner: Learner, files: CheckpointFiles, *, stage: str) 
 
 
 class StoredCheckpoints:
-    """Checkpoints of a single-process stage in the run directory itself; the newest one is kept."""
+    """Checkpoints of a single-process stage in the run directory itself; the newest two are kept.
+
+    Two, so that one that a disk has lost or damaged costs a few steps and not the stage.
+    """
 
     def __init__(self, store: RunStore, stage: str) -> None:
         self._store = store
@@ -105,13 +151,9 @@ class StoredCheckpoints:
 
     def latest(self) -> CheckpointFiles | None:
         """See :meth:`Checkpoints.latest`."""
-        for name in sorted(self._store.list_dir(self._root), reverse=True):
-            folder = f"{self._root}/{name}"
-            if self._store.exists(f"{folder}/{STATE_FILE}"):
-                return {
-                    file: self._store.read_bytes(f"{folder}/{file}") for file in CHECKPOINT_FILES
-                }
-        return None
+        newest_first = sorted(self._store.list_dir(self._root), reverse=True)
+        folders = (f"{self._root}/{name}" for name in newest_first)
+        return first_whole((folder, partial(self._read, folder)) for folder in folders)
 
     def save(self, files: CheckpointFiles | None, *, step: int) -> None:
         """See :meth:`Checkpoints.save`."""
@@ -120,9 +162,12 @@ class StoredCheckpoints:
         folder = f"{self._root}/{step:08d}"
         for name in CHECKPOINT_FILES:
             self._store.write_bytes(f"{folder}/{name}", files[name])
-        for name in self._store.list_dir(self._root):
-            if name < f"{step:08d}":
-                self._store.fs.rm(f"{self._store.root}/{self._root}/{name}", recursive=True)
+        older = sorted(n for n in self._store.list_dir(self._root) if n < f"{step:08d}")
+        for name in older[: 1 - KEPT_CHECKPOINTS]:
+            self._store.remove(f"{self._root}/{name}")
+
+    def _read(self, folder: str, file: str) -> bytes:
+        return self._store.read_bytes(f"{folder}/{file}")
 
 
 def _optimizer_tensors(learner: Learner) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ import os
 import tempfile
 import threading
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,14 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from pyarrow.fs import FileSelector, FileType
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 from schemas.config_file import parse_config
 from schemas.errors import RunFailedError, UserError
 from schemas.run_layout import CHECKPOINTS_DIR
-from storage.filesystem import open_store
-from trainers.checkpoint import CHECKPOINT_FILES
+from storage.filesystem import open_store, streaming_filesystem
+from trainers.checkpoint import CHECKPOINT_FILES, KEPT_CHECKPOINTS, first_whole
 from trainers.final import read_final
 from trainers.parts import Host
 from trainers.ranks import ProcessGroupRanks
@@ -112,7 +114,7 @@ def _make_trainer(
             name=stage,
             **_ray_storage(store),
             failure_config=FailureConfig(max_failures=_MAX_FAILURES),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
             worker_runtime_env={
                 "env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
             },
@@ -126,9 +128,10 @@ def _ray_storage(store: RunStore) -> dict[str, Any]:
         return {"storage_path": f"{store.url}/{CHECKPOINTS_DIR}"}
     import pyarrow.fs
 
-    handler = pyarrow.fs.FSSpecHandler(store.fs)
+    fs, root = streaming_filesystem(store.url)
+    handler = pyarrow.fs.FSSpecHandler(fs)
     return {
-        "storage_path": f"{store.root}/{CHECKPOINTS_DIR}",
+        "storage_path": f"{root}/{CHECKPOINTS_DIR}",
         "storage_filesystem": pyarrow.fs.PyFileSystem(handler),
     }
 
@@ -188,8 +191,10 @@ class RayCheckpoints:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return None
-        with checkpoint.as_directory() as folder:
-            return {name: (Path(folder) / name).read_bytes() for name in CHECKPOINT_FILES}
+        return first_whole(
+            (folder, partial(_read_file, checkpoint.filesystem, folder))
+            for folder in checkpoints_up_to(checkpoint)
+        )
 
     def save(self, files: CheckpointFiles | None, *, step: int) -> None:
         """See :meth:`trainers.checkpoint.Checkpoints.save`; a barrier for all ranks."""
@@ -200,6 +205,21 @@ class RayCheckpoints:
             for name in CHECKPOINT_FILES:
                 (Path(folder) / name).write_bytes(files[name])
             ray.train.report({"step": step}, checkpoint=Checkpoint.from_directory(folder))
+
+
+def checkpoints_up_to(checkpoint: Any) -> list[str]:
+    """Folders of a Ray checkpoint and of those before it, the newest first."""
+    parent, _, newest = str(checkpoint.path).rpartition("/")
+    found = checkpoint.filesystem.get_file_info(FileSelector(parent))
+    # Their names hold the time at which they were made.
+    names = {info.base_name for info in found if info.type == FileType.Directory} | {newest}
+    older = sorted((n for n in names if n.startswith("checkpoint_") and n < newest), reverse=True)
+    return [f"{parent}/{name}" for name in (newest, *older)]
+
+
+def _read_file(filesystem: Any, folder: str, name: str) -> bytes:
+    with filesystem.open_input_file(f"{folder}/{name}") as file:
+        return bytes(file.read())
 
 
 def registry_hint(name: str, *, namespace: str) -> OnVersion:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from storage import filesystem
+from storage import filesystem, patience
+from storage.patience import Patience
+
+STATUS = {"ConditionalRequestConflict": 409, "PreconditionFailed": 412, "AccessDenied": 403}
 
 
 class AnswerError(Exception):
@@ -12,7 +15,10 @@ class AnswerError(Exception):
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
-        self.response = {"Error": {"Code": code}}
+        self.response = {
+            "Error": {"Code": code},
+            "ResponseMetadata": {"HTTPStatusCode": STATUS[code]},
+        }
 
 
 class AnsweringStore:
@@ -35,30 +41,36 @@ class AnsweringStore:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filesystem, "_BUSY_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(patience, "PATIENCE", Patience(tries=3, first_wait_s=0.0))
+
+
+def create(store: AnsweringStore) -> None:
+    filesystem._create(store, "b/x", b"1", "create s3://b/x")
 
 
 def test_a_refused_precondition_means_present() -> None:
     with pytest.raises(FileExistsError):
-        filesystem._create(AnsweringStore("PreconditionFailed"), "b/x", b"1")
+        create(AnsweringStore("PreconditionFailed"))
 
 
 def test_a_conflict_with_a_put_under_way_is_tried_again() -> None:
     busy = "ConditionalRequestConflict"
     store = AnsweringStore(busy, busy, "")
-    filesystem._create(store, "b/x", b"1")
+    create(store)
     assert store.stored == [("b/x", b"1")]
     with pytest.raises(FileExistsError):
-        filesystem._create(AnsweringStore(busy, "PreconditionFailed"), "b/x", b"1")
+        create(AnsweringStore(busy, "PreconditionFailed"))
 
 
 def test_tries_are_bounded() -> None:
     store = AnsweringStore(*["ConditionalRequestConflict"] * 9)
-    with pytest.raises(OSError, match="Conflict"):
-        filesystem._create(store, "b/x", b"1")
+    with pytest.raises(OSError, match=r"create s3://b/x.*Conflict after 3 tries.*resumes"):
+        create(store)
     assert len(store.answers) == 6
 
 
-def test_other_errors_pass_through() -> None:
-    with pytest.raises(OSError, match="AccessDenied"):
-        filesystem._create(AnsweringStore("AccessDenied"), "b/x", b"1")
+def test_a_refusal_is_final_and_names_the_credentials() -> None:
+    store = AnsweringStore("AccessDenied", "")
+    with pytest.raises(PermissionError, match=r"AccessDenied after 1 try; check the credentials"):
+        create(store)
+    assert store.stored == []
