@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from ray.train import Checkpoint
 from safetensors.torch import save
 
 from schemas.errors import RunFailedError, WeightsMismatchError
 from storage.filesystem import open_store
+from storage.shards import sha256_of
 from tests.trainers.small_stage import assert_equal_learners, make_config, make_stage
 from trainers.checkpoint import (
     CHECKPOINT_FILES,
@@ -17,7 +19,15 @@ from trainers.checkpoint import (
     pack_checkpoint,
     restore_checkpoint,
 )
+from trainers.ray_train import checkpoints_up_to
 from trainers.stage import run_stage
+
+
+def checkpoint(content: bytes) -> dict[str, bytes]:
+    """Files of a checkpoint, with their digests."""
+    tensors = dict.fromkeys(CHECKPOINT_FILES[:-1], content)
+    digests = {name: sha256_of(data) for name, data in tensors.items()}
+    return {**tensors, STATE_FILE: json.dumps({"sha256": digests}).encode()}
 
 
 @pytest.fixture
@@ -64,17 +74,55 @@ def test_optimiser_tensors_of_another_method_are_refused(tmp_path):
 def test_the_newest_complete_checkpoint_is_found(store):
     kept = StoredCheckpoints(store, "warm_up")
     assert kept.latest() is None
-    kept.save(dict.fromkeys(CHECKPOINT_FILES, b"old"), step=2)
+    kept.save(checkpoint(b"old"), step=2)
     for name in CHECKPOINT_FILES[:-1]:
         store.write_bytes(f"checkpoints/warm_up/local/00000004/{name}", b"cut off")
-    found = kept.latest()
-    assert found is not None
-    assert set(found.values()) == {b"old"}
+    assert kept.latest() == checkpoint(b"old")
 
 
-def test_older_checkpoints_are_removed_once_a_newer_one_is_complete(store):
+def test_older_checkpoints_are_removed_once_two_newer_ones_are_complete(store):
     kept = StoredCheckpoints(store, "warm_up")
-    for step in (2, 4, 10):
-        kept.save({name: str(step).encode() for name in CHECKPOINT_FILES}, step=step)
-    assert store.list_dir("checkpoints/warm_up/local") == ["00000010"]
-    assert kept.latest()[STATE_FILE] == b"10"
+    for step in (2, 4, 8, 10):
+        kept.save(checkpoint(str(step).encode()), step=step)
+    assert store.list_dir("checkpoints/warm_up/local") == ["00000008", "00000010"]
+    assert kept.latest() == checkpoint(b"10")
+
+
+DAMAGE = {
+    "cut": lambda data: data[: len(data) // 2],
+    "empty": lambda _: b"",
+    "changed in the middle": lambda data: b"?".join(
+        (data[: len(data) // 2], data[len(data) // 2 + 1 :])
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+@pytest.mark.parametrize("file", CHECKPOINT_FILES)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(store, caplog, file, damage):
+    kept = StoredCheckpoints(store, "warm_up")
+    for step in (2, 4):
+        kept.save(checkpoint(str(step).encode() * 8), step=step)
+    path = f"checkpoints/warm_up/local/00000004/{file}"
+    store.write_bytes(path, damage(store.read_bytes(path)))
+    assert kept.latest() == checkpoint(b"2" * 8)
+    assert "checkpoint_is_passed_over" in caplog.text
+    assert file in caplog.text
+
+
+def test_checkpoints_of_a_version_without_digests_are_read(store):
+    kept = StoredCheckpoints(store, "warm_up")
+    old = {**checkpoint(b"x"), STATE_FILE: b'{"format": 1}'}
+    kept.save(old, step=2)
+    assert kept.latest() == old
+
+
+def test_ray_looks_at_the_checkpoints_before_one_newest_first(tmp_path):
+    for name in ("checkpoint_2026-01-01_1", "checkpoint_2026-01-02_1", "checkpoint_2026-01-03_1"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "other").mkdir()
+    found = checkpoints_up_to(Checkpoint.from_directory(tmp_path / "checkpoint_2026-01-02_1"))
+    assert [path.rpartition("/")[2] for path in found] == [
+        "checkpoint_2026-01-02_1",
+        "checkpoint_2026-01-01_1",
+    ]
