@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 from schemas.run_layout import EVENTS_DIR
@@ -11,8 +12,14 @@ if TYPE_CHECKING:
     from storage.filesystem import RunStore
 
 
+logger = logging.getLogger(__name__)
+
+
 class EventTail:
-    """Newest event of one name; each log segment is read once."""
+    """Newest event of one name; each log segment is read once.
+
+    A store that fails hides what is new for a while, and stops nobody.
+    """
 
     def __init__(self, store: RunStore, *, event: str) -> None:
         """Follow one kind of event from now on; older segments are left unread.
@@ -28,11 +35,18 @@ class EventTail:
 
     def newest(self) -> dict[str, Any] | None:
         """The latest such event since the tail was made; None before the first."""
-        for name in sorted(set(self._store.list_dir(EVENTS_DIR)) - self._read):
-            self._read.add(name)
-            for line in self._store.read_bytes(f"{EVENTS_DIR}/{name}").decode().splitlines():
-                self._keep(json.loads(line))
+        try:
+            self._look()
+        except OSError as error:
+            logger.warning("events_not_read error=%s", error)
         return self._newest
+
+    def _look(self) -> None:
+        for name in sorted(set(self._store.list_dir(EVENTS_DIR)) - self._read):
+            lines = self._store.read_bytes(f"{EVENTS_DIR}/{name}").decode().splitlines()
+            self._read.add(name)
+            for line in lines:
+                self._keep(json.loads(line))
 
     def _keep(self, found: dict[str, Any]) -> None:
         if found.get("event") != self._event:

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from schemas.errors import SampleError
+from schemas.errors import SampleError, StoreUnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +20,11 @@ Result = TypeVar("Result")
 
 SAMPLE_ERRORS = (SampleError, RuntimeError, ValueError, LookupError, ArithmeticError, TypeError)
 """What a bad sample, or a batch that does not fit into memory, makes a network raise."""
+
+
+STORE_FAILED, STORE_UNREACHABLE = "store_failed", "store_unreachable"
+"""Reasons of attempts that no unit is to blame for: the disk is full or access is refused; the
+store did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,10 @@ def failure_of(error: BaseException) -> Failure:
     """Describe an error for a manifest row."""
     if isinstance(error, SampleError):
         return Failure(error.reason, error.detail)
+    if isinstance(error, StoreUnreachableError):
+        return Failure(STORE_UNREACHABLE, str(error))
+    if isinstance(error, OSError):
+        return Failure(STORE_FAILED, str(error))
     return Failure(type(error).__name__, str(error)[:500])
 
 

@@ -36,6 +36,8 @@ def caption_source_on_ray(config: RunConfig, store_url: str) -> int:
 
     Raises:
         UserError: If source or captioner are not as the configuration says.
+        OSError: If the source cannot be read or captions cannot be written now; those of other
+            shards are there.
     """
     store = open_store(store_url)
     missing = shards_without_captions(store, open_run_source(config).shards("train"))
@@ -58,9 +60,9 @@ def caption_source_on_ray(config: RunConfig, store_url: str) -> int:
         num_gpus=config.generation.gpus_per_generator or None,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
     ).take_all()
-    problems = [str(row["problem"]) for row in done if row["problem"]]
-    if problems:
-        raise UserError(problems[0])
+    for row in done:
+        if row["problem"]:
+            raise (OSError if row["is_passing"] else UserError)(str(row["problem"]))
     return len(done)
 
 
@@ -89,18 +91,21 @@ class CaptionShards:
         """Caption a batch of shards, given by name.
 
         Returns:
-            Number of captions of each shard, and what the user has to change, else "".
+            Number of captions of each shard; what was in the way, else ""; and whether that may
+            pass without a change by the user.
         """
-        counts, problems = [], []
+        columns: dict[str, list[Any]] = {"captions": [], "problem": [], "is_passing": []}
         for name in batch["shard"]:
+            count, problem, is_passing = 0, "", False
             try:
-                counts.append(self._caption(str(name)))
-                problems.append("")
-            except UserError as error:
+                count = self._caption(str(name))
+            except (UserError, OSError) as error:
                 # A value, not an error: Ray Data would wrap it in pages of its own.
-                counts.append(0)
-                problems.append(str(error))
-        return {"captions": counts, "problem": problems}
+                problem, is_passing = str(error), isinstance(error, OSError)
+            columns["captions"].append(count)
+            columns["problem"].append(problem)
+            columns["is_passing"].append(is_passing)
+        return columns
 
     def _caption(self, name: str) -> int:
         shard = next(s for s in self._source.shards("train") if s.name == name)

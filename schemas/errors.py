@@ -32,6 +32,10 @@ class AlreadyCommittedError(Exception):
     """Create-if-absent found the object present: somebody else committed first."""
 
 
+class StoreUnreachableError(OSError):
+    """A remote store failed whenever it was asked; it may answer again at any time."""
+
+
 class DamagedShardError(Exception):
     """Stored bytes do not match their digest or format; the shard must not be read."""
 
@@ -46,3 +50,7 @@ class NotFiniteError(Exception):
 
 class RunFailedError(Exception):
     """A run cannot go on: too many failures, or a part died for good."""
+
+
+class FencedError(RunFailedError):
+    """A younger driver took the run over: this one must change nothing more and end."""

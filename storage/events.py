@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import threading
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,11 @@ if TYPE_CHECKING:
 
     from storage.filesystem import RunStore
 
+logger = logging.getLogger(__name__)
+
 _SUFFIX = ".jsonl"
+_MOST_KEPT = 10_000
+_ASK_AGAIN_S = 30.0
 
 
 class EventWriter:
@@ -24,15 +30,21 @@ class EventWriter:
 
     A segment is ``events/<writer>.<number>.jsonl``, written whole and never again, so it needs no
     appending and any number of processes may write. Safe to use from several threads.
+
+    A store that fails stops nobody: events stay in memory, the newest ten thousand of them, and go
+    into a later segment.
     """
 
-    def __init__(self, store: RunStore, writer: str, *, flush_every: int = 256) -> None:
+    def __init__(
+        self, store: RunStore, writer: str, *, epoch: int = 0, flush_every: int = 256
+    ) -> None:
         """Start a log.
 
         Args:
             store: The run directory.
             writer: Name of the process within the run, without dots and slashes; a restarted
                 process may use it again.
+            epoch: Of the driver that the process belongs to, told with every event; 0: none.
             flush_every: Events that are kept at most before a segment is written.
 
         Raises:
@@ -42,26 +54,40 @@ class EventWriter:
             raise ValueError(f"writer {writer!r}: wanted a name without dots and slashes")
         self._store = store
         self._writer = writer
+        self._epoch = epoch
         self._flush_every = flush_every
         self._lines: list[str] = []
         self._next: int | None = None
+        self._ask_at = float("-inf")
         self._lock = threading.Lock()
 
     def emit(self, name: str, /, **fields: Any) -> None:
         """Add an event; ``fields`` are JSON values, others are written as text, NaN as null."""
-        event = {"time": _now(), "writer": self._writer, "event": name}
+        event: dict[str, Any] = {"time": _now(), "writer": self._writer, "event": name}
+        if self._epoch:
+            event["epoch"] = self._epoch
         clean = {field: _json_value(value) for field, value in fields.items()}
         line = json.dumps({**clean, **event}, default=str)
         with self._lock:
             self._lines.append(line)
             if len(self._lines) >= self._flush_every:
-                self._write_segment()
+                self._try_to_write()
 
     def flush(self) -> None:
         """Write what was collected; nothing is written if there is nothing."""
         with self._lock:
             if self._lines:
-                self._write_segment()
+                self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        if time.monotonic() < self._ask_at:
+            return
+        try:
+            self._write_segment()
+        except OSError as error:
+            logger.warning("events_wait number=%d error=%s", len(self._lines), error)
+            self._ask_at = time.monotonic() + _ASK_AGAIN_S
+            del self._lines[:-_MOST_KEPT]
 
     def _write_segment(self) -> None:
         data = "".join(f"{line}\n" for line in self._lines).encode()
@@ -82,17 +108,31 @@ class EventWriter:
 
 
 def read_events(store: RunStore) -> Iterator[dict[str, Any]]:
-    """Yield all flushed events of all writers, ordered by time.
+    """Yield all flushed events of all writers, in the order in which they happened.
 
-    Every event holds ``time`` (ISO 8601, UTC), ``writer`` and ``event`` (its name). Lines that are
-    not JSON objects are skipped: they come from copies of a run that were cut off.
+    Every event holds ``time`` (ISO 8601, UTC), ``writer`` and ``event`` (its name), and ``epoch``
+    if its driver took one. Clocks of different machines differ, so time orders only what nothing
+    else does: a driver's events come after those of the drivers before it, and a writer's in the
+    order in which it wrote them. Lines that are not JSON objects are skipped: they come from copies
+    of a run that were cut off.
     """
-    events: list[dict[str, Any]] = []
-    for name in store.list_dir(EVENTS_DIR):
+    events: list[tuple[int, str, dict[str, Any]]] = []
+    latest: dict[tuple[int, str], str] = {}
+    for name in sorted(store.list_dir(EVENTS_DIR), key=_writing_order):
         if name.endswith(_SUFFIX):
             lines = store.read_bytes(f"{EVENTS_DIR}/{name}").decode(errors="replace").splitlines()
-            events.extend(event for line in lines if (event := _parse(line)) is not None)
-    yield from sorted(events, key=lambda event: str(event["time"]))
+            for event in filter(None, map(_parse, lines)):
+                epoch = event.get("epoch", 0)
+                log = (epoch if isinstance(epoch, int) else 0, str(event.get("writer")))
+                # A clock that was set back does not take a writer's later events back.
+                latest[log] = max(latest.get(log, ""), str(event["time"]))
+                events.append((log[0], latest[log], event))
+    yield from (event for _, _, event in sorted(events, key=lambda found: found[:2]))
+
+
+def _writing_order(name: str) -> tuple[str, int, str]:
+    writer, _, number = name.removesuffix(_SUFFIX).rpartition(".")
+    return writer, int(number) if number.isdigit() else -1, name
 
 
 def _parse(line: str) -> dict[str, Any] | None:

@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from schemas.errors import StoreUnreachableError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -63,7 +65,8 @@ def patiently(call: Callable[[], Answer], what: str) -> Answer:
     Raises:
         FileNotFoundError: At once, as are the other errors that say what is there.
         PermissionError: At once, if the store refuses access.
-        OSError: If the tries are used up, or the error is not a passing one.
+        StoreUnreachableError: If the tries are used up.
+        OSError: At once, if another try would end the same.
     """
     patience = PATIENCE
     started_s = time.monotonic()
@@ -130,7 +133,9 @@ def _explained(error: Exception, what: str, tried: int) -> OSError:
     )
     reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
     number = getattr(error, "errno", None)
-    kind = PermissionError if is_refused else OSError
+    kind: type[OSError] = StoreUnreachableError if is_passing(error) else OSError
+    if is_refused:
+        kind = PermissionError
     return kind(
         number if isinstance(number, int) else errno.EIO,
         f"{what}: wanted an answer of the store, found {reason} after {tried} "
