@@ -216,8 +216,8 @@ def test_a_generator_without_weights_refuses_to_work(tmp_path):
 class Breaking:
     """A generator whose attempts at one unit fail as a whole."""
 
-    def __init__(self, generator, is_bad):
-        self._generator, self._is_bad = generator, is_bad
+    def __init__(self, generator, is_bad, *, error=OSError("the disk is on fire")):  # noqa: B008
+        self._generator, self._is_bad, self._error = generator, is_bad, error
         self.tried = Counter()
 
     def __getattr__(self, name):
@@ -226,19 +226,35 @@ class Breaking:
     def generate(self, unit, attempt):
         self.tried[unit.unit_id] += 1
         if self._is_bad(unit):
-            raise OSError("the disk is on fire")
+            raise self._error
         return self._generator.generate(unit, attempt)
 
 
 def test_a_unit_that_cannot_be_made_is_committed_as_failed_after_its_attempts(tmp_path):
     config = make_config(tmp_path)
     store = prepare(config)
-    generator = Breaking(make_generator(config), lambda unit: "train-000000-00" in unit.keys)
+    generator = Breaking(
+        make_generator(config),
+        lambda unit: "train-000000-00" in unit.keys,
+        error=RuntimeError("no kernel image"),
+    )
     assert run_units(make_control(config), generator, store).kind == "finished"
     assert sorted(generator.tried.values()) == [1, 1, 1, 3]
     failed = [row for row in all_rows(config) if row.status == "failed"]
     assert {row.source_key for row in failed} == {"train-000000-00", "train-000000-01"}
-    assert {row.error_class for row in failed} == {"OSError"}
+    assert {row.error_class for row in failed} == {"RuntimeError"}
+
+
+def test_a_unit_that_the_disk_fails_stays_open_for_a_later_run(tmp_path):
+    config = make_config(tmp_path)
+    store = prepare(config)
+    generator = Breaking(make_generator(config), lambda unit: "train-000000-00" in unit.keys)
+    ended = run_units(make_control(config), generator, store)
+    assert ended.kind == "failed"
+    assert "disk is on fire" in ended.reason
+    assert [row for row in all_rows(config) if row.status != "ok"] == []
+    assert run_units(make_control(config), make_generator(config), store).kind == "finished"
+    assert Counter(row.status for row in all_rows(config)) == {"ok": 8}
 
 
 def test_a_run_whose_every_attempt_fails_stops(tmp_path):
