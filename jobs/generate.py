@@ -7,15 +7,16 @@ The same command resumes; what is committed is not made again.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from jobs.check_config import expect_models
 from jobs.command_line import config_from, make_parser, run_job
+from jobs.driving import driving
 from jobs.progress import ProgressDisplay, RunView
 from jobs.run_directory import claim_run_directory
-from jobs.run_events import told
 from pipeline.build import open_captioner, open_generator, open_run_source
 from pipeline.caption import caption_source
 from pipeline.control import GenerationControl
@@ -24,16 +25,18 @@ from pipeline.local_runner import run_units
 from pipeline.plan import make_plan, plan_summary
 from schemas.errors import ConfigError, RunFailedError
 from storage.filesystem import open_store
-from storage.manifest_table import ManifestReader
+from storage.manifest_table import BriefReader
 from storage.weights_store import list_versions
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from pipeline.ray_coordinator import GenerationLoop
     from schemas.config import RunConfig
     from schemas.unit import Unit
     from storage.filesystem import RunStore
+    from storage.run_lock import RunLock
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -50,8 +53,8 @@ def main(arguments: Sequence[str]) -> None:
     claim_run_directory(store, config)
     check_weights(store, parsed.weights)
     generate = generate_here if parsed.local else generate_on_ray
-    with told(store, job="generate"):
-        figures = generate(config, store, plan, version=parsed.weights, console=console)
+    with driving(store, job="generate", roles=("generate",)) as lock:
+        figures = generate(config, lock, plan, version=parsed.weights, console=console)
     for name in ("units", "samples_ok", "samples_filtered", "samples_failed", "reasons"):
         console.print(f"{name}: {figures[name]}")
     console.print(f"ended: {figures['reason']}")
@@ -65,7 +68,7 @@ def plan_of(config: RunConfig, *, rounds: int | None = None) -> tuple[Unit, ...]
 
 def describe_plan(config: RunConfig, plan: Sequence[Unit], store: RunStore) -> list[str]:
     """Say what would be done, with times if the run has measured any."""
-    ledger = UnitLedger(config, plan, history=ManifestReader(store).refresh())
+    ledger = UnitLedger(config, plan, history=BriefReader(store).refresh())
     summary = plan_summary(
         config,
         plan,
@@ -94,7 +97,7 @@ def check_weights(store: RunStore, version: int | None) -> None:
 
 def generate_here(
     config: RunConfig,
-    store: RunStore,
+    lock: RunLock,
     plan: Sequence[Unit],
     *,
     version: int | None,
@@ -108,8 +111,11 @@ def generate_here(
     Raises:
         RunFailedError: If too much failed.
     """
+    store = lock.store
     caption_source(store, open_run_source(config), open_captioner(config))
-    control = GenerationControl(config, store, plan, pinned_version=version, weights_final=True)
+    control = GenerationControl(
+        config, store, plan, pinned_version=version, weights_final=True, lock=lock
+    )
     ended = run_units(
         control,
         open_generator(config, store),
@@ -126,7 +132,7 @@ def generate_here(
 
 def generate_on_ray(
     config: RunConfig,
-    store: RunStore,
+    lock: RunLock,
     plan: Sequence[Unit],
     *,
     version: int | None,
@@ -146,9 +152,14 @@ def generate_on_ray(
     from pipeline.ray_coordinator import GenerationLoop
 
     with ray_session.connect(config, console):
-        caption_source_on_ray(config, store.url)
+        caption_source_on_ray(config, lock.store.url)
         loop = GenerationLoop(
-            config, store.url, plan=plan, pinned_version=version, weights_final=True
+            config,
+            lock.store.url,
+            plan=plan,
+            pinned_version=version,
+            weights_final=True,
+            lock=lock,
         )
         view = RunView(stage="generate")
         signals = RaySignals(config.run_id)
@@ -163,7 +174,16 @@ def generate_on_ray(
                 loop.join()
             return loop.gauges()
         finally:
-            loop.stop()
+            stop_generation(loop, lock)
+
+
+def stop_generation(loop: GenerationLoop, lock: RunLock) -> None:
+    """Let units in the making come to an end, unless a younger driver makes them too."""
+    with suppress(OSError):
+        if lock.successor() is not None:
+            loop.stop(timeout_s=0.0)
+            return
+    loop.stop()
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

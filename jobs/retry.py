@@ -30,6 +30,7 @@ from pipeline.retry import RetryPlan, plan_retry
 from schemas.errors import ConfigError, DamagedShardError, RunFailedError
 from storage.filesystem import open_store
 from storage.manifest_table import ManifestReader, iterate_units
+from storage.run_lock import RunLock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,9 @@ def main(arguments: Sequence[str]) -> None:
     if parsed.local:
         retry_here(config, store, plan, version=parsed.weights)
     else:
-        generate_on_ray(config, store, plan.units, version=parsed.weights, console=console)
+        # No lock: a revision of what is committed is in no driver's way.
+        lock = RunLock(store=store)
+        generate_on_ray(config, lock, plan.units, version=parsed.weights, console=console)
     console.print(f"good samples in these units: {good} before, {count_good(store, plan)} now")
 
 

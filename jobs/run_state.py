@@ -27,6 +27,7 @@ StateName = Literal[
 SILENT_AFTER_S = 180.0
 """Trainers and generators tell at least every 30 s."""
 
+ALL_ROLES = ("generate", "train")
 GENERATION_EVENT = "generation_progress"
 TRAINER_STARVED_EVENT = "starved"
 
@@ -47,14 +48,20 @@ class RunState:
 
 
 def run_state(
-    events: Sequence[dict[str, Any]], *, has_results: bool, now: datetime | None = None
+    events: Sequence[dict[str, Any]],
+    *,
+    has_results: bool,
+    now: datetime | None = None,
+    heard_at: datetime | None = None,
 ) -> RunState:
     """Tell a run's state.
 
     Args:
-        events: Its event log, in order of time.
+        events: Its event log, in the order of :func:`storage.events.read_events`.
         has_results: Whether its results are written.
         now: The time; the clock's if None.
+        heard_at: When the newest event was written by the store's clock, which the clocks of the
+            run's machines cannot confuse; the time that the event itself tells if None.
 
     Returns:
         The state.
@@ -63,18 +70,39 @@ def run_state(
         return RunState(name="finished", reason="results.json is written")
     if not events:
         return RunState(name="not_started", reason="no driver has told anything yet")
-    begun = _last_index(events, STARTED)
-    current = events[begun:]
-    told = next((e for e in reversed(current) if e["event"] in RUN_EVENTS), None)
-    if told is not None and told["event"] != STARTED:
-        return _ended(told)
-    silence_s = ((now or datetime.now(UTC)) - _time(events[-1])).total_seconds()
+    current = current_events(events)
+    told = {_epoch(event): event for event in current if event["event"] in RUN_EVENTS}
+    ends = [event for event in told.values() if event["event"] != STARTED]
+    failures = [event for event in ends if event["event"] == FAILED]
+    if failures or (ends and len(ends) == len(told)):
+        return _ended([*ends, *failures][-1])
+    silence_s = ((now or datetime.now(UTC)) - (heard_at or _time(events[-1]))).total_seconds()
     if silence_s > SILENT_AFTER_S:
         return RunState(
             name="silent",
             reason=f"no event for {silence_s:.0f} s: the driver is lost, or captions or scores",
         )
     return _going_on(current)
+
+
+def current_events(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the drivers have told that no younger driver of the same role has replaced."""
+    taken: set[str] = set()
+    live: set[int] = set()
+    begun = 0
+    for index, event in reversed(list(enumerate(events))):
+        if event["event"] == STARTED:
+            roles = set(event.get("roles", ALL_ROLES))
+            if taken.isdisjoint(roles):
+                begun = index
+                live.add(_epoch(event))
+            taken |= roles
+    return [event for event in events[begun:] if not live or _epoch(event) in live]
+
+
+def _epoch(event: dict[str, Any]) -> int:
+    epoch = event.get("epoch", 0)
+    return epoch if isinstance(epoch, int) else 0
 
 
 def _ended(told: dict[str, Any]) -> RunState:

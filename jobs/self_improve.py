@@ -18,16 +18,17 @@ from jobs import ray_session
 from jobs.check_config import expect_enough_samples, expect_models
 from jobs.command_line import config_from, make_parser, run_job
 from jobs.contact_sheet import contact_sheet_from_run
+from jobs.driving import driving
 from jobs.evaluate import score_run
 from jobs.event_tail import EventTail
-from jobs.generate import describe_plan, plan_of
+from jobs.generate import describe_plan, plan_of, stop_generation
 from jobs.progress import ProgressDisplay, RunView
 from jobs.ray_signals import RaySignals
 from jobs.results import read_results, relative_gain, results_table, write_results
 from jobs.run_directory import claim_run_directory
-from jobs.run_events import told
 from pipeline.ray_captions import caption_source_on_ray
 from pipeline.ray_coordinator import GenerationLoop
+from pipeline.ray_names import registry_name
 from schemas.errors import RunFailedError
 from schemas.run_layout import CONTACT_SHEET_FILE
 from storage.filesystem import open_store
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from schemas.config import RunConfig
     from storage.filesystem import RunStore
+    from storage.run_lock import RunLock
     from trainers.settings import Stage
 
 
@@ -49,10 +51,15 @@ class Loop:
     """The parts that the stages of one run share."""
 
     config: RunConfig
-    store: RunStore
+    lock: RunLock
     console: Console
     view: RunView
     seconds: dict[str, float]
+
+    @property
+    def store(self) -> RunStore:
+        """The run directory."""
+        return self.lock.store
 
     def timed(self, stage: str, work: Any) -> None:
         """Do one stage's work under its name, and note how long it took."""
@@ -81,23 +88,29 @@ def main(arguments: Sequence[str]) -> None:
     if finished:
         console.print(f"{config.run.url}: this run has ended; its results:")
     else:
-        with told(store, job="self_improve"):
-            finished = run_loop(config, store, console)
+        with driving(store, job="self_improve", roles=("generate", "train")) as lock:
+            finished = run_loop(config, lock, console)
     report(finished, store, console)
 
 
-def run_loop(config: RunConfig, store: RunStore, console: Console) -> dict[str, Any]:
+def run_loop(config: RunConfig, lock: RunLock, console: Console) -> dict[str, Any]:
     """Bring a run to its end, from wherever it stands.
+
+    Args:
+        config: The run.
+        lock: This driver's hold on it.
+        console: Where to say how it goes.
 
     Returns:
         What results.json holds.
 
     Raises:
         RunFailedError: If too much fails to go on.
+        FencedError: If a younger driver took the run over.
     """
-    started_s = time.monotonic()
+    started_s, store = time.monotonic(), lock.store
     with ray_session.connect(config, console):
-        loop = Loop(config=config, store=store, console=console, view=RunView(), seconds={})
+        loop = Loop(config=config, lock=lock, console=console, view=RunView(), seconds={})
         learn_and_generate(loop)
     console.print("[bold]evaluate[/bold]")
     results: dict[str, Any] = {**score_run(config, store), "seconds": loop.seconds}
@@ -105,6 +118,7 @@ def run_loop(config: RunConfig, store: RunStore, console: Console) -> dict[str, 
         contact_sheet_from_run(config, store)
         results["counts"] = count_samples(store)
     results["seconds"]["total"] = round(time.monotonic() - started_s, 1)
+    lock.expect_held()
     write_results(store, results)
     return results
 
@@ -135,8 +149,8 @@ def learn_and_generate(loop: Loop) -> None:
             loop.timed("caption", lambda: caption_source_on_ray(config, store.url))
         train(loop, "warm_up")
         if config.training.synthetic_run is None:
-            generation.append(GenerationLoop(config, store.url))
-            stack.callback(generation[0].stop)
+            generation.append(GenerationLoop(config, store.url, lock=loop.lock))
+            stack.callback(stop_generation, generation[0], loop.lock)
             generation[0].start()
         try:
             if config.evaluation.control:
@@ -154,7 +168,13 @@ def train(loop: Loop, stage: Stage) -> None:
     """Run one training stage under Ray Train, unless it has ended already."""
     if has_final(loop.store, stage):
         return
-    loop.timed(stage, lambda: train_stage_on_ray(loop.config, stage, loop.store.url))
+    loop.timed(stage, lambda: train_on_ray(loop, stage))
+
+
+def train_on_ray(loop: Loop, stage: Stage) -> None:
+    """Train a stage whose published versions this driver's own registry hears of at once."""
+    registry = registry_name(loop.config.run_id, loop.lock.epoch)
+    train_stage_on_ray(loop.config, stage, registry_name=registry, lock=loop.lock)
 
 
 def count_samples(store: RunStore) -> dict[str, Any]:

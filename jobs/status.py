@@ -21,12 +21,14 @@ from jobs.run_state import GENERATION_EVENT, run_state
 from pipeline.plan import make_plan
 from schemas.config_file import parse_config, parse_tree
 from schemas.errors import ConfigError, SampleError, UserError
-from schemas.run_layout import CHECKPOINTS_DIR, CONFIG_FILE
+from schemas.run_layout import CHECKPOINTS_DIR, CONFIG_FILE, EVENTS_DIR
 from sources.protocol import open_source
 from storage.captions import captioned_shards
 from storage.events import read_events
 from storage.filesystem import open_store
+from storage.inventory import list_files
 from storage.manifest_table import ManifestReader
+from storage.run_lock import Driver, current_drivers
 from storage.weights_store import list_versions, read_manifest
 from trainers.progress import PROGRESS_EVENT
 
@@ -62,9 +64,9 @@ def read_status(store: RunStore) -> dict[str, Any]:
         store: The run.
 
     Returns:
-        ``state``, ``stage``, ``stages_ended``, ``captioned_shards``, ``units``, ``samples``,
-        ``weights``, ``rates``, ``training``, ``generation``, ``results`` and ``events``; None
-        stands for what is not known.
+        ``state``, ``drivers``, ``stage``, ``stages_ended``, ``captioned_shards``, ``units``,
+        ``samples``, ``weights``, ``rates``, ``training``, ``generation``, ``results`` and
+        ``events``; None stands for what is not known.
 
     Raises:
         ConfigError: If there is no run.
@@ -82,7 +84,10 @@ def read_status(store: RunStore) -> dict[str, Any]:
     results = read_results(store)
     return {
         "run": store.url,
-        "state": asdict(run_state(events, has_results=results is not None)),
+        "state": asdict(
+            run_state(events, has_results=results is not None, heard_at=_heard_at(store))
+        ),
+        "drivers": [asdict(driver) for driver in current_drivers(store)],
         "stage": _stage(ended, progress, is_finished=results is not None),
         "stages_ended": ended,
         "captioned_shards": len(captioned_shards(store)),
@@ -144,6 +149,12 @@ def count_planned(store: RunStore) -> int | None:
         return None
 
 
+def _heard_at(store: RunStore) -> datetime | None:
+    """When the newest event was written, by the store's clock."""
+    times = (file.modified_at for file in list_files(store, EVENTS_DIR))
+    return max(filter(None, times), default=None)
+
+
 def _newest(events: Sequence[dict[str, Any]], name: str) -> dict[str, Any] | None:
     return next((event for event in reversed(events) if event["event"] == name), None)
 
@@ -195,6 +206,8 @@ def _overview(status: dict[str, Any]) -> Table:
     units, rates, training = status["units"], status["rates"], status["training"]
     state = status["state"]
     table.add_row("state", " · ".join(filter(None, (state["name"], state["reason"]))))
+    for driver in status["drivers"]:
+        table.add_row("driver", str(Driver(**driver)))
     table.add_row("stage", status["stage"])
     table.add_row("source shards captioned", str(status["captioned_shards"]))
     planned = "?" if units["planned"] is None else units["planned"]

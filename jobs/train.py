@@ -14,10 +14,10 @@ from rich.console import Console
 
 from jobs.check_config import expect_models
 from jobs.command_line import config_from, make_parser, run_job
+from jobs.driving import driving
 from jobs.event_tail import EventTail
 from jobs.progress import ProgressDisplay, RunView
 from jobs.run_directory import claim_run_directory
-from jobs.run_events import told
 from sources.protocol import open_source
 from storage.filesystem import open_store
 from trainers.progress import PROGRESS_EVENT
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from schemas.config import RunConfig
+    from storage.run_lock import RunLock
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -42,22 +43,24 @@ def main(arguments: Sequence[str]) -> None:
         for line in describe_stage(config, stage_settings(config, stage)):
             console.print(line, soft_wrap=True)
         return
-    with told(open_store(config.run.url), job=f"train --stage {stage}"):
-        ended = train(config, stage, is_local=parsed.local, console=console)
+    store = open_store(config.run.url)
+    claim_run_directory(store, config)
+    with driving(store, job=f"train --stage {stage}", roles=("train",)) as lock:
+        ended = train(config, stage, lock, is_local=parsed.local, console=console)
     for name in ("step", "seen_images", "seconds", "steps_per_s", "version", "validation"):
         if ended.get(name) not in (None, {}):
             console.print(f"{name}: {ended[name]}")
 
 
-def train(config: RunConfig, stage: Stage, *, is_local: bool, console: Console) -> dict[str, Any]:
+def train(
+    config: RunConfig, stage: Stage, lock: RunLock, *, is_local: bool, console: Console
+) -> dict[str, Any]:
     """Train a stage and show how far it is.
 
     Returns:
         Content of the stage's ``final.json``.
     """
-    store = open_store(config.run.url)
-    claim_run_directory(store, config)
-    tail = EventTail(store, event=PROGRESS_EVENT)
+    tail = EventTail(lock.store, event=PROGRESS_EVENT)
 
     def refresh(view: RunView) -> None:
         view.training = tail.newest() or view.training
@@ -69,12 +72,12 @@ def train(config: RunConfig, stage: Stage, *, is_local: bool, console: Console) 
             from trainers.train_stage import train_stage_locally
 
             torch.set_num_threads(config.training.cpus_per_worker)
-            return train_stage_locally(config, stage)
+            return train_stage_locally(config, stage, lock=lock)
         from jobs import ray_session
         from trainers.ray_train import train_stage_on_ray
 
         with ray_session.connect(config, console):
-            return train_stage_on_ray(config, stage, store.url)
+            return train_stage_on_ray(config, stage, lock=lock)
 
 
 def describe_stage(config: RunConfig, settings: StageSettings) -> list[str]:

@@ -8,6 +8,11 @@ def namespace_of(run_id: str) -> str:
     return f"synth-{run_id}"
 
 
-def registry_name(run_id: str) -> str:
-    """Name of the run's weight registry."""
-    return f"registry-{run_id}"
+def registry_name(run_id: str, epoch: int = 0) -> str:
+    """Name of a driver's weight registry: each has its own, which ends with it.
+
+    Args:
+        run_id: The run.
+        epoch: The driver's; 0 if it took none.
+    """
+    return f"registry-{run_id}-e{epoch}" if epoch else f"registry-{run_id}"

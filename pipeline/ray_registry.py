@@ -10,6 +10,7 @@ import ray
 
 from pipeline.ray_names import namespace_of, registry_name
 from pipeline.weights import WeightsWatch
+from schemas.errors import DamagedShardError
 from storage.filesystem import open_store
 from storage.shards import sha256_of
 
@@ -64,7 +65,7 @@ class WeightRegistry:
         self._looked_at = time.monotonic()
         try:
             newer = self._watch.newer_than(max(self._held, default=None))
-        except OSError as error:
+        except (OSError, DamagedShardError) as error:
             logger.warning("registry_kept_its_version: %s", error)
             return
         if newer is None:
@@ -75,14 +76,14 @@ class WeightRegistry:
             del self._held[version]
 
 
-def start_registry(run_id: str, store_url: str) -> Any:
-    """Start the run's registry, or find the running one, and return its handle."""
+def start_registry(run_id: str, store_url: str, *, epoch: int = 0) -> Any:
+    """Start a driver's registry, or find the running one, and return its handle."""
     remote: Any = ray.remote(WeightRegistry)
     actor = remote.options(
         num_cpus=0,
         max_restarts=-1,
         max_task_retries=-1,
-        name=registry_name(run_id),
+        name=registry_name(run_id, epoch),
         namespace=namespace_of(run_id),
         get_if_exists=True,
     )

@@ -18,6 +18,7 @@ COMPACTED_DIR = "manifest/compacted"
 WEIGHTS_DIR = "weights"
 CHECKPOINTS_DIR = "checkpoints"
 EVENTS_DIR = "events"
+LOCK_DIR = "lock"
 
 COLLECTED_WEIGHTS_DIR = "weights/collected"
 
@@ -25,6 +26,7 @@ _VERSION_DIR = re.compile(r"^v(\d{8})$")
 _CAPTIONS = re.compile(r"(.+?)(?:\.more-([0-9]{4}))?\.parquet")
 _ROUND_DIR = re.compile(r"r=([0-9]{1,9})")
 _UNIT_MANIFEST = re.compile(r"([^.]+)(?:\.rev-([0-9]{4}))?\.parquet")
+_EPOCH = re.compile(r"epoch-([0-9]{8})\.json")
 _COMPACTED = re.compile(r"part-([0-9]{6})\.parquet")
 
 
@@ -87,4 +89,15 @@ def weights_dir(version: int) -> str:
 def parse_weights_dir(name: str) -> int | None:
     """Version of a folder name made by :func:`weights_dir`; None if it is something else."""
     match = _VERSION_DIR.match(name)
+    return int(match.group(1)) if match else None
+
+
+def epoch_path(epoch: int) -> str:
+    """Record of the driver that took an epoch of the run."""
+    return f"{LOCK_DIR}/epoch-{epoch:08d}.json"
+
+
+def parse_epoch(name: str) -> int | None:
+    """Epoch of a file name made by :func:`epoch_path`; None if it is something else."""
+    match = _EPOCH.fullmatch(name)
     return int(match.group(1)) if match else None

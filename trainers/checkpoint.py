@@ -49,6 +49,9 @@ class Checkpoints(Protocol):
     def save(self, files: CheckpointFiles | None, *, step: int) -> None:
         """Store a checkpoint; ``files`` is None on every rank but 0."""
 
+    def is_due(self) -> bool:
+        """Whether a machine of the group is about to go, so that a checkpoint is due now."""
+
 
 def pack_checkpoint(learner: Learner, *, stage: str, stream: Mapping[str, Any]) -> CheckpointFiles:
     """Serialise a stage between two steps.
@@ -165,6 +168,10 @@ class StoredCheckpoints:
         older = sorted(n for n in self._store.list_dir(self._root) if n < f"{step:08d}")
         for name in older[: 1 - KEPT_CHECKPOINTS]:
             self._store.remove(f"{self._root}/{name}")
+
+    def is_due(self) -> bool:
+        """See :meth:`Checkpoints.is_due`; nobody tells a process alone."""
+        return False
 
     def _read(self, folder: str, file: str) -> bytes:
         return self._store.read_bytes(f"{folder}/{file}")

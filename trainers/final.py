@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from perception.state_file import state_digest, state_to_bytes
+from schemas.errors import AlreadyCommittedError
 from schemas.run_layout import CHECKPOINTS_DIR
 from trainers.checkpoint import CREATION_FILE, EXPLOITATION_FILE
 
@@ -28,6 +30,9 @@ def write_final(
 ) -> dict[str, Any]:
     """Write ``creation.safetensors``, ``exploitation.safetensors`` and, last, ``final.json``.
 
+    The first end of a stage stands. A trainer that died before its ``final.json`` may have left
+    other weights under these names: they stay, and ours lie beside them, named by their digest.
+
     Args:
         store: The run.
         stage: Name of the stage.
@@ -41,18 +46,23 @@ def write_final(
         CREATION_FILE: state_to_bytes(learner.creation),
         EXPLOITATION_FILE: state_to_bytes(learner.exploitation),
     }
-    for name, data in weights.items():
-        store.write_bytes(f"{final_dir(stage)}/{name}", data)
+    digests = {
+        _write_weights(store, stage, *each): state_digest(each[1]) for each in weights.items()
+    }
     content: dict[str, Any] = {
         "stage": stage,
         "step": learner.step,
         "seen_images": learner.seen_images,
         "ema_updates": learner.ema_updates,
-        "sha256": {name: state_digest(data) for name, data in weights.items()},
+        "sha256": digests,
         **numbers,
     }
     text = json.dumps(content, sort_keys=True, indent=1)
-    store.write_bytes(f"{final_dir(stage)}/{FINAL_FILE}", text.encode())
+    try:
+        store.put_if_absent(f"{final_dir(stage)}/{FINAL_FILE}", text.encode())
+    except AlreadyCommittedError:
+        # Another driver's trainer came first; or ours did, and the answer was lost.
+        return read_final(store, stage) or content
     return content
 
 
@@ -71,4 +81,20 @@ def read_final(store: RunStore, stage: str) -> dict[str, Any] | None:
 
 def read_final_weights(store: RunStore, stage: str, name: str = CREATION_FILE) -> bytes:
     """Read one of the two weight files of a stage that has ended."""
-    return store.read_bytes(f"{final_dir(stage)}/{name}")
+    stem = name.partition(".")[0]
+    named = (read_final(store, stage) or {}).get("sha256", {})
+    file = next((each for each in named if re.split(r"[.-]", each)[0] == stem), name)
+    return store.read_bytes(f"{final_dir(stage)}/{file}")
+
+
+def _write_weights(store: RunStore, stage: str, name: str, data: bytes) -> str:
+    """Write weights under their name, or beside another trainer's; returns the file's name."""
+    path = f"{final_dir(stage)}/{name}"
+    try:
+        store.put_if_absent(path, data)
+    except AlreadyCommittedError:
+        if store.read_bytes(path) != data:
+            stem, _, suffix = name.rpartition(".")
+            name = f"{stem}-{state_digest(data)[:16]}.{suffix}"
+            store.write_bytes(f"{final_dir(stage)}/{name}", data)
+    return name

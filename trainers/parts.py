@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sources.batches import Batch
     from sources.protocol import LabelledSource
     from storage.filesystem import RunStore
+    from storage.run_lock import RunLock
     from trainers.checkpoint import Checkpoints
     from trainers.settings import StageSettings
 
@@ -36,6 +37,7 @@ class Host:
     """What the process offers that trains: alone, or one of a group.
 
     Attributes:
+        lock: The driver's hold on the run; None if it took none.
         ranks: The group.
         checkpoints: Where the state is kept; None: nowhere.
         device: Where the networks run.
@@ -45,6 +47,7 @@ class Host:
             still meanwhile. A process that generates too does it here.
     """
 
+    lock: RunLock | None = None
     ranks: Ranks = field(default_factory=SingleRank)
     checkpoints: Checkpoints | None = None
     device: torch.device | str = "cpu"
@@ -114,6 +117,7 @@ def make_parts(
             ema_decay=settings.ema_decay,
             stage=settings.stage,
             on_version=host.on_version,
+            lock=host.lock,
         )
     if is_first:
         validator = Validator(
@@ -130,7 +134,7 @@ def make_parts(
         progress=Progress(
             settings.stage,
             steps=settings.steps,
-            events=EventWriter(store, f"trainer-{settings.stage}") if is_first else None,
+            events=_event_writer(store, settings.stage, host.lock) if is_first else None,
             on_progress=host.on_progress if is_first else None,
         ),
         checkpoints=host.checkpoints,
@@ -139,6 +143,10 @@ def make_parts(
         live=batches.synthetic.live if batches.synthetic else None,
         after_publish=host.after_publish,
     )
+
+
+def _event_writer(store: RunStore, stage: str, lock: RunLock | None) -> EventWriter:
+    return EventWriter(store, f"trainer-{stage}", epoch=lock.epoch if lock else 0)
 
 
 def make_batches(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from perception.state_file import keys_digest, state_digest, state_to_bytes
 from schemas.errors import AlreadyCommittedError, RunFailedError
+from storage.run_lock import RunLock
 from storage.weights_store import latest_version, publish_weights, read_manifest
 from trainers.learner import Learner, copy_weights_
 
@@ -30,8 +31,8 @@ class WeightsPublisher:
     """Publishes snapshots of the creation weights, one at a time, in a thread of its own.
 
     The caller's thread only copies tensors; serialising and writing happen in the background. A
-    version is never less trained than the newest one in the store, so a stage that resumes from an
-    older checkpoint stays silent until it has caught up.
+    version is always further trained than the newest one in the store, so a stage that resumes from
+    an older checkpoint stays silent until it is ahead again.
 
     Args:
         store: The run.
@@ -39,6 +40,7 @@ class WeightsPublisher:
         ema_decay: α of Eq. 8, for the record.
         stage: Stage that the weights come from.
         on_version: Told about every committed version.
+        lock: The driver's hold on the run, looked at before each version; None if it took none.
     """
 
     def __init__(
@@ -49,28 +51,33 @@ class WeightsPublisher:
         ema_decay: float,
         stage: str,
         on_version: OnVersion | None = None,
+        lock: RunLock | None = None,
     ) -> None:
         self._store = store
         self._base_model_hash = base_model_hash
         self._ema_decay = ema_decay
         self._stage = stage
         self._on_version = on_version
+        self._lock = lock or RunLock(store=store)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._in_flight: Future[WeightsManifest | None] | None = None
         self._snapshot: DensePredictor | None = None
         self.newest: WeightsManifest | None = newest_manifest(store)
 
-    def start(self, learner: Learner) -> bool:
+    def start(self, learner: Learner, *, is_last: bool = False) -> bool:
         """Copy the creation weights and publish the copy in the background.
 
         Args:
             learner: Its creation weights, step and seen images are published.
+            is_last: Whether the stage ends with them: then they are published unless the newest
+                version has the same bytes.
 
         Returns:
             False if the version before is still on its way: nothing was done, ask again later.
 
         Raises:
-            RunFailedError: If the version before could not be written.
+            RunFailedError: If the version before could not be written, or a younger driver holds
+                the run.
         """
         if not self.poll():
             return False
@@ -78,7 +85,7 @@ class WeightsPublisher:
             self._snapshot = copy.deepcopy(learner.creation)
         copy_weights_(self._snapshot, learner.creation)
         self._in_flight = self._thread.submit(
-            self._publish, self._snapshot, learner.step, learner.seen_images
+            self._publish, self._snapshot, learner.step, learner.seen_images, is_last
         )
         return True
 
@@ -120,24 +127,31 @@ class WeightsPublisher:
         self.newest = manifest or self.newest
 
     def _publish(
-        self, snapshot: DensePredictor, step: int, seen_images: int
+        self,
+        snapshot: DensePredictor,
+        step: int,
+        seen_images: int,
+        is_last: bool,  # noqa: FBT001 - given by the thread
     ) -> WeightsManifest | None:
         data, keys = state_to_bytes(snapshot), keys_digest(snapshot)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._publish_once(data, keys, step=step, seen_images=seen_images)
+                return self._publish_once(
+                    data, keys, step=step, seen_images=seen_images, is_last=is_last
+                )
             except (OSError, AlreadyCommittedError) as error:
                 logger.warning("publish_retry", extra={"attempt": attempt, "error": repr(error)})
                 last = error
         raise OSError(f"publishing failed: {last!r}") from last
 
     def _publish_once(
-        self, data: bytes, keys: str, *, step: int, seen_images: int
+        self, data: bytes, keys: str, *, step: int, seen_images: int, is_last: bool
     ) -> WeightsManifest | None:
+        self._lock.expect_held()
         newest = newest_manifest(self._store)
         if newest is not None and newest.stage == self._stage:
             is_same = newest.step == step and newest.sha256 == state_digest(data)
-            if is_same or newest.step > step:
+            if is_same or newest.step > step or (newest.step == step and not is_last):
                 return None
         manifest = publish_weights(
             self._store,
@@ -169,18 +183,22 @@ def publish_warm_up(
     """
     if latest_version(store) is not None:
         return read_manifest(store, 0)
-    return publish_weights(
-        store,
-        state_to_bytes(method),
-        version=0,
-        step=0,
-        seen_images=0,
-        ema_decay=ema_decay,
-        base_model_hash=base_model_hash,
-        keys_hash=keys_digest(method),
-        stage="warm_up",
-        parent=-1,
-    )
+    try:
+        return publish_weights(
+            store,
+            state_to_bytes(method),
+            version=0,
+            step=0,
+            seen_images=0,
+            ema_decay=ema_decay,
+            base_model_hash=base_model_hash,
+            keys_hash=keys_digest(method),
+            stage="warm_up",
+            parent=-1,
+        )
+    except AlreadyCommittedError:
+        # Another driver's trainer came first in the same moment.
+        return read_manifest(store, 0)
 
 
 def newest_manifest(store: RunStore) -> WeightsManifest | None:

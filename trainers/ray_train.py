@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import threading
 from concurrent.futures import Future
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
 import ray.train.torch
 import torch
-from pyarrow.fs import FileSelector, FileType
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 from schemas.config_file import parse_config
 from schemas.errors import RunFailedError, UserError
 from schemas.run_layout import CHECKPOINTS_DIR
 from storage.filesystem import open_store, streaming_filesystem
-from trainers.checkpoint import CHECKPOINT_FILES, KEPT_CHECKPOINTS, first_whole
+from storage.run_lock import RunLock
+from trainers.checkpoint import KEPT_CHECKPOINTS
 from trainers.final import read_final
 from trainers.parts import Host
 from trainers.ranks import ProcessGroupRanks
+from trainers.ray_checkpoints import RayCheckpoints, epoch_dir
 from trainers.train_stage import StageStoppedError, train_stage
 
 if TYPE_CHECKING:
     from schemas import config as schema
     from storage.filesystem import RunStore
-    from trainers.checkpoint import CheckpointFiles
     from trainers.publish import OnVersion
     from trainers.settings import Stage
 
@@ -46,6 +43,7 @@ def train_stage_on_ray(
     stage: Stage,
     store_url: str | None = None,
     registry_name: str | None = None,
+    lock: RunLock | None = None,
 ) -> dict[str, Any]:
     """Train a stage with Ray Train and wait for its end; a stage that was stopped goes on.
 
@@ -58,19 +56,21 @@ def train_stage_on_ray(
         store_url: The run directory; ``run.url`` if None.
         registry_name: Actor whose ``publish(version)`` is called when a version is committed, in
             the namespace of the run; ``registry-<run id>`` if None. It need not exist.
+        lock: The driver's hold on the run; None if it took none.
 
     Returns:
         Content of ``checkpoints/<stage>/final/final.json``.
 
     Raises:
-        RunFailedError: If the stage cannot go on, or failed too often.
+        RunFailedError: If the stage cannot go on, or failed too often, or a younger driver holds
+            the run.
     """
     store = open_store(store_url or config.run.url)
     if (ended := read_final(store, stage)) is not None:
         return ended
     # Workers stay in the directory of the job, against which its relative paths were written.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    result = _fit(_make_trainer(config, stage, store, registry_name))
+    result = _fit(_make_trainer(config, stage, lock or RunLock(store=store), registry_name))
     if (stopped := (result.return_value or {}).get(_STOPPED)) is not None:
         raise RunFailedError(stopped)
     ended = read_final(store, stage)
@@ -83,9 +83,9 @@ def train_stage_on_ray(
 
 
 def _make_trainer(
-    config: schema.RunConfig, stage: Stage, store: RunStore, registry_name: str | None
+    config: schema.RunConfig, stage: Stage, lock: RunLock, registry_name: str | None
 ) -> Any:
-    training = config.training
+    training, store = config.training, lock.store
     tree = config.model_dump(mode="json")
     tree["run"]["url"] = store.url
     resources: dict[str, float] = {"CPU": training.cpus_per_worker}
@@ -101,6 +101,7 @@ def _make_trainer(
         train_loop_config={
             "config": tree,
             "stage": stage,
+            "lock": lock,
             "registry": registry_name or f"registry-{config.run_id}",
             "namespace": f"synth-{config.run_id}",
         },
@@ -111,8 +112,8 @@ def _make_trainer(
             label_selector=config.ray.trainer_labels or None,
         ),
         run_config=run_config(
-            name=stage,
-            **_ray_storage(store),
+            name=epoch_dir(lock.epoch),
+            **_ray_storage(store, stage),
             failure_config=FailureConfig(max_failures=_MAX_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
             worker_runtime_env={
@@ -122,16 +123,16 @@ def _make_trainer(
     )
 
 
-def _ray_storage(store: RunStore) -> dict[str, Any]:
+def _ray_storage(store: RunStore, stage: Stage) -> dict[str, Any]:
     """Tell Ray where checkpoints go; a remote store is reached through fsspec, as everywhere."""
     if "://" not in store.url:
-        return {"storage_path": f"{store.url}/{CHECKPOINTS_DIR}"}
+        return {"storage_path": f"{store.url}/{CHECKPOINTS_DIR}/{stage}"}
     import pyarrow.fs
 
     fs, root = streaming_filesystem(store.url)
     handler = pyarrow.fs.FSSpecHandler(fs)
     return {
-        "storage_path": f"{root}/{CHECKPOINTS_DIR}",
+        "storage_path": f"{root}/{CHECKPOINTS_DIR}/{stage}",
         "storage_filesystem": pyarrow.fs.PyFileSystem(handler),
     }
 
@@ -170,9 +171,11 @@ def _train_on_worker(loop: dict[str, Any]) -> dict[str, Any]:
     """Train on one rank; what no restart can mend is returned instead of raised."""
     config = parse_config(loop["config"], origin="training worker")
     torch.set_num_threads(config.training.cpus_per_worker)
+    lock: RunLock = loop["lock"]
     host = Host(
+        lock=lock,
         ranks=ProcessGroupRanks(),
-        checkpoints=RayCheckpoints(),
+        checkpoints=RayCheckpoints(lock, loop["stage"]),
         device=ray.train.torch.get_device(),
         on_version=registry_hint(loop["registry"], namespace=loop["namespace"]),
     )
@@ -181,45 +184,6 @@ def _train_on_worker(loop: dict[str, Any]) -> dict[str, Any]:
     except (StageStoppedError, UserError) as error:
         # All ranks come here together, so none is left waiting for the others.
         return {_STOPPED: str(error)}
-
-
-class RayCheckpoints:
-    """Checkpoints that Ray Train keeps, and gives back to restarted workers and later drivers."""
-
-    def latest(self) -> CheckpointFiles | None:
-        """See :meth:`trainers.checkpoint.Checkpoints.latest`."""
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return None
-        return first_whole(
-            (folder, partial(_read_file, checkpoint.filesystem, folder))
-            for folder in checkpoints_up_to(checkpoint)
-        )
-
-    def save(self, files: CheckpointFiles | None, *, step: int) -> None:
-        """See :meth:`trainers.checkpoint.Checkpoints.save`; a barrier for all ranks."""
-        if files is None:
-            ray.train.report({"step": step})
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            for name in CHECKPOINT_FILES:
-                (Path(folder) / name).write_bytes(files[name])
-            ray.train.report({"step": step}, checkpoint=Checkpoint.from_directory(folder))
-
-
-def checkpoints_up_to(checkpoint: Any) -> list[str]:
-    """Folders of a Ray checkpoint and of those before it, the newest first."""
-    parent, _, newest = str(checkpoint.path).rpartition("/")
-    found = checkpoint.filesystem.get_file_info(FileSelector(parent))
-    # Their names hold the time at which they were made.
-    names = {info.base_name for info in found if info.type == FileType.Directory} | {newest}
-    older = sorted((n for n in names if n.startswith("checkpoint_") and n < newest), reverse=True)
-    return [f"{parent}/{name}" for name in (newest, *older)]
-
-
-def _read_file(filesystem: Any, folder: str, name: str) -> bytes:
-    with filesystem.open_input_file(f"{folder}/{name}") as file:
-        return bytes(file.read())
 
 
 def registry_hint(name: str, *, namespace: str) -> OnVersion:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from trainers.parts import TrainParts
     from trainers.settings import StageSettings
 
+ASK_EVERY_STEPS = 5
+"""Steps between two questions whether a machine is about to go: each waits for all ranks."""
+
 
 def resume_stage(settings: StageSettings, learner: Learner, parts: TrainParts) -> bool:
     """Restore the newest checkpoint of the stage, if there is one.
@@ -53,11 +56,19 @@ def run_stage(settings: StageSettings, learner: Learner, parts: TrainParts) -> N
         _average(settings, learner, seen_before)
         publish_is_due |= _crosses(settings.publish_every_images, seen_before, learner.seen_images)
         publish_is_due = publish_is_due and not _try_publish(learner, parts)
-        if learner.step % settings.checkpoint_every_steps == 0 or learner.step == settings.steps:
+        if _is_checkpoint_due(settings, learner, parts):
             save_checkpoint(settings, learner, parts)
         parts.progress.add_step(
             images=settings.batch_size, fields=numbers | _position(learner, parts)
         )
+
+
+def _is_checkpoint_due(settings: StageSettings, learner: Learner, parts: TrainParts) -> bool:
+    """Equal on all ranks: they ask together whether a machine is about to go."""
+    if learner.step % settings.checkpoint_every_steps == 0 or learner.step == settings.steps:
+        return True
+    is_asked = learner.step % ASK_EVERY_STEPS == 0 and parts.checkpoints is not None
+    return is_asked and parts.checkpoints is not None and parts.checkpoints.is_due()
 
 
 def _make_step(settings: StageSettings, learner: Learner, parts: TrainParts) -> dict[str, float]:

@@ -10,6 +10,7 @@ from perception.build import device_of, make_method, open_backbone
 from perception.state_file import keys_digest, load_state_bytes, state_to_bytes
 from schemas.errors import NotFiniteError, RunFailedError, WeightsMismatchError
 from storage.filesystem import RunStore, open_store
+from storage.run_lock import RunLock, fenced_message
 from storage.weights_store import expect_fits, read_weights
 from trainers.checkpoint import StoredCheckpoints
 from trainers.final import read_final, write_final
@@ -42,6 +43,7 @@ def train_stage_locally(
     on_version: OnVersion | None = None,
     on_progress: OnProgress | None = None,
     after_publish: Callable[[], None] | None = None,
+    lock: RunLock | None = None,
 ) -> dict[str, Any]:
     """Train a stage in this process, without Ray; a stage that was stopped goes on.
 
@@ -51,6 +53,7 @@ def train_stage_locally(
         on_version: Told about published versions, from another thread.
         on_progress: Told about progress.
         after_publish: Called between two steps, after each published version.
+        lock: The driver's hold on the run; None if it took none.
 
     Returns:
         Content of ``checkpoints/<stage>/final/final.json``.
@@ -64,6 +67,7 @@ def train_stage_locally(
         on_version=on_version,
         on_progress=on_progress,
         after_publish=after_publish,
+        lock=lock,
     )
     return train_stage(config, stage, host)
 
@@ -80,13 +84,16 @@ def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
         Content of ``final.json``; on ranks other than 0 only ``stage`` and counts.
 
     Raises:
-        StageStoppedError: If training diverges, starves, or has no fitting weights to start from.
+        StageStoppedError: If training diverges, starves, has no fitting weights to start from, or a
+            younger driver holds the run.
         RunFailedError: If weights cannot be published.
     """
     store = open_store(config.run.url)
     ended = read_final(store, stage)
     if ended is not None:
         return ended
+    lock = host.lock or RunLock(store=store)
+    expect_driver(lock, host)
     backbone = open_backbone(config, device=host.device)
     settings = stage_settings(config, stage)
     learner = make_learner(make_method(config, backbone), weight_decay=settings.weight_decay)
@@ -99,7 +106,7 @@ def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
         run_stage(settings, learner, parts)
         seconds = time.monotonic() - started_s
         return end_stage(
-            settings, learner, parts, store, seconds=seconds, started_at_step=started_at
+            settings, learner, parts, lock, seconds=seconds, started_at_step=started_at
         )
     except NotFiniteError as error:
         raise StageStoppedError(f"stage {stage} diverged: {error}") from error
@@ -110,6 +117,19 @@ def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
     finally:
         if parts.publisher is not None:
             parts.publisher.close()
+
+
+def expect_driver(lock: RunLock, host: Host) -> None:
+    """Check on all ranks that the driver that started them holds the run.
+
+    Raises:
+        StageStoppedError: If a younger one does: no restart would change that.
+    """
+    successor = lock.successor()
+    if not agree_on_all(host.ranks, holds=successor is None, device=host.device):
+        raise StageStoppedError(
+            fenced_message(lock, successor) if successor else "a younger driver took the run over"
+        )
 
 
 def load_version_zero(store: RunStore, learner: Learner, backbone: DiffusionBackbone) -> None:
@@ -164,7 +184,7 @@ def end_stage(
     settings: StageSettings,
     learner: Learner,
     parts: TrainParts,
-    store: RunStore,
+    lock: RunLock,
     *,
     seconds: float,
     started_at_step: int,
@@ -175,12 +195,12 @@ def end_stage(
         settings: Numbers of the stage.
         learner: State after the last step.
         parts: What the loop worked with.
-        store: The run.
+        lock: The driver's hold on the run.
         seconds: Time of the loop in this process.
         started_at_step: Step at which this process began or went on.
 
     Raises:
-        RunFailedError: If publishing fails.
+        RunFailedError: If publishing fails, or a younger driver holds the run.
     """
     is_equal = ranks_are_equal(learner, parts)
     steps = learner.step - started_at_step
@@ -193,11 +213,12 @@ def end_stage(
     }
     if parts.ranks.rank != 0:
         return {"stage": settings.stage, "step": learner.step} | numbers
+    lock.expect_held()
     if settings.stage == "warm_up":
         copy_weights_(learner.creation, learner.exploitation)
         backbone = parts.features.backbone
         manifest = publish_warm_up(
-            store,
+            lock.store,
             learner.creation,
             base_model_hash=backbone.model_id,
             ema_decay=settings.ema_decay,
@@ -205,12 +226,13 @@ def end_stage(
         numbers["version"] = manifest.version
     if parts.publisher is not None:
         parts.publisher.finish()
-        parts.publisher.start(learner)
+        parts.publisher.start(learner, is_last=True)
         newest = parts.publisher.finish()
         numbers["version"] = newest.version if newest else None
     numbers["validation"] = validate(learner, parts)
     parts.progress.tell()
-    content = write_final(store, settings.stage, learner, numbers=numbers)
+    lock.expect_held()
+    content = write_final(lock.store, settings.stage, learner, numbers=numbers)
     parts.progress.emit("stage_ended", **content)
     return content
 

@@ -182,6 +182,9 @@ class MemoryCheckpoints:
         if files is not None:
             self.saved[step] = dict(files)
 
+    def is_due(self) -> bool:
+        return False
+
 
 class ThreadRanks:
     """Ranks that are threads of one process."""

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from ray.train import Checkpoint
 from safetensors.torch import save
 
 from schemas.errors import RunFailedError, WeightsMismatchError
@@ -19,7 +18,7 @@ from trainers.checkpoint import (
     pack_checkpoint,
     restore_checkpoint,
 )
-from trainers.ray_train import checkpoints_up_to
+from trainers.ray_checkpoints import checkpoint_folders
 from trainers.stage import run_stage
 
 
@@ -116,12 +115,27 @@ def test_checkpoints_of_a_version_without_digests_are_read(store):
     assert kept.latest() == old
 
 
-def test_ray_looks_at_the_checkpoints_before_one_newest_first(tmp_path):
-    for name in ("checkpoint_2026-01-01_1", "checkpoint_2026-01-02_1", "checkpoint_2026-01-03_1"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "other").mkdir()
-    found = checkpoints_up_to(Checkpoint.from_directory(tmp_path / "checkpoint_2026-01-02_1"))
-    assert [path.rpartition("/")[2] for path in found] == [
-        "checkpoint_2026-01-02_1",
-        "checkpoint_2026-01-01_1",
+def write_checkpoint(store, path, *, step):
+    for name, data in checkpoint(b"x").items():
+        content = json.dumps({"step": step}).encode() if name == STATE_FILE else data
+        store.write_bytes(f"checkpoints/warm_up/{path}/{name}", content)
+
+
+def test_ray_looks_at_the_youngest_drivers_checkpoints_first_and_the_furthest_of_each(store):
+    """Names of checkpoints hold a time, and clocks differ: steps and epochs do not."""
+    for path, step in (
+        ("checkpoint_2026-01-09_1", 30),
+        ("epoch-00000002/checkpoint_2026-01-02_1", 8),
+        ("epoch-00000002/checkpoint_2026-01-01_1", 12),
+        ("epoch-00000011/checkpoint_2025-01-01_1", 10),
+    ):
+        write_checkpoint(store, path, step=step)
+    store.write_bytes("checkpoints/warm_up/epoch-00000011/checkpoint_manager_snapshot.json", b"")
+    store.write_bytes("checkpoints/warm_up/final/creation.safetensors", b"x")
+    found = checkpoint_folders(store, "checkpoints/warm_up")
+    assert [path.removeprefix("checkpoints/warm_up/") for path in found] == [
+        "epoch-00000011/checkpoint_2025-01-01_1",
+        "epoch-00000002/checkpoint_2026-01-01_1",
+        "epoch-00000002/checkpoint_2026-01-02_1",
+        "checkpoint_2026-01-09_1",
     ]
