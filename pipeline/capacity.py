@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
-
-from pipeline.plan import image_maker_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,9 +37,9 @@ class PlanState:
     """What is known at the moment of a decision.
 
     Attributes:
-        remaining: Units that are neither committed nor leased, in plan order.
-        newest_labels: For each image-making unit, the newest round that is committed and the
-            version that labelled it.
+        num_remaining: Units that are neither committed nor leased.
+        next_ready: The first of them in plan order that :func:`pipeline.unit_queue.is_ready`
+            says may be worked on; None if there is none.
         num_leased: Units that a generator holds.
         committed_samples: Samples of committed units, failed ones counted.
         leased_samples: Samples of leased units.
@@ -52,8 +50,8 @@ class PlanState:
         stop_reason: Why the run must stop; empty if it need not.
     """
 
-    remaining: Sequence[Unit]
-    newest_labels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    num_remaining: int
+    next_ready: Unit | None = None
     num_leased: int = 0
     committed_samples: int = 0
     leased_samples: int = 0
@@ -122,25 +120,25 @@ def lease_capacity(
 
 
 def choose_next_unit(state: PlanState, pace: Pace) -> Decision:
-    """Choose the first unit of the plan that may be worked on now.
-
-    A ``relabel`` unit may be leased when the round before it is committed for its images and the
-    newest version is above the one that made those labels: the same weights would give the same
-    labels. A retried unit had been ready before.
-    """
+    """Choose the first unit of the plan that is ready, if there is capacity for it."""
     if state.stop_reason:
         return Decision(kind="failed", reason=state.stop_reason)
-    if not state.remaining:
-        if state.num_leased:
-            return _pause(state, "the last units are being worked on")
-        return Decision(kind="finished", reason="every unit of the plan is committed")
+    if not state.num_remaining:
+        return _ending(state)
     if state.newest_version is None:
         return _pause(state, "no creation weights are published yet")
-    unit = next((unit for unit in state.remaining if _is_ready(unit, state)), None)
-    if unit is None:
+    if state.next_ready is None:
         return _blocked(state)
     too_far = "" if state.weights_final else _lead_exceeded(state, pace)
-    return _pause(state, too_far) if too_far else Decision(kind="lease", reason="", unit=unit)
+    if too_far:
+        return _pause(state, too_far)
+    return Decision(kind="lease", reason="", unit=state.next_ready)
+
+
+def _ending(state: PlanState) -> Decision:
+    if state.num_leased:
+        return _pause(state, "the last units are being worked on")
+    return Decision(kind="finished", reason="every unit of the plan is committed")
 
 
 def _lead_exceeded(state: PlanState, pace: Pace) -> str:
@@ -159,21 +157,11 @@ def _lead_exceeded(state: PlanState, pace: Pace) -> str:
     )
 
 
-def _is_ready(unit: Unit, state: PlanState) -> bool:
-    if unit.kind == "synthesize" or unit.revision:
-        return True
-    newest = state.newest_labels.get(image_maker_id(unit))
-    if newest is None or state.newest_version is None:
-        return False
-    round_index, version = newest
-    return round_index >= unit.round - 1 and state.newest_version > version
-
-
 def _blocked(state: PlanState) -> Decision:
     if state.weights_final and not state.num_leased:
         return Decision(
             kind="finished",
-            reason=f"{len(state.remaining)} unit(s) left out: no newer creation weights will come",
+            reason=f"{state.num_remaining} unit(s) left out: no newer creation weights will come",
         )
     return _pause(
         state, f"newer creation weights than version {state.newest_version} are needed to relabel"

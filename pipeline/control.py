@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from pipeline.capacity import Decision, choose_next_unit
+from pipeline.isolate import STORE_FAILED, STORE_UNREACHABLE
 from pipeline.ledger import UnitLedger
+from pipeline.outage import Outage
 from pipeline.pack import commit_failed_unit
-from pipeline.result import new_attempt
+from pipeline.result import brief_of_result, new_attempt
 from pipeline.weights import WeightsWatch
 from schemas.errors import UserError, WeightsMismatchError
-from storage.manifest_table import ManifestReader
+from storage.manifest_table import BriefReader
+from storage.run_lock import RunLock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.isolate import Failure
+    from pipeline.result import UnitResult
     from schemas.config import RunConfig
     from schemas.unit import Unit
     from storage.filesystem import RunStore
@@ -41,9 +46,11 @@ class GenerationControl:
         plan: All units of the run.
         pinned_version: Label with this version alone, whatever is published.
         weights_final: Whether no newer version will come; may be set later.
+        lock: The driver's hold on the run, looked at before anything is committed here.
 
     Attributes:
         is_paused: Whether no unit may be begun; may be set at any time.
+        is_look_due: Whether storage is known to hold something that :meth:`refresh` has not seen.
     """
 
     def __init__(
@@ -54,22 +61,34 @@ class GenerationControl:
         *,
         pinned_version: int | None = None,
         weights_final: bool = False,
+        lock: RunLock | None = None,
     ) -> None:
         self._config = config
+        self._lock = lock or RunLock(store=store)
         self._store = store
-        self._reader = ManifestReader(store)
+        self._reader = BriefReader(store)
         self._watch = WeightsWatch(store, pinned=pinned_version)
         self._failures_in_a_row = 0
+        self._outage = Outage(limit_s=config.generation.unit_timeout_s)
         self._stop_reason = ""
         self.is_paused = False
+        self.is_look_due = False
         self.weights_final = weights_final
         self._newest = self._watch.newest()
         self.ledger = UnitLedger(config, plan, history=self._reader.refresh())
 
-    def refresh(self) -> list[Unit]:
-        """Look into storage for new weights and newly committed units; returns the units."""
+    def refresh(self, *, quiet_s: float = 0.0) -> list[Unit]:
+        """Look into storage for new weights and newly committed units; returns the units.
+
+        Args:
+            quiet_s: Least time between two looks where nothing new has been found for long; no
+                matter if a look is due.
+        """
         self._newest = self._watch.newest()
-        return self.ledger.absorb(self._reader.refresh())
+        quiet_s = 0.0 if self.is_look_due else quiet_s
+        found = self.ledger.absorb(self._reader.refresh(quiet_s=quiet_s))
+        self.is_look_due = False
+        return found
 
     def decide(self) -> Decision:
         """Decide on what storage showed at the last :meth:`refresh`."""
@@ -83,33 +102,82 @@ class GenerationControl:
 
     def lease(self, unit: Unit) -> str:
         """Hand a unit out; returns the attempt's name."""
-        return new_attempt(self.ledger.lease(unit))
+        return new_attempt(self.ledger.lease(unit), epoch=self._lock.epoch)
 
-    def settle(self, unit: Unit, attempt: str, failure: Failure | None = None) -> None:
+    def settle(
+        self,
+        unit: Unit,
+        attempt: str,
+        failure: Failure | None = None,
+        *,
+        result: UnitResult | None = None,
+    ) -> None:
         """Take a unit back after an attempt.
 
         Args:
             unit: The unit.
             attempt: The attempt's name.
             failure: Why the attempt failed as a whole; None if it committed, or lost to another.
-                After ``generation.max_attempts`` the unit is committed with failed rows.
+                After ``generation.max_attempts`` the unit is committed with failed rows, unless
+                the store is to blame: then it stays open.
+            result: What the attempt told. Storage has taken the manifest of a committed one, so it
+                counts at once and is not read again; what another attempt committed is looked up.
+
+        Raises:
+            FencedError: If the unit were to be committed and a younger driver holds the run.
         """
+        if result is not None:
+            self._note(unit, result)
         self.ledger.release(unit)
         if failure is None:
             self._failures_in_a_row = 0
+            self._outage.end()
             return
+        # An attempt that was lost may have committed before.
+        self.is_look_due = True
         logger.warning("attempt_failed unit=%s reason=%s", unit.unit_id, failure.reason)
+        if failure.reason == STORE_UNREACHABLE:
+            self.note_outage(failure.detail)
+            return
         self._failures_in_a_row += 1
-        if not self.ledger.count_failure(unit):
-            commit_failed_unit(
-                self._store, self._config, unit, failure=failure, attempt=f"{attempt}-failed"
-            )
+        if failure.reason != STORE_FAILED and not self.ledger.count_failure(unit):
+            self._commit_failed(unit, failure, attempt=f"{attempt}-failed")
         limit = 2 * self._config.generation.max_attempts
         if self._failures_in_a_row >= limit:
             self.fail(
                 f"{limit} attempts at units failed in a row, the last with {failure.reason}: "
                 f"{failure.detail}"
             )
+
+    def note_outage(self, detail: str) -> None:
+        """Note that the store did not answer: a reason to wait, and in the end to stop the run.
+
+        Args:
+            detail: What it failed with.
+        """
+        logger.warning("store_is_unreachable %s", detail)
+        lasted_s = self._outage.note(now_s=time.monotonic())
+        if lasted_s > self._outage.limit_s:
+            self.fail(f"the store has not answered for {lasted_s:.0f} s: {detail}")
+
+    def _commit_failed(self, unit: Unit, failure: Failure, *, attempt: str) -> None:
+        try:
+            self._lock.expect_held()
+            failed = commit_failed_unit(
+                self._store, self._config, unit, failure=failure, attempt=attempt
+            )
+        except OSError as error:
+            # The unit stays open, and its next failure leads here again.
+            self.note_outage(str(error))
+        else:
+            self._note(unit, failed)
+
+    def _note(self, unit: Unit, result: UnitResult) -> None:
+        if not result.is_committed:
+            self.is_look_due = True
+            return
+        self._reader.skip(unit.unit_id, unit.revision)
+        self.ledger.absorb([brief_of_result(unit, result)])
 
     def take_back(self, unit: Unit) -> None:
         """Take a unit back that was never begun."""

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.capacity import PlanState, UnitOutcome, pace_of, should_stop
-from pipeline.plan import MeasuredCost, image_maker_id
-from pipeline.result import count_reasons, count_statuses
+from pipeline.plan import MeasuredCost
+from pipeline.unit_queue import UnitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from schemas.config import RunConfig
     from schemas.unit import Unit
     from schemas.weights import WeightsManifest
-    from storage.manifest_table import UnitCommit
+    from storage.unit_brief import UnitBrief
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,19 +43,19 @@ class Totals:
     label_s: float = 0.0
     tar_bytes: int = 0
 
-    def add(self, commit: UnitCommit) -> None:
+    def add(self, brief: UnitBrief) -> None:
         """Add a unit."""
         self.units += 1
-        self.statuses.update(count_statuses(commit.rows))
-        self.reasons.update(count_reasons(commit.rows, statuses=("filtered", "failed")))
-        self.versions.update(row.creation_version for row in commit.rows if row.status == "ok")
-        self.tar_bytes += int(commit.summary.get("tar_bytes", 0))
-        seconds: dict[str, float] = commit.summary.get("seconds", {})
-        if "all" in seconds:
-            kind = commit.unit.kind
-            self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds["all"]
-            self.samples[kind] += len(commit.rows)
-            self.label_s += seconds.get("labels", 0.0) + seconds.get("encode", 0.0)
+        self.statuses.update(brief.counts)
+        self.reasons.update(brief.filtered)
+        self.reasons.update(brief.failed)
+        self.versions.update(brief.kept_by_version)
+        self.tar_bytes += brief.tar_bytes
+        if "all" in brief.seconds:
+            kind = brief.kind
+            self.seconds[kind] = self.seconds.get(kind, 0.0) + brief.seconds["all"]
+            self.samples[kind] += brief.num_samples
+            self.label_s += brief.seconds.get("labels", 0.0) + brief.seconds.get("encode", 0.0)
 
     def cost(self) -> MeasuredCost:
         """What a sample has cost so far."""
@@ -71,25 +71,26 @@ class Totals:
 class UnitLedger:
     """The plan's units: committed, leased, remaining; attempts and recent failures.
 
-    Not safe for use by several threads.
+    What it keeps of a committed unit is its part in some sums, and what it costs to ask or tell
+    it something does not grow with the plan. Not safe for use by several threads.
 
     Args:
         config: The run's configuration.
         plan: All its units.
-        history: Commits from before this process started; their failures are not judged again.
+        history: Units committed before this process started; their failures are not judged again.
     """
 
     def __init__(
-        self, config: RunConfig, plan: Sequence[Unit], history: Sequence[UnitCommit] = ()
+        self, config: RunConfig, plan: Sequence[Unit], history: Iterable[UnitBrief] = ()
     ) -> None:
         self._limits = config.generation
         self.pace = pace_of(config, plan)
         self.totals = Totals()
-        self._plan = {unit.unit_id: unit for unit in plan}
-        self._open = dict(self._plan)
-        self._leased: set[str] = set()
+        self._num_units = len(plan)
+        self._queue = UnitQueue(plan)
+        self._num_leased = 0
+        self._leased_samples = 0
         self._attempts: Counter[str] = Counter()
-        self._newest_labels: dict[str, tuple[int, int]] = {}
         self._committed_samples = 0
         self._window_units = min(self._limits.failure_window_units, max(len(plan), 1))
         self._window: deque[UnitOutcome] = deque(maxlen=self._window_units)
@@ -99,24 +100,30 @@ class UnitLedger:
     @property
     def num_units(self) -> int:
         """Units of the plan."""
-        return len(self._plan)
+        return self._num_units
 
     @property
     def num_leased(self) -> int:
         """Units that are worked on."""
-        return len(self._leased)
+        return self._num_leased
 
-    def absorb(self, commits: Sequence[UnitCommit]) -> list[Unit]:
+    def absorb(self, briefs: Iterable[UnitBrief]) -> list[Unit]:
         """Take note of committed units; those of another plan or an older revision are ignored.
 
         Returns:
             The plan's units among them that were open until now.
         """
-        return [commit.unit for commit in commits if self._absorb(commit)]
+        found = []
+        for brief in briefs:
+            unit = self._queue.get(brief.unit_id)
+            if unit is not None and brief.revision >= unit.revision:
+                self._absorb(unit, brief)
+                found.append(unit)
+        return found
 
     def is_open(self, unit: Unit) -> bool:
         """Whether a unit is not committed yet."""
-        return unit.unit_id in self._open
+        return self._queue.get(unit.unit_id) is not None
 
     def lease(self, unit: Unit) -> int:
         """Note that a unit is worked on.
@@ -124,12 +131,16 @@ class UnitLedger:
         Returns:
             The number of this attempt, from 1.
         """
-        self._leased.add(unit.unit_id)
+        if self._queue.lease(unit):
+            self._num_leased += 1
+            self._leased_samples += unit.num_samples
         return self._attempts[unit.unit_id] + 1
 
     def release(self, unit: Unit) -> None:
         """Note that nobody works on a unit any more; it remains if it is not committed."""
-        self._leased.discard(unit.unit_id)
+        if self._queue.release(unit):
+            self._num_leased -= 1
+            self._leased_samples -= unit.num_samples
 
     def count_failure(self, unit: Unit) -> bool:
         """Count a failed attempt.
@@ -147,20 +158,21 @@ class UnitLedger:
             newest: The newest published version, if there is one.
             weights_final: Whether no further version will come.
         """
-        leased = [self._open[unit_id] for unit_id in self._leased if unit_id in self._open]
+        version = None if newest is None else newest.version
         return PlanState(
-            remaining=[u for unit_id, u in self._open.items() if unit_id not in self._leased],
-            newest_labels=self._newest_labels,
-            num_leased=len(self._leased),
+            num_remaining=len(self._queue) - self._num_leased,
+            next_ready=self._queue.first_ready(version),
+            num_leased=self._num_leased,
             committed_samples=self._committed_samples,
-            leased_samples=sum(unit.num_samples for unit in leased),
-            newest_version=None if newest is None else newest.version,
+            leased_samples=self._leased_samples,
+            newest_version=version,
             seen_images=0 if newest is None else newest.seen_images,
             weights_final=weights_final,
             stop_reason=self._stop_reason(),
         )
 
     def _stop_reason(self) -> str:
+        # Few units are looked at: the window is as long as generation.failure_window_units.
         found = should_stop(
             tuple(self._window),
             max_failed_fraction=self._limits.max_failed_fraction,
@@ -168,19 +180,12 @@ class UnitLedger:
         )
         return found or ""
 
-    def _absorb(self, commit: UnitCommit) -> bool:
-        unit = self._open.get(commit.unit.unit_id)
-        if unit is None or commit.unit.revision < unit.revision:
-            return False
-        del self._open[unit.unit_id]
-        self._leased.discard(unit.unit_id)
+    def _absorb(self, unit: Unit, brief: UnitBrief) -> None:
+        if self._queue.remove(unit):
+            self._num_leased -= 1
+            self._leased_samples -= unit.num_samples
+        self._attempts.pop(unit.unit_id, None)
         self._committed_samples += unit.num_samples
-        maker = image_maker_id(unit)
-        version = max((row.creation_version for row in commit.rows), default=-1)
-        # A unit that failed as a whole has no labels: those before it stay the newest.
-        last_round, last_version = self._newest_labels.get(maker, (-1, -1))
-        self._newest_labels[maker] = (max(unit.round, last_round), max(version, last_version))
-        errors = count_reasons(commit.rows, statuses=("failed",))
-        self._window.append(UnitOutcome(num_samples=len(commit.rows), errors=errors))
-        self.totals.add(commit)
-        return True
+        self._queue.note_labels(unit.image_maker_id, round_index=unit.round, version=brief.version)
+        self._window.append(UnitOutcome(num_samples=brief.num_samples, errors=brief.failed))
+        self.totals.add(brief)

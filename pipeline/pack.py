@@ -128,4 +128,5 @@ def _counted(result: UnitResult, rows: Sequence[ManifestRow]) -> UnitResult:
         result,
         counts=count_statuses(rows),
         reasons=count_reasons(rows, statuses=("filtered", "failed")),
+        errors=count_reasons(rows, statuses=("failed",)),
     )

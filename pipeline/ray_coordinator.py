@@ -15,6 +15,7 @@ from pipeline.control import GenerationControl
 from pipeline.drain import GivenBack
 from pipeline.meter import Meter
 from pipeline.plan import make_plan
+from pipeline.ray_compaction import Compaction
 from pipeline.ray_fleet import Fleet
 from pipeline.ray_generator import AttemptFailure
 from pipeline.ray_registry import start_registry
@@ -26,14 +27,18 @@ from storage.filesystem import open_store
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.ray_generator import GeneratorHost
     from pipeline.ray_workers import Return
     from schemas.config import RunConfig
     from schemas.unit import Unit
+    from storage.run_lock import RunLock
 
 logger = logging.getLogger(__name__)
 
 TURN_S = 0.25
 REFRESH_S = 2.0
+REFRESH_SHARE = 0.1
+QUIET_S = 60.0
 REPORT_S = 5.0
 
 
@@ -49,6 +54,9 @@ class GenerationLoop:
         plan: Units to make; the whole plan of the configuration if None.
         pinned_version: Label with this version alone.
         weights_final: Whether no newer version than the newest there is will come.
+        lock: The driver's hold on the run; None if it took none.
+        host: Starts and ends generators; actors of Ray if None.
+        compaction: Compacts manifests; as often as they fill a file if None.
     """
 
     def __init__(
@@ -59,6 +67,9 @@ class GenerationLoop:
         plan: Sequence[Unit] | None = None,
         pinned_version: int | None = None,
         weights_final: bool = False,
+        lock: RunLock | None = None,
+        host: GeneratorHost | None = None,
+        compaction: Compaction | None = None,
     ) -> None:
         store = open_store(store_url or config.run.url)
         run = config.run.model_copy(update={"url": store.url})
@@ -71,13 +82,17 @@ class GenerationLoop:
             plan,
             pinned_version=pinned_version,
             weights_final=weights_final,
+            lock=lock,
         )
-        self._pool = WorkerPool(self._config, pinned_version=pinned_version)
+        self._pool = WorkerPool(self._config, pinned_version=pinned_version, host=host)
+        self._compaction = compaction or Compaction(self._config)
         self._meter = Meter()
-        self._events = EventWriter(store, "generation")
+        self._epoch = lock.epoch if lock else 0
+        self._events = EventWriter(store, "generation", epoch=self._epoch)
         self._fleet = Fleet(self._pool, store, self._events)
         self._decision = Decision(kind="waiting", reason="not started")
-        self._refreshed_at = self._reported_at = self._looked_at = float("-inf")
+        self._refresh_at = self._reported_at = self._looked_at = float("-inf")
+        self._is_informed = True
         self._registry: Any = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -111,7 +126,9 @@ class GenerationLoop:
         Args:
             num_generators: How many; ``generation.num_generators`` if None.
         """
-        self._registry = start_registry(self._config.run_id, self._config.run.url)
+        self._registry = start_registry(
+            self._config.run_id, self._config.run.url, epoch=self._epoch
+        )
         for _ in range(num_generators or self._config.generation.num_generators):
             self.add_generator()
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
@@ -158,9 +175,11 @@ class GenerationLoop:
             self._thread.join()
         with self._lock:
             self._pool.close(timeout_s)
+            self._compaction.stop()
             if self._registry is not None:
                 ray.kill(self._registry)
             self._registry = None
+            self._control.is_look_due = True
             self._note_committed()
         self._report()
 
@@ -193,9 +212,9 @@ class GenerationLoop:
                 self._settle(back)
             if time.monotonic() - self._looked_at > REFRESH_S:
                 self._look_around()
-            if returned or time.monotonic() - self._refreshed_at > REFRESH_S:
+            if self._control.is_look_due or time.monotonic() > self._refresh_at:
                 self._note_committed()
-            self._decision = self._hand_out()
+            self._decision = self._hand_out() if self._is_informed else self._wait_for_store()
         if time.monotonic() - self._reported_at > REPORT_S:
             self._report()
         return self._decision
@@ -239,7 +258,7 @@ class GenerationLoop:
             else:
                 self._control.settle(back.unit, back.attempt, outcome.failure)
             return
-        self._control.settle(back.unit, back.attempt)
+        self._control.settle(back.unit, back.attempt, result=outcome)
         self._meter.finish(
             back.generator,
             samples=sum(outcome.counts.values()),
@@ -277,10 +296,28 @@ class GenerationLoop:
         self._looked_at = time.monotonic()
         self._fleet.look()
         self._control.is_paused = self._fleet.is_paused
+        self._compaction.look(self._control.ledger.totals.units)
 
     def _note_committed(self) -> None:
-        self._refreshed_at = time.monotonic()
-        self._control.refresh()
+        started_s = time.monotonic()
+        self._refresh_at = started_s + REFRESH_S
+        try:
+            self._control.refresh(quiet_s=QUIET_S)
+        except OSError as error:
+            self._is_informed = False
+            self._control.note_outage(str(error))
+            return
+        self._is_informed = True
+        # However long a store takes to list, little of the driver's time is spent on it.
+        spent_s = time.monotonic() - started_s
+        self._refresh_at += spent_s / REFRESH_SHARE
+
+    def _wait_for_store(self) -> Decision:
+        """Hand nothing out: what has been committed meanwhile is not known."""
+        decision = self._control.decide()
+        if decision.kind == "failed":
+            return decision
+        return Decision(kind="waiting", reason="the store does not answer; it is asked again")
 
     def _report(self) -> None:
         self._reported_at = time.monotonic()

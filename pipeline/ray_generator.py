@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 import torch
@@ -15,6 +15,7 @@ from pipeline.control import FATAL_ERRORS
 from pipeline.drain import UnitGivenBackError
 from pipeline.isolate import Failure, failure_of
 from pipeline.ray_names import namespace_of, registry_name
+from pipeline.result import epoch_of
 from pipeline.weights import WeightsWatch
 from storage.filesystem import open_store
 
@@ -82,7 +83,7 @@ class GeneratorActor:
         try:
             generator = self._loaded()
             if not generator.drain.is_requested:
-                self._take_newest(generator)
+                self._take_newest(generator, epoch=epoch_of(attempt))
             return generator.generate(unit, attempt)
         except UnitGivenBackError as error:
             return error.given_back
@@ -110,8 +111,8 @@ class GeneratorActor:
             self._generator = open_generator(self._config, self._store)
         return self._generator
 
-    def _take_newest(self, generator: Generator) -> None:
-        offered = None if self._pinned is not None else self._ask_registry(generator.version)
+    def _take_newest(self, generator: Generator, *, epoch: int) -> None:
+        offered = None if self._pinned is not None else self._ask_registry(generator.version, epoch)
         if offered is not None:
             generator.take_weights(*offered)
             return
@@ -120,11 +121,12 @@ class GeneratorActor:
         if newer is not None:
             generator.take_weights(*newer)
 
-    def _ask_registry(self, held: int | None) -> tuple[int, bytes] | None:
+    def _ask_registry(self, held: int | None, epoch: int) -> tuple[int, bytes] | None:
         """Newer weights from the registry; None if it has none or cannot be reached."""
         run_id = self._config.run_id
+        name = registry_name(run_id, epoch)
         try:
-            registry: Any = ray.get_actor(registry_name(run_id), namespace=namespace_of(run_id))
+            registry: Any = ray.get_actor(name, namespace=namespace_of(run_id))
             fetch: Any = ray.get
             newest = fetch(registry.latest.remote(), timeout=REGISTRY_WAIT_S)
             if newest is None or (held is not None and newest[0] <= held):
@@ -163,3 +165,29 @@ def start_generator(
         runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
     )
     return actor.remote(config, store_url, pinned_version)
+
+
+class GeneratorHost(Protocol):
+    """Starts and ends what makes units: actors of Ray, or what stands for them."""
+
+    def start(self) -> Any:
+        """Start a generator; returns a handle with the methods of a ``GeneratorActor``."""
+
+    def kill(self, actor: Any, *, no_restart: bool) -> None:
+        """End a generator at once; unless ``no_restart``, it comes back without its models."""
+
+
+class ActorHost:
+    """Generators as actors of Ray."""
+
+    def __init__(self, config: RunConfig, *, pinned_version: int | None = None) -> None:
+        self._config = config
+        self._pinned = pinned_version
+
+    def start(self) -> Any:
+        """Start an actor, which waits for a machine as long as that takes."""
+        return start_generator(self._config, self._config.run.url, pinned_version=self._pinned)
+
+    def kill(self, actor: Any, *, no_restart: bool) -> None:
+        """Kill the actor's process."""
+        ray.kill(actor, no_restart=no_restart)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import math
 import time
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from pipeline.isolate import Failure
-from pipeline.ray_generator import AttemptFailure, start_generator
+from pipeline.ray_generator import ActorHost, AttemptFailure
 from schemas.errors import RunFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pipeline.drain import GivenBack
+    from pipeline.ray_generator import GeneratorHost
     from pipeline.result import UnitResult
     from schemas.config import RunConfig
     from schemas.unit import Unit
@@ -28,6 +30,9 @@ LEASES_PER_GENERATOR = 2
 """One unit in the making and one waiting, so that no generator idles between two."""
 
 ASK_AGAIN_S = 1.0
+
+CHECK_S = 0.25
+"""Between two looks at generators from which nothing has arrived."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,12 +107,21 @@ class WorkerPool:
     Args:
         config: The run's configuration; ``run.url`` must be absolute.
         pinned_version: Label with this version alone.
+        host: Starts and ends generators; actors of Ray if None.
     """
 
-    def __init__(self, config: RunConfig, *, pinned_version: int | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        pinned_version: int | None = None,
+        host: GeneratorHost | None = None,
+    ) -> None:
         self._config = config
-        self._pinned = pinned_version
+        self._host = host or ActorHost(config, pinned_version=pinned_version)
         self._workers: list[Worker] = []
+        self._room: list[tuple[int, int, Worker]] = []
+        self._checked_at = float("-inf")
         self._num_started = 0
         self._max_deaths = 2 * config.generation.max_attempts
 
@@ -188,10 +202,12 @@ class WorkerPool:
         worker = self._least_loaded()
         if worker is None:
             raise RunFailedError("no generator has room for a unit")
+        _, place, _ = heapq.heappop(self._room)
         promise = worker.actor.generate.remote(unit, attempt)
         lease = Lease(unit=unit, attempt=attempt, promise=promise)
         worker.leases.append(lease)
         worker.leases[0].begun_at = worker.leases[0].begun_at or time.monotonic()
+        heapq.heappush(self._room, (len(worker.leases), place, worker))
         return worker.name
 
     def wait(self, timeout_s: float) -> None:
@@ -208,7 +224,15 @@ class WorkerPool:
         Raises:
             RunFailedError: If no generator is left, or one met an error that all would meet.
         """
-        returned = [back for worker in list(self._workers) for back in self._collect(worker)]
+        arrived = self._arrived()
+        is_check_due = time.monotonic() - self._checked_at >= CHECK_S
+        if is_check_due:
+            self._checked_at = time.monotonic()
+        returned: list[Return] = []
+        for worker in list(self._workers):
+            if is_check_due or worker.preparing in arrived or _head_of(worker) in arrived:
+                returned += self._collect(worker, arrived)
+        self._find_room()
         if self._num_started and not self._workers:
             raise RunFailedError(
                 "all generators were lost and did not come back; look at their logs (memory is "
@@ -222,27 +246,46 @@ class WorkerPool:
         if begun and timeout_s > 0:
             ray.wait(begun, num_returns=len(begun), timeout=timeout_s)
         for worker in self._workers:
-            ray.kill(worker.actor)
+            self._host.kill(worker.actor, no_restart=True)
         self._workers.clear()
 
     def _start_actor(self) -> Any:
-        return start_generator(self._config, self._config.run.url, pinned_version=self._pinned)
+        return self._host.start()
+
+    def _find_room(self) -> None:
+        """Note once a turn who has room, so that handing out does not look at everybody."""
+        self._room = [
+            (len(worker.leases), place, worker)
+            for place, worker in enumerate(self._workers)
+            if _has_room(worker)
+        ]
+        heapq.heapify(self._room)
 
     def _least_loaded(self) -> Worker | None:
-        ready = [w for w in self._workers if w.is_ready and not w.is_draining]
-        free = [w for w in ready if len(w.leases) < LEASES_PER_GENERATOR]
-        return min(free, key=lambda worker: len(worker.leases), default=None)
+        while self._room:
+            load, _, worker = self._room[0]
+            if _has_room(worker) and len(worker.leases) == load:
+                return worker
+            heapq.heappop(self._room)
+        return None
 
-    def _collect(self, worker: Worker) -> list[Return]:
+    def _arrived(self) -> set[Any]:
+        """Promises of :meth:`Worker.promises` that are kept, all asked for at once."""
+        pending = [promise for worker in self._workers for promise in worker.promises()]
+        if not pending:
+            return set()
+        return set(ray.wait(pending, num_returns=len(pending), timeout=0)[0])
+
+    def _collect(self, worker: Worker, arrived: set[Any]) -> list[Return]:
         if not worker.leases and worker.is_draining:
             self._move(worker)
             return []
         if not worker.is_ready:
-            self._prepare(worker)
+            self._prepare(worker, arrived)
             return []
         returned: list[Return] = []
         try:
-            while worker.leases and _has_arrived(worker.leases[0].promise):
+            if _head_of(worker) in arrived:
                 outcome = ray.get(worker.leases[0].promise)
                 returned.append(self._pop(worker, outcome))
                 worker.deaths = 0
@@ -250,18 +293,18 @@ class WorkerPool:
             return [*returned, *self._lose(worker, Failure("generator_died", _first_line(error)))]
         if self._is_stuck(worker):
             limit_s = self._config.generation.unit_timeout_s
-            ray.kill(worker.actor, no_restart=False)
+            self._host.kill(worker.actor, no_restart=False)
             detail = f"not done within generation.unit_timeout_s = {limit_s:g}"
             returned += self._lose(worker, Failure("timeout", detail))
         return returned
 
-    def _prepare(self, worker: Worker) -> None:
+    def _prepare(self, worker: Worker, arrived: set[Any]) -> None:
         """Ask a generator to load its models, or see whether it has done so."""
         if worker.preparing is None:
             if time.monotonic() >= worker.ask_at:
                 worker.preparing = worker.actor.prepare.remote()
             return
-        if not _has_arrived(worker.preparing):
+        if worker.preparing not in arrived:
             return
         promise, worker.preparing = worker.preparing, None
         worker.ask_at = time.monotonic() + ASK_AGAIN_S
@@ -290,7 +333,7 @@ class WorkerPool:
         Ray restarts after a kill answers with errors until there is a machine.
         """
         logger.info("generator_drained name=%s node=%s", worker.name, worker.node_id)
-        ray.kill(worker.actor)
+        self._host.kill(worker.actor, no_restart=True)
         if worker.is_leaving:
             self._workers.remove(worker)
             return
@@ -344,5 +387,11 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n", 1)[0]
 
 
-def _has_arrived(promise: Any) -> bool:
-    return bool(ray.wait([promise], timeout=0)[0])
+def _head_of(worker: Worker) -> Any:
+    """What is to come next from a generator at work; None if it has no unit."""
+    return worker.leases[0].promise if worker.leases else None
+
+
+def _has_room(worker: Worker) -> bool:
+    can_work = worker.is_ready and not worker.is_draining
+    return can_work and len(worker.leases) < LEASES_PER_GENERATOR

@@ -35,7 +35,7 @@ def stored_drafts(store: RunStore, unit: Unit, *, attempt: str) -> list[Draft | 
         FileNotFoundError: If the parent is not committed.
         DamagedShardError: If its manifest or tar is damaged.
     """
-    parent = read_unit(store, 0, unit.parent_unit_id)
+    parent = read_unit(store, 0, unit.parent_unit_id, has_own_file=True)
     good = next((row for row in parent.rows if row.status == "ok"), None)
     images: dict[str, bytes] = {}
     if good is not None:

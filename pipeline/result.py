@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections import Counter
@@ -9,10 +10,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from storage.unit_brief import UnitBrief
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from schemas.manifest import ManifestRow
+    from schemas.unit import Unit
+
+_EPOCH = re.compile(r"e([0-9]+)-")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +32,7 @@ class UnitResult:
         creation_step: Training step behind that version.
         counts: Samples by status; ``ok``, ``filtered`` and ``failed`` are always there.
         reasons: Error class to number of filtered and failed samples.
+        errors: Error class to number of failed samples alone.
         seconds: Time by stage, and ``all``.
         tar_bytes: Size of the shard.
         worker: Host and process that made it.
@@ -38,6 +45,7 @@ class UnitResult:
     creation_step: int = 0
     counts: dict[str, int]
     reasons: dict[str, int]
+    errors: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     tar_bytes: int = 0
     worker: str = ""
@@ -47,12 +55,49 @@ class UnitResult:
         """The part that the unit's manifest keeps."""
         values = asdict(self)
         del values["is_committed"], values["unit_id"]
-        return values
+        return {**values, "epoch": epoch_of(self.attempt)}
 
 
-def new_attempt(number: int) -> str:
-    """Name an attempt; no two are alike, whoever makes them."""
-    return f"a{number:02d}-{uuid.uuid4().hex[:8]}"
+def brief_of_result(unit: Unit, result: UnitResult) -> UnitBrief:
+    """What a reader of the unit's manifest would learn, from the word of who committed it.
+
+    Args:
+        unit: The unit.
+        result: Its visible attempt.
+    """
+    kept = result.counts["ok"]
+    return UnitBrief(
+        unit_id=unit.unit_id,
+        images=unit.image_maker_id,
+        kind=unit.kind,
+        round=unit.round,
+        revision=unit.revision,
+        num_samples=sum(result.counts.values()),
+        counts=result.counts,
+        filtered=Counter(result.reasons) - Counter(result.errors),
+        failed=result.errors,
+        version=result.creation_version,
+        kept_by_version={result.creation_version: kept} if kept else {},
+        tar_bytes=result.tar_bytes,
+        seconds=result.seconds,
+    )
+
+
+def new_attempt(number: int, *, epoch: int = 0) -> str:
+    """Name an attempt; no two are alike, whoever makes them.
+
+    Args:
+        number: Attempts at the unit before this one.
+        epoch: Of the driver that hands the unit out; 0 if it took none.
+    """
+    of_driver = f"e{epoch}-" if epoch else ""
+    return f"{of_driver}a{number:02d}-{uuid.uuid4().hex[:8]}"
+
+
+def epoch_of(attempt: str) -> int:
+    """Epoch of the driver that an attempt was made for; 0 if it took none."""
+    match = _EPOCH.match(attempt)
+    return int(match.group(1)) if match else 0
 
 
 def count_statuses(rows: Sequence[ManifestRow]) -> dict[str, int]:

@@ -28,13 +28,13 @@ class WeightsWatch:
         self._store = store
         self._pinned = pinned
         self._manifest: WeightsManifest | None = None
-        self._damaged: set[int] = set()
+        self._damaged: dict[int, DamagedShardError] = {}
 
     def newest(self) -> WeightsManifest | None:
         """The newest version (or the pinned one) now; None if there is none yet.
 
         Raises:
-            DamagedShardError: If the pinned version's manifest cannot be read.
+            DamagedShardError: If there are versions, and none of them is whole.
         """
         while (version := self.newest_version()) is not None:
             if self._manifest is not None and self._manifest.version == version:
@@ -45,6 +45,7 @@ class WeightsWatch:
                 self._pass_over(version, error)
             else:
                 return self._manifest
+        self._expect_whole()
         return None
 
     def newest_version(self) -> int | None:
@@ -61,7 +62,7 @@ class WeightsWatch:
                 is held.
 
         Raises:
-            DamagedShardError: If the pinned version is damaged.
+            DamagedShardError: If nothing is held, there are versions, and none of them is whole.
         """
         while (version := self.newest_version()) is not None:
             if held is not None and (held == version or (self._pinned is None and held > version)):
@@ -70,6 +71,8 @@ class WeightsWatch:
                 return version, self.load(version)
             except DamagedShardError as error:
                 self._pass_over(version, error)
+        if held is None:
+            self._expect_whole()
         return None
 
     def load(self, version: int) -> bytes:
@@ -84,7 +87,9 @@ class WeightsWatch:
     def _pass_over(self, version: int, error: DamagedShardError) -> None:
         if version == self._pinned:
             raise error
-        logger.warning(
-            "weights_are_damaged version=%d, the one before is taken: %s", version, error
-        )
-        self._damaged.add(version)
+        logger.warning("weights_are_passed_over version=%d: %s", version, error)
+        self._damaged[version] = error
+
+    def _expect_whole(self) -> None:
+        if self._damaged:
+            raise self._damaged[max(self._damaged)]

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from schemas.errors import AlreadyCommittedError, DamagedShardError
 from schemas.run_layout import compacted_path
+from storage.inventory import remove_file
 from storage.manifest_file import commit_of, parse_parquet, units_to_parquet
-from storage.manifest_table import UnitPlace, find_units, list_parts, list_revisions
+from storage.manifest_places import UnitPlace, list_parts, list_revisions, place_of, read_part
+from storage.manifest_table import find_units
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import pyarrow as pa
 
+    from schemas.unit import Unit
     from storage.filesystem import RunStore
 
 logger = logging.getLogger(__name__)
 
 UNITS_PER_FILE = 256
+
+GRACE_S = 600.0
+"""Longer than any reader takes from listing a folder to reading what it found there."""
 
 
 def plan_compaction(
@@ -73,14 +80,12 @@ def compact(
             return written
         try:
             for group in groups:
-                path = compacted_path(number)
-                tables = _tables(store, group)
-                if tables:
-                    store.put_if_absent(path, units_to_parquet(tables))
+                num_units = _write_file(store, group, number)
+                if num_units:
+                    on_file(compacted_path(number), num_units)
                     number, written = number + 1, written + 1
-                    on_file(path, len(tables))
-        except AlreadyCommittedError:
-            logger.warning("compaction_is_contended path=%s", path)
+        except AlreadyCommittedError as error:
+            logger.warning("compaction_is_contended: %s", error)
             continue
         return written
 
@@ -97,6 +102,125 @@ def replaced_manifests(store: RunStore) -> list[tuple[UnitPlace, int]]:
         if standing.part >= 0 and place.revision <= standing.revision:
             found.append((place, standing.part))
     return found
+
+
+class Compactor:
+    """Compacts a run while it goes on, and removes the files that were replaced.
+
+    It remembers what the compacted files hold, so that a turn costs what has come since the last.
+    Whoever reads manifests by :mod:`storage.manifest_table` finds in a compacted file what is gone
+    from a folder that it has just listed; other readers have a while to do so.
+
+    Args:
+        store: The run.
+        last_round: Last round that labels the images of round 0 again; 0 if none does. Until it
+            has, the files of the unit that made them stay: each labelling reads them, and finds
+            them by name alone.
+        units_per_file: Units that go into one compacted file.
+        grace_s: How long a file stays after this object has first seen what replaces it.
+        clock: Seconds that only ever rise.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        *,
+        last_round: int,
+        units_per_file: int = UNITS_PER_FILE,
+        grace_s: float = GRACE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._last_round = last_round
+        self._units_per_file = units_per_file
+        self._grace_s = grace_s
+        self._clock = clock
+        self._next = 0
+        self._seen_at: dict[int, float] = {}
+        self._standing: dict[str, UnitPlace] = {}
+        self._rounds: dict[str, int] = {}
+        self._makers: set[str] = set()
+
+    def turn(self) -> tuple[int, int]:
+        """Write what files can be filled, and remove what has been replaced for long enough.
+
+        Returns:
+            The number of compacted files written and of units' files removed.
+
+        Raises:
+            OSError: If the store cannot be reached; the next turn goes on.
+        """
+        places = list_revisions(self._store)
+        self._look()
+        standing = self._standing
+        single = [
+            place
+            for place in places
+            if place.unit_id not in standing or place.revision > standing[place.unit_id].revision
+        ]
+        newest = {place.unit_id: place for place in single}
+        written = self._write(list(newest.values()))
+        self._look()
+        return written, self._remove(places)
+
+    def _write(self, places: Sequence[UnitPlace]) -> int:
+        number = self._next
+        try:
+            for group in plan_compaction(places, units_per_file=self._units_per_file):
+                number += bool(_write_file(self._store, group, number))
+        except AlreadyCommittedError as error:
+            # Somebody else compacts, too: the next turn sees what is left to do.
+            logger.warning("compaction_is_contended: %s", error)
+        return number - self._next
+
+    def _look(self) -> None:
+        """Learn what compacted files hold that have not been seen."""
+        for number in list_parts(self._store):
+            self._next = number + 1
+            if number in self._seen_at:
+                continue
+            try:
+                _, units = read_part(self._store, number, columns=())
+            except DamagedShardError as error:
+                logger.warning("manifest_is_torn part=%s reason=%s", number, error)
+                continue
+            self._seen_at[number] = self._clock()
+            for each in units:
+                self._learn(each.unit, place_of(each, number))
+
+    def _learn(self, unit: Unit, place: UnitPlace) -> None:
+        known = self._standing.get(place.unit_id)
+        if known is None or place.revision >= known.revision:
+            self._standing[place.unit_id] = place
+        if self._last_round and unit.kind == "synthesize":
+            self._makers.add(unit.unit_id)
+        images = unit.image_maker_id
+        self._rounds[images] = max(unit.round, self._rounds.get(images, 0))
+        if self._rounds[images] >= self._last_round:
+            del self._rounds[images]
+            self._makers.discard(images)
+
+    def _remove(self, places: Iterable[UnitPlace]) -> int:
+        # By round, unit and revision: no removal uncovers an older revision.
+        gone = [place for place in places if self._may_go(place)]
+        for place in gone:
+            remove_file(self._store, place.path)
+        return len(gone)
+
+    def _may_go(self, place: UnitPlace) -> bool:
+        standing = self._standing.get(place.unit_id)
+        if standing is None or place.revision > standing.revision:
+            return False
+        age_s = self._clock() - self._seen_at[standing.part]
+        return age_s >= self._grace_s and place.unit_id not in self._makers
+
+
+def _write_file(store: RunStore, places: Sequence[UnitPlace], number: int) -> int:
+    """Write a compacted file; returns the units in it, 0 if none could be read."""
+    tables = _tables(store, places)
+    if tables:
+        store.put_if_absent(compacted_path(number), units_to_parquet(tables))
+    return len(tables)
 
 
 def _tables(store: RunStore, places: Sequence[UnitPlace]) -> list[pa.Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from storage.filesystem import RunStore
+
+_FIRST_WAIT_S = 1.0
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -54,14 +57,17 @@ def list_revisions(store: RunStore) -> list[UnitPlace]:
     """All revisions that have a file of their own, by round, unit and revision: listings alone."""
     found: list[UnitPlace] = []
     for folder in store.list_dir(UNITS_DIR):
-        round_index = parse_round_dir(folder)
-        if round_index is None:
-            continue
-        for name in store.list_dir(f"{UNITS_DIR}/{folder}"):
-            parsed = parse_unit_manifest(name)
-            if parsed is not None:
-                found.append(UnitPlace(round_index, *parsed))
+        found += list_round(store, folder)
     return sorted(found)
+
+
+def list_round(store: RunStore, folder: str) -> list[UnitPlace]:
+    """The revisions with a file of their own in one folder of rounds, in no order."""
+    round_index = parse_round_dir(folder)
+    if round_index is None:
+        return []
+    names = map(parse_unit_manifest, store.list_dir(f"{UNITS_DIR}/{folder}"))
+    return [UnitPlace(round_index, *parsed) for parsed in names if parsed is not None]
 
 
 def list_parts(store: RunStore) -> list[int]:
@@ -87,3 +93,23 @@ def read_part(
 def place_of(each: CompactedUnit, number: int) -> UnitPlace:
     """Where a unit of a compacted file lies."""
     return UnitPlace(each.unit.round, each.unit.unit_id, each.unit.revision, number)
+
+
+class QuietFolders:
+    """When to look at a folder again: the longer nothing has come, the later."""
+
+    def __init__(self) -> None:
+        self._looked: dict[str, tuple[float, float]] = {}
+
+    def is_due(self, folder: str, quiet_s: float) -> bool:
+        """Whether a folder is to be looked at now, at least every ``quiet_s`` seconds."""
+        if folder not in self._looked:
+            return True
+        looked_at, wait_s = self._looked[folder]
+        return time.monotonic() - looked_at >= min(wait_s, quiet_s)
+
+    def note(self, folder: str, *, is_quiet: bool) -> None:
+        """Note that a folder was looked at, and whether anything new was there."""
+        _, wait_s = self._looked.get(folder, (0.0, 0.0))
+        wait_s = max(2 * wait_s, _FIRST_WAIT_S) if is_quiet else 0.0
+        self._looked[folder] = time.monotonic(), wait_s

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import pyarrow as pa
 
 from schemas.errors import AlreadyCommittedError, DamagedShardError
-from schemas.run_layout import compacted_path, unit_manifest_path
+from schemas.run_layout import UNITS_DIR, compacted_path, unit_manifest_path
 from storage.manifest_file import (
     MANIFEST_SCHEMA,
     CompactedUnit,
@@ -28,7 +28,15 @@ from storage.manifest_file import (
     parse_parquet,
     unit_to_parquet,
 )
-from storage.manifest_places import UnitPlace, list_parts, list_revisions, place_of, read_part
+from storage.manifest_places import (
+    QuietFolders,
+    UnitPlace,
+    list_parts,
+    list_revisions,
+    list_round,
+    place_of,
+    read_part,
+)
 from storage.unit_brief import BRIEF_COLUMNS, UnitBrief
 
 if TYPE_CHECKING:
@@ -91,8 +99,17 @@ def commit_unit(store: RunStore, commit: UnitCommit) -> bool:
             return True
 
 
-def read_unit(store: RunStore, round_index: int, unit_id: str) -> UnitCommit:
+def read_unit(
+    store: RunStore, round_index: int, unit_id: str, *, has_own_file: bool = False
+) -> UnitCommit:
     """Read the newest revision of a committed unit that can be read.
+
+    Args:
+        store: The run.
+        round_index: Round of the unit.
+        unit_id: The unit.
+        has_own_file: Whether the unit is known to be kept in files of its own, as one whose images
+            are to be labelled again: then compacted files are looked at only if there is none.
 
     Raises:
         FileNotFoundError: If it is not committed.
@@ -101,8 +118,8 @@ def read_unit(store: RunStore, round_index: int, unit_id: str) -> UnitCommit:
     newest: UnitCommit | None = None
     torn: DamagedShardError | None = None
     # A second look finds what was compacted, and its file removed, since the first.
-    for _ in range(2):
-        newest = _read_compacted(store, unit_id)
+    for is_own in (has_own_file, False, False):
+        newest = None if is_own else _read_compacted(store, unit_id)
         revision = 0 if newest is None else newest.unit.revision + 1
         while True:
             try:
@@ -249,6 +266,7 @@ class RevisionReader(Generic[Found]):
         self._known: dict[str, int] = {}
         self._parts: set[int] = set()
         self._ready: dict[str, tuple[int, Found]] = {}
+        self._folders = QuietFolders()
 
     @property
     def torn(self) -> int:
@@ -259,15 +277,19 @@ class RevisionReader(Generic[Found]):
         """Take a revision, and those before it, as known: its manifest need not be read."""
         self._known[unit_id] = max(revision, self._known.get(unit_id, -1))
 
-    def refresh(self) -> list[Found]:
+    def refresh(self, *, quiet_s: float = 0.0) -> list[Found]:
         """Return what was committed since the last call, the newest revision, by round and id.
 
         Errors of the store pass through; what was read before them is returned by the next call.
+
+        Args:
+            quiet_s: Folders of rounds in which nothing new is found are looked at less and less
+                often, at least every ``quiet_s`` seconds: a run has many, and few are written to.
         """
         for _ in range(_LOOKS):
             self.torn_paths = []
             # Files first: one that disappears meanwhile is in a compacted file by then.
-            places = [place for place in list_revisions(self._store) if self._is_new(place)]
+            places = self._list_new(quiet_s)
             self._read_parts()
             if not self._read_files(places):
                 break
@@ -280,6 +302,15 @@ class RevisionReader(Generic[Found]):
 
     def _read_part(self, number: int) -> list[tuple[UnitPlace, Found]]:
         raise NotImplementedError
+
+    def _list_new(self, quiet_s: float) -> list[UnitPlace]:
+        found: list[UnitPlace] = []
+        for folder in self._store.list_dir(UNITS_DIR):
+            if self._folders.is_due(folder, quiet_s):
+                new = [place for place in list_round(self._store, folder) if self._is_new(place)]
+                self._folders.note(folder, is_quiet=not new)
+                found += new
+        return found
 
     def _is_new(self, place: UnitPlace) -> bool:
         return place.revision > self._known.get(place.unit_id, -1)

@@ -61,79 +61,64 @@ def test_the_pace_follows_from_the_configuration():
     assert pace.max_lead == 1
 
 
+def state_of(remaining, **options):
+    """The state in which these units are left and the first of them is ready."""
+    return PlanState(num_remaining=len(remaining), next_ready=remaining[0], **options)
+
+
 def test_without_weights_generation_is_starved():
-    decision = choose_next_unit(PlanState(remaining=plan_of()), PACE)
+    decision = choose_next_unit(state_of(plan_of()), PACE)
     assert decision.kind == "starved"
     assert "no creation weights" in decision.reason
 
 
-def test_units_are_leased_in_the_order_of_the_plan():
+def test_the_first_ready_unit_is_leased():
     plan = plan_of()
-    decision = choose_next_unit(PlanState(remaining=plan, newest_version=0), PACE)
+    decision = choose_next_unit(state_of(plan, newest_version=0), PACE)
     assert decision.kind == "lease"
     assert decision.unit == plan[0]
 
 
-def test_a_relabel_unit_waits_for_its_parent():
-    relabel = [u for u in plan_of() if u.kind == "relabel"]
-    state = PlanState(remaining=relabel, newest_version=7, num_leased=1)
+def test_generation_waits_while_no_unit_is_ready_and_some_are_leased():
+    state = PlanState(num_remaining=3, newest_version=7, num_leased=1)
     assert choose_next_unit(state, PACE).kind == "waiting"
 
 
-def test_a_relabel_unit_waits_for_newer_weights_than_labelled_its_images():
-    relabel = [u for u in plan_of() if u.round == 1]
-    labels = {u.parent_unit_id: (0, 3) for u in relabel}
-    same = PlanState(remaining=relabel, newest_labels=labels, newest_version=3)
-    newer = PlanState(remaining=relabel, newest_labels=labels, newest_version=4)
-    assert choose_next_unit(same, PACE).kind == "starved"
-    assert choose_next_unit(newer, PACE).unit == relabel[0]
-
-
-def test_a_relabel_unit_waits_for_the_round_before_it():
-    plan = plan_of()
-    second = [u for u in plan if u.round == 2]
-    labels = {u.parent_unit_id: (0, 0) for u in second}
-    state = PlanState(remaining=second, newest_labels=labels, newest_version=5)
-    assert choose_next_unit(state, PACE).kind == "starved"
-    labels = {u.parent_unit_id: (1, 4) for u in second}
-    state = PlanState(remaining=second, newest_labels=labels, newest_version=5)
-    assert choose_next_unit(state, PACE).unit == second[0]
+def test_generation_that_needs_newer_weights_to_relabel_is_starved_and_says_so():
+    decision = choose_next_unit(PlanState(num_remaining=3, newest_version=7), PACE)
+    assert decision.kind == "starved"
+    assert "newer creation weights than version 7" in decision.reason
 
 
 def test_generation_that_ran_ahead_pauses_until_training_follows():
     plan = plan_of(images="fresh")
     pace = Pace(max_lead=0, samples_per_round=12, images_per_round=50)
-    ahead = PlanState(remaining=plan, newest_version=0, committed_samples=12)
+    ahead = state_of(plan, newest_version=0, committed_samples=12)
     assert choose_next_unit(ahead, pace).kind == "starved"
     assert "max_lead" in choose_next_unit(ahead, pace).reason
-    trained = PlanState(remaining=plan, newest_version=1, committed_samples=12, seen_images=50)
+    trained = state_of(plan, newest_version=1, committed_samples=12, seen_images=50)
     assert choose_next_unit(trained, pace).kind == "lease"
 
 
 def test_finished_failed_starved_and_waiting_are_told_apart():
     plan = plan_of(rounds=1)
-    assert choose_next_unit(PlanState(remaining=[], newest_version=0), PACE).kind == "finished"
-    assert choose_next_unit(PlanState(remaining=[], num_leased=1), PACE).kind == "waiting"
-    assert choose_next_unit(PlanState(remaining=plan), PACE).kind == "starved"
-    failed = PlanState(remaining=plan, newest_version=0, stop_reason="too much failed")
+    ended = PlanState(num_remaining=0, newest_version=0)
+    assert choose_next_unit(ended, PACE).kind == "finished"
+    assert choose_next_unit(PlanState(num_remaining=0, num_leased=1), PACE).kind == "waiting"
+    assert choose_next_unit(state_of(plan), PACE).kind == "starved"
+    failed = state_of(plan, newest_version=0, stop_reason="too much failed")
     assert choose_next_unit(failed, PACE).kind == "failed"
 
 
 def test_with_final_weights_the_lead_does_not_matter_and_what_needs_newer_ones_is_left_out():
     plan = plan_of()
     pace = Pace(max_lead=0, samples_per_round=12, images_per_round=50)
-    state = PlanState(remaining=plan, newest_version=0, committed_samples=99, weights_final=True)
+    state = state_of(plan, newest_version=0, committed_samples=99, weights_final=True)
     assert choose_next_unit(state, pace).kind == "lease"
-    relabel = [u for u in plan if u.round == 1]
-    state = PlanState(
-        remaining=relabel,
-        newest_labels={u.parent_unit_id: (0, 0) for u in relabel},
-        newest_version=0,
-        weights_final=True,
-    )
+    state = PlanState(num_remaining=4, newest_version=0, weights_final=True)
     decision = choose_next_unit(state, pace)
     assert decision.kind == "finished"
-    assert "left out" in decision.reason
+    assert "4 unit(s) left out" in decision.reason
 
 
 def outcomes(*failed, errors="decode_failed"):
