@@ -195,7 +195,7 @@ def _read(store: RunStore, path: str) -> tuple[list[CaptionRow], bool]:
         )
         _expect_texts(table)
         rows = [CaptionRow(**row) for row in table.to_pylist()]
-    except (pa.ArrowException, OSError, TypeError) as error:
+    except (pa.ArrowException, OSError, TypeError, ValueError) as error:
         raise DamagedShardError(
             f"{store.uri(path)}: not a captions file ({error}); the command that the run was "
             "started with makes the captions again"

@@ -142,8 +142,9 @@ def parse_parquet(data: bytes, *, origin: str, columns: Sequence[str] | None = N
     """
     try:
         # One thread: a short command must not end while a pool of threads is still starting.
-        return pq.ParquetFile(io.BytesIO(data)).read(columns, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+        file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        return file.read(columns, use_threads=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedShardError(
             f"{origin}: not a whole Parquet file ({len(data)} bytes, {error}); the command that "
             "the run was started with makes the unit again, and so does jobs/retry.py"
@@ -303,5 +304,5 @@ def _not_ours(origin: str, error: Exception) -> str:
 
 def _write(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
