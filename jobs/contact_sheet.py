@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import textwrap
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,13 +67,16 @@ def rows_of_run(store: RunStore, source: LabelledSource, *, limit: int) -> list[
     """Choose good samples, evenly over the units, and read them with their real images."""
     live = LiveShardList(store)
     live.refresh(force=True)
-    chosen = [(shard, key) for shard in live.shards for key in shard.keys]
-    chosen = [chosen[i * len(chosen) // limit] for i in range(limit)] if chosen else []
+    shards = live.shards
+    ends = list(accumulate(shard.num_samples for shard in shards))
+    wanted = {i * ends[-1] // limit for i in range(limit)} if ends else set()
     decoded = DecodedShards(store, _DECODED_BYTES)
     real = _RealImages(source)
     rows = []
-    for shard, key in dict.fromkeys(chosen):
-        sample = next(each for each in decoded.get(shard) if each.key == key)
+    for position in sorted(wanted):
+        place = bisect_right(ends, position)
+        shard = shards[place]
+        sample = decoded.get(shard)[position - ends[place]]
         rows.append(_row(sample, shard, real.find(sample)))
     return rows
 

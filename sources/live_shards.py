@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import random
 import time
@@ -9,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from storage.manifest_table import ManifestReader, UnitCommit
+from storage.manifest_table import BriefReader
 from storage.weights_store import latest_version
 
 if TYPE_CHECKING:
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
 
     from schemas.config_training import TrainingSection
     from storage.filesystem import RunStore
+    from storage.unit_brief import UnitBrief
 
 logger = logging.getLogger(__name__)
+
+_LOOKING_SHARE = 0.1
+_QUIET_POLLS = 30
 
 
 class Snapshot(TypedDict):
@@ -44,7 +49,9 @@ class LiveShardList:
     ``max_staleness`` are not drawn. Drawing is even: the shard that has been served least for
     its weight comes next, ties broken at random.
 
-    Not safe for use by several threads.
+    A look costs what is new since the last one, and a draw the logarithm of the list's length.
+    However long a store takes, at most a tenth of the time is spent on looking. Not safe for use by
+    several threads.
     """
 
     def __init__(
@@ -70,19 +77,22 @@ class LiveShardList:
             clock: Seconds that only ever rise.
         """
         self._store = store
-        self._reader = ManifestReader(store)
+        self._reader = BriefReader(store)
         self._poll_s = poll_s
         self._max_staleness = max_staleness
         self._decay = staleness_decay
         self._only_round = only_round
         self._random = random.Random(seed)
         self._clock = clock
-        self._polled_at: float | None = None
+        self._poll_at = float("-inf")
         self._shards: dict[str, LiveShard] = {}
-        self._drawable: list[LiveShard] = []
+        self._drawable: dict[str, LiveShard] = {}
+        self._num_samples = 0
+        self._by_version: dict[int, set[str]] = {}
         self._newest: dict[str, tuple[int, int]] = {}
         self._served: dict[str, float] = {}
-        self._stale_units: set[str] = set()
+        self._order: list[tuple[float, str]] = []
+        self._ordered: set[str] = set()
         self._current_version = -1
         self._dropped_stale = 0
         self._lag_sum = 0
@@ -110,12 +120,12 @@ class LiveShardList:
     @property
     def shards(self) -> tuple[LiveShard, ...]:
         """The shards that can be drawn now, in the order they were found."""
-        return tuple(self._drawable)
+        return tuple(self._drawable.values())
 
     @property
     def num_samples(self) -> int:
         """Samples that can be drawn now."""
-        return sum(shard.num_samples for shard in self._drawable)
+        return self._num_samples
 
     @property
     def num_units(self) -> int:
@@ -131,21 +141,25 @@ class LiveShardList:
             The number of units found that were not known before.
         """
         now = self._clock()
-        if not force and self._polled_at is not None and now - self._polled_at < self._poll_s:
+        if not force and now < self._poll_at:
             return 0
-        self._polled_at = now
+        self._poll_at = now + self._poll_s
         try:
-            commits = self._reader.refresh()
+            found = self._reader.refresh(quiet_s=0.0 if force else _QUIET_POLLS * self._poll_s)
             newest = latest_version(self._store)
         except OSError as error:
             logger.warning("no look for new shards was possible (%s); the last list stays", error)
             return 0
-        for commit in commits:
-            if self._only_round in (None, commit.unit.round):
-                self._add(commit)
+        first = self._first()
+        least = 0.0 if first is None else self._served[first.maker]
+        for brief in found:
+            if self._only_round in (None, brief.round):
+                self._add(brief, least)
         self._current_version = max(self._current_version, -1 if newest is None else newest)
-        self._update_drawable()
-        return len(commits)
+        self._drop_stale()
+        if self._poll_s:
+            self._poll_at += (self._clock() - now) / _LOOKING_SHARE
+        return len(found)
 
     def draw(self) -> LiveShard | None:
         """Choose the next shard to read; None while there is none.
@@ -153,10 +167,11 @@ class LiveShardList:
         A look for new shards comes first if one is due.
         """
         self.refresh()
-        if not self._drawable:
+        chosen = self._first()
+        if chosen is None:
             return None
-        chosen = min(self._drawable, key=lambda shard: self._served[shard.maker])
         self._served[chosen.maker] += 1.0 / self._weight(chosen)
+        heapq.heapreplace(self._order, (self._served[chosen.maker], chosen.maker))
         return chosen
 
     def __iter__(self) -> Iterator[LiveShard]:
@@ -176,7 +191,7 @@ class LiveShardList:
         """Never draw a shard again (its tar is damaged or gone); newer labels may replace it."""
         if self._shards.get(shard.maker) is shard:
             del self._shards[shard.maker]
-            self._update_drawable()
+            self._withdraw(shard.maker)
 
     def count_consumed(self, shard: LiveShard, samples: int = 1) -> None:
         """Note that samples of a shard were learnt from."""
@@ -200,43 +215,73 @@ class LiveShardList:
         self._lag_sum = int(snapshot["lag_sum"])
         self._dropped_stale = int(snapshot["dropped_stale"])
 
-    def _add(self, commit: UnitCommit) -> None:
-        shard = _shard_of(commit)
+    def _add(self, brief: UnitBrief, least: float) -> None:
+        shard = _shard_of(brief)
         self._current_version = max(self._current_version, shard.version)
-        age = (shard.version, commit.unit.round)
+        age = (shard.version, brief.round)
         if age < self._newest.get(shard.maker, (-1, -1)):
             return
         self._newest[shard.maker] = age
+        self._withdraw(shard.maker)
         self._shards[shard.maker] = shard
-        least = min((self._served[each.maker] for each in self._drawable), default=0.0)
         joining = least + self._random.random()
         self._served[shard.maker] = max(self._served.get(shard.maker, 0.0), joining)
+        if not shard.num_samples:
+            return
+        self._drawable[shard.maker] = shard
+        self._num_samples += shard.num_samples
+        self._by_version.setdefault(shard.version, set()).add(shard.maker)
+        if shard.maker not in self._ordered:
+            self._ordered.add(shard.maker)
+            heapq.heappush(self._order, (self._served[shard.maker], shard.maker))
+
+    def _withdraw(self, maker: str) -> int:
+        """Draw a shard no more, for now; returns its samples, 0 if it was not drawn before."""
+        shard = self._drawable.pop(maker, None)
+        if shard is None:
+            return 0
+        self._num_samples -= shard.num_samples
+        self._by_version[shard.version].discard(maker)
+        return shard.num_samples
+
+    def _first(self) -> LiveShard | None:
+        """The shard that was served least for its weight; None if none can be drawn."""
+        while self._order:
+            served, maker = self._order[0]
+            shard = self._drawable.get(maker)
+            if shard is None:
+                heapq.heappop(self._order)
+                self._ordered.discard(maker)
+            elif served < self._served[maker]:
+                heapq.heapreplace(self._order, (self._served[maker], maker))
+            else:
+                return shard
+        return None
+
+    def _drop_stale(self) -> None:
+        if self._max_staleness is None:
+            return
+        oldest = self._current_version - self._max_staleness
+        for version in [each for each in self._by_version if each < oldest]:
+            for maker in sorted(self._by_version[version]):
+                self._dropped_stale += self._withdraw(maker)
+            del self._by_version[version]
 
     def _is_stale(self, shard: LiveShard) -> bool:
         return self._max_staleness is not None and self.lag(shard) > self._max_staleness
-
-    def _update_drawable(self) -> None:
-        filled = [shard for shard in self._shards.values() if shard.num_samples]
-        self._drawable = [shard for shard in filled if not self._is_stale(shard)]
-        for shard in filled:
-            if self._is_stale(shard) and shard.unit_id not in self._stale_units:
-                self._stale_units.add(shard.unit_id)
-                self._dropped_stale += shard.num_samples
 
     def _weight(self, shard: LiveShard) -> float:
         return float(max(self._decay ** self.lag(shard), 1e-9))
 
 
-def _shard_of(commit: UnitCommit) -> LiveShard:
-    unit, rows = commit.unit, commit.rows
-    good = [row for row in rows if row.status == "ok"]
+def _shard_of(brief: UnitBrief) -> LiveShard:
     return LiveShard(
-        maker=unit.parent_unit_id or unit.unit_id,
-        unit_id=unit.unit_id,
-        version=max((row.creation_version for row in rows), default=-1),
-        uri=good[0].tar_uri if good else "",
-        sha256=good[0].tar_sha256 if good else "",
-        keys=tuple(row.key for row in good),
+        maker=brief.images,
+        unit_id=brief.unit_id,
+        version=brief.version,
+        uri=brief.tar_uri,
+        sha256=brief.tar_sha256,
+        num_samples=brief.num_kept,
     )
 
 
@@ -250,7 +295,7 @@ class LiveShard:
         version: Creation weights that made the labels.
         uri: Where the tar lies; empty if no sample of the unit is good.
         sha256: Digest of the tar.
-        keys: Its good samples.
+        num_samples: Good samples in the tar.
     """
 
     maker: str
@@ -258,9 +303,4 @@ class LiveShard:
     version: int
     uri: str
     sha256: str
-    keys: tuple[str, ...]
-
-    @property
-    def num_samples(self) -> int:
-        """Good samples in the tar."""
-        return len(self.keys)
+    num_samples: int

@@ -61,7 +61,7 @@ def reading(run: RunStore) -> tuple:
     """All that readers of a run see: the labels to learn from, the units, the newest weights."""
     live = LiveShardList(run, poll_s=0)
     live.refresh()
-    shards = [(each.unit_id, each.uri, each.sha256, each.keys) for each in live.shards]
+    shards = [(each.unit_id, each.uri, each.sha256, each.num_samples) for each in live.shards]
     units = {(c.unit.unit_id, len(c.rows)) for c in ManifestReader(run).refresh()}
     stream = SyntheticStream(run, live, seed=0)
     drawn = sorted({stream.draw()[0].key for _ in range(40)})
