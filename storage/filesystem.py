@@ -29,7 +29,7 @@ _CONDITIONAL = frozenset({"s3", "s3a", "gs", "gcs"})
 # s3fs itself turns only AWS's own answer into FileExistsError, not that of every S3 server.
 _PRESENT_CODES = frozenset({"PreconditionFailed", "412"})
 _BEYOND_END_CODES = frozenset({"InvalidRange", "416"})
-# botocore's own tries, up to 15 s of waiting for each of ours, would multiply with ours.
+# The tries of botocore and of s3fs would multiply with ours, and they know fewer errors.
 _ASKS_ONCE = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
 _ASKING_ONCE = frozenset({"s3", "s3a"})
 
@@ -260,6 +260,8 @@ def _filesystem(url: str, *, asks_once: bool = True) -> tuple[Any, str]:
     except ValueError as error:
         known = "a folder, memory://, s3://, gs://"
         raise ConfigError(f"store URL {url}: {error}; use {known} or an fsspec protocol") from error
+    if options is _ASKS_ONCE:
+        fs.retries = 1
     return fs, str(path)
 
 

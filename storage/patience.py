@@ -108,7 +108,7 @@ def http_status(error: BaseException) -> int | None:
             status: Any = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             return status if isinstance(status, int) else None
         code = getattr(each, "code", None)
-        if isinstance(code, int):
+        if isinstance(code, int) and _library(each) == "gcsfs":
             return code
     return None
 
@@ -120,7 +120,11 @@ def error_code(error: BaseException) -> str:
 
 
 def _is_of_store(error: Exception) -> bool:
-    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _CLIENTS
+    return isinstance(error, OSError) or _library(error) in _CLIENTS
+
+
+def _library(error: BaseException | None) -> str:
+    return type(error).__module__.split(".")[0]
 
 
 def _explained(error: Exception, what: str, tried: int) -> OSError:

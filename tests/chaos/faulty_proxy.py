@@ -20,6 +20,7 @@ import sys
 import threading
 from collections import defaultdict
 from typing import Any
+from urllib.parse import unquote
 
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 from yarl import URL
@@ -44,9 +45,9 @@ class Faults:
     """Decides which request meets which fault.
 
     ``rules`` come first, in order; each holds ``kind`` and any of ``method`` (LIST for listings),
-    ``path`` (a regular expression), ``first`` (from the nth matching request on, 1 by default)
-    and ``times`` (how many, 1 by default; 0 for all). Then ``rate`` of all requests meet one of
-    ``kinds``, drawn by ``seed``. ``slow_s`` is how late a late answer is.
+    ``path`` (a regular expression for path and query), ``first`` (from the nth matching request
+    on, 1 by default) and ``times`` (how many, 1 by default; 0 for all). Then ``rate`` of all
+    requests meet one of ``kinds``, drawn by ``seed``. ``slow_s`` is how late a late answer is.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -71,7 +72,7 @@ class Faults:
             return ""
         # Only an answer to GET has a body that can be cut.
         fitting = [kind for kind in self._kinds if kind != "truncated" or operation == "GET"]
-        return self._random.choice(fitting)
+        return self._random.choice(fitting) if fitting else ""
 
 
 class Proxy:
@@ -115,7 +116,7 @@ class Proxy:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         operation, path = _operation(request), request.path
-        kind = self._faults.choose(operation, path)
+        kind = self._faults.choose(operation, f"{path}?{unquote(request.query_string)}")
         entry = {
             "operation": operation,
             "path": path,
