@@ -98,8 +98,9 @@ def replaced_manifests(store: RunStore) -> list[tuple[UnitPlace, int]]:
     newest = {place.unit_id: place for place in find_units(store)}
     found = []
     for place in list_revisions(store):
-        standing = newest[place.unit_id]
-        if standing.part >= 0 and place.revision <= standing.revision:
+        # A unit that was committed between the two looks is not replaced by anything.
+        standing = newest.get(place.unit_id)
+        if standing and standing.part >= 0 and place.revision <= standing.revision:
             found.append((place, standing.part))
     return found
 

@@ -21,7 +21,7 @@ from schemas.unit import Unit
 
 Row = dict[str, Any]
 _MANIFEST = re.compile(r"manifest/(units/r=\d+|compacted)/[^./][^/]*\.parquet$")
-_STATUSES = {"ok", "filtered", "failed"}
+_STATUSES = {"ok", "filtered", "failed", "collected"}
 
 
 def expect_whole(url: str, plan: Iterable[Unit]) -> list[Row]:
