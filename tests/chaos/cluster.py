@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.plan import make_plan
 from pipeline.ray_coordinator import GenerationLoop
+from pipeline.ray_names import namespace_of, registry_name
 from schemas.config import RunConfig
 from storage.events import read_events
 from storage.filesystem import open_store
@@ -74,6 +75,13 @@ def wait_until(
         assert time.monotonic() < deadline_s, f"{what}: not within {WAIT_S:g} s"
         assert loop is None or loop.state != "failed", loop.reason
         time.sleep(0.05)
+
+
+def registry_of(config: RunConfig) -> Any:
+    """Handle of a run's weight registry."""
+    import ray
+
+    return ray.get_actor(registry_name(config.run_id), namespace=namespace_of(config.run_id))
 
 
 def kill_process(pid: int) -> None:

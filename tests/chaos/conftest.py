@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.faults import start_faulty_generator
+from tests.chaos.faults import FaultyHost
 
 
 @pytest.fixture
-def start_loop(monkeypatch):
+def start_loop():
     from pipeline.ray_coordinator import GenerationLoop
 
-    monkeypatch.setattr("pipeline.ray_workers.start_generator", start_faulty_generator)
     loops = []
 
     def start(config, *, num_generators=1, **options):
-        loop = GenerationLoop(config, **options)
+        host = FaultyHost(config, pinned_version=options.get("pinned_version"))
+        loop = GenerationLoop(config, host=host, **options)
         loops.append(loop)
         loop.start(num_generators=num_generators)
         return loop

@@ -6,7 +6,6 @@ the same however fast the machine is.
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.generator import Generator
-from pipeline.ray_generator import GeneratorActor, start_generator
+from pipeline.ray_generator import ActorHost, GeneratorActor, start_generator
 from schemas.config import RunConfig
 
 HOLD_POLL_S = 0.02
@@ -49,9 +48,9 @@ class Faults:
         """The process that makes this image is killed by it."""
         self._mark("kill", key).touch()
 
-    def held(self) -> dict[str, int]:
-        """Keys that were waited at, whether or not any more, to the last process that did."""
-        return {path.name.partition(".")[2]: int(path.read_text()) for path in self._seen("held")}
+    def held(self) -> list[int]:
+        """Processes that have waited at a sample, whether or not any more."""
+        return [int(path.name.rpartition(".")[2]) for path in self._seen("held")]
 
     def deaths(self) -> int:
         """How many processes were killed."""
@@ -63,9 +62,7 @@ class Faults:
             self._mark("dead", f"{key}.{os.getpid()}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         if self._mark("hold", key).exists():
-            note = self._mark("writing", key)
-            note.write_text(str(os.getpid()))
-            note.rename(self._mark("held", key))
+            self._mark("held", f"{key}.{os.getpid()}").touch()
         while self._mark("hold", key).exists():
             time.sleep(HOLD_POLL_S)
         if self._mark("raise", key).exists():
@@ -97,8 +94,19 @@ class FaultyGeneratorActor(GeneratorActor):
         return generator
 
 
-def start_faulty_generator(config: RunConfig, store_url: str, **options: Any) -> Any:
-    """Like ``start_generator``, for actors to whom faults happen."""
-    return functools.partial(start_generator, actor_class=FaultyGeneratorActor)(
-        config, store_url, **options
+class FaultyHost(ActorHost):
+    """Starts generators to whose samples the faults of their run happen."""
+
+    def start(self) -> Any:
+        """Start an actor."""
+        return start_faulty_generator(self._config, self._pinned)
+
+
+def start_faulty_generator(config: RunConfig, pinned_version: int | None = None) -> Any:
+    """Start a generator actor to whose samples faults happen."""
+    return start_generator(
+        config,
+        config.run.url,
+        pinned_version=pinned_version,
+        actor_class=FaultyGeneratorActor,
     )

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.drain import RESERVE_S
 from pipeline.steering import Steering, write_steering
+from storage.weights_store import read_manifest
 from tests.chaos.cluster import (
     WAIT_S,
     add_generator_node,
@@ -15,11 +16,12 @@ from tests.chaos.cluster import (
     wait_until,
 )
 from tests.chaos.faults import Faults
-from tests.pipeline.small_run import make_config, prepare
+from tests.pipeline.small_run import make_config, prepare, publish
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
 
 ONE_BY_ONE = {"creator": {"batch_size": 1}, "plan": {"unit_size": 4}}
+FIRST = "train-000000-00"
 LAST_BUT_ONE = "train-000000-02"
 """Third of the four samples of the first unit."""
 
@@ -79,3 +81,25 @@ def test_a_run_is_paused_scaled_up_and_down_and_goes_on_without_a_restart(
     assert loop.join(WAIT_S) == "finished"
     assert {row["status"] for row in expect_planned_is_committed(config)} == {"ok"}
     assert not events_of(loop, "attempt_failed")
+
+
+def test_a_generator_on_a_node_that_joins_late_proves_the_newest_weights_before_its_first_unit(
+    tmp_path, cluster, start_loop
+):
+    config = make_config(tmp_path, plan={"unit_size": 1})
+    faults = Faults(config.run.url)
+    faults.hold(FIRST)
+    store = prepare(config)
+    loop = start_loop(config, num_generators=2)
+    wait_until(faults.held, "a unit in the making", loop)
+    publish(config, 1, seen_images=12)
+    assert loop.gauges()["generators_ready"] == 1
+    add_generator_node(cluster)
+    wait_until(lambda: events_of(loop, "unit_done"), "a unit of the late generator", loop)
+    faults.release()
+    assert loop.join(WAIT_S) == "finished"
+
+    rows = expect_planned_is_committed(config)
+    late = [row for row in rows if row["creation_version"] == 1]
+    assert {row["head_hash"] for row in late} == {read_manifest(store, 1).sha256}
+    assert late

@@ -1,9 +1,8 @@
-"""Generation on a local Ray does what the single-process runner does, whatever dies on the way."""
+"""Generation on a local Ray does what the single-process runner does, and can be resumed."""
 
 from __future__ import annotations
 
 import os
-import signal
 import time
 
 import pytest
@@ -13,7 +12,6 @@ from pipeline.plan import make_plan
 from schemas.sample import JSON_MEMBER
 from storage.captions import read_captions
 from storage.filesystem import open_store
-from storage.weights_store import read_weights
 from tests.pipeline.small_run import (
     all_commits,
     all_rows,
@@ -74,16 +72,6 @@ def wait_until(condition, what):
         time.sleep(0.05)
 
 
-def process_ids(loop):
-    import ray
-
-    return {name: ray.get(actor.ping.remote()) for name, actor in loop.actors.items()}
-
-
-def process_of(commit):
-    return int(commit.summary["worker"].rpartition(":")[2])
-
-
 def assert_committed_is_the_plan(config):
     plan = make_plan(config, open_run_source(config).shards("train"))
     commits = all_commits(config)
@@ -113,68 +101,6 @@ def test_generation_on_ray_equals_the_single_process_runner(tmp_path, start_loop
     assert digests(remote, leave_out=leave_out) == digests(local, leave_out=leave_out)
     assert loop.gauges()["samples_ok"] == 8
     assert loop.gauges()["units"] == "4 / 4"
-
-
-def test_a_generator_killed_in_the_middle_of_a_unit_loses_and_doubles_nothing(tmp_path, start_loop):
-    config = make_config(tmp_path, "killed", creator=SLOW)
-    prepare(config)
-    loop = start_loop(config)
-    wait_until(lambda: loop.gauges()["units_leased"] > 0, "a unit in the making")
-    (pid,) = process_ids(loop).values()
-    os.kill(pid, signal.SIGKILL)
-    assert loop.join(WAIT_S) == "finished"
-    assert_committed_is_the_plan(config)
-    assert {row.status for row in all_rows(config)} == {"ok"}
-    assert list(process_ids(loop).values()) != [pid]
-
-
-def test_a_generator_that_joins_late_labels_with_the_newest_weights_even_without_a_registry(
-    tmp_path, start_loop
-):
-    import ray
-
-    from pipeline.ray_names import namespace_of, registry_name
-
-    config = make_config(
-        tmp_path, "late", plan={"rounds": 2, "images": "fresh"}, generation={"max_lead": 0}
-    )
-    prepare(config)
-    loop = start_loop(config)
-    wait_until(lambda: loop.state == "starved" and len(all_commits(config)) == 4, "round 0")
-    first = process_ids(loop)
-    ray.kill(ray.get_actor(registry_name(config.run_id), namespace=namespace_of(config.run_id)))
-    late = loop.add_generator()
-    wait_until(lambda: loop.gauges()["generators_ready"] == 2, "the late generator")
-    assert ray.get(loop.actors[late].version.remote()) is None
-    publish(config, 1, seen_images=12)
-    assert loop.join(WAIT_S) == "finished"
-
-    assert ray.get(loop.actors[late].version.remote()) == 1
-    by_late = [c for c in all_commits(config) if process_of(c) not in first.values()]
-    assert by_late
-    assert {commit.summary["creation_version"] for commit in by_late} == {1}
-    assert_committed_is_the_plan(config)
-
-
-def test_a_registry_that_was_killed_fills_itself_from_storage(tmp_path):
-    import ray
-
-    from pipeline.ray_registry import start_registry
-
-    config = make_config(tmp_path, "registry")
-    prepare(config)
-    registry = start_registry(config.run_id, config.run.url)
-    version, (data,), sha256 = ray.get(registry.latest.remote(), timeout=WAIT_S)
-    assert version == 0
-    publish(config, 1)
-    assert ray.get(registry.publish.remote(1), timeout=WAIT_S)
-    ray.kill(registry, no_restart=False)
-    version, (data,), sha256 = ray.get(registry.latest.remote(), timeout=WAIT_S)
-    manifest, stored = read_weights(open_store(config.run.url), 1)
-    assert version == 1
-    assert sha256 == manifest.sha256
-    assert ray.get(data) == stored
-    ray.kill(registry)
 
 
 def test_a_loop_that_was_stopped_is_resumed_by_another(tmp_path, start_loop):
