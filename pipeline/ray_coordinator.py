@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TURN_S = 0.25
+TURN_SHARE = 0.1
 REFRESH_S = 2.0
 REFRESH_SHARE = 0.1
 QUIET_S = 60.0
@@ -93,6 +94,7 @@ class GenerationLoop:
         self._decision = Decision(kind="waiting", reason="not started")
         self._refresh_at = self._reported_at = self._looked_at = float("-inf")
         self._is_informed = True
+        self._turn_s = 0.0
         self._registry: Any = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -206,6 +208,10 @@ class GenerationLoop:
             wait_s: Longest wait for something to come back, in seconds.
         """
         self._pool.wait(wait_s)
+        # A turn looks at every generator: many results share one. Each generator holds a second
+        # unit, so none idles meanwhile.
+        time.sleep(min(self._turn_s / TURN_SHARE, TURN_S))
+        begun_s = time.monotonic()
         with self._lock:
             returned = self._pool.collect()
             for back in returned:
@@ -217,6 +223,7 @@ class GenerationLoop:
             self._decision = self._hand_out() if self._is_informed else self._wait_for_store()
         if time.monotonic() - self._reported_at > REPORT_S:
             self._report()
+        self._turn_s = time.monotonic() - begun_s
         return self._decision
 
     def _run(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from schemas.errors import AlreadyCommittedError, DamagedShardError
 from schemas.run_layout import compacted_path
 from storage.inventory import remove_file
-from storage.manifest_file import commit_of, parse_parquet, units_to_parquet
+from storage.manifest_file import brief_of_table, parse_parquet, units_to_parquet
 from storage.manifest_places import UnitPlace, list_parts, list_revisions, place_of, read_part
 from storage.manifest_table import find_units
 
@@ -231,7 +231,7 @@ def _tables(store: RunStore, places: Sequence[UnitPlace]) -> list[pa.Table]:
         origin = store.uri(place.path)
         try:
             table = parse_parquet(store.read_bytes(place.path), origin=origin)
-            commit_of(table, origin=origin, unit_id=place.unit_id)
+            brief_of_table(table, origin=origin, unit_id=place.unit_id)
         except DamagedShardError as error:
             logger.warning("manifest_is_torn unit=%s reason=%s", place.unit_id, error)
             continue

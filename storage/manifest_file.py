@@ -118,20 +118,21 @@ def units_to_parquet(tables: Sequence[pa.Table]) -> bytes:
     """
     entries = []
     for table in tables:
-        commit = commit_of(table, origin="a manifest to compact")
+        brief_of_table(table, origin="a manifest to compact")
+        metadata = table.schema.metadata
         entries.append(
             {
-                "unit": json.loads(commit.unit.to_json()),
-                "summary": commit.summary,
+                "unit": json.loads(metadata[METADATA_UNIT]),
+                "summary": json.loads(metadata[METADATA_SUMMARY]),
                 "rows": table.num_rows,
             }
         )
-    metadata = {
+    whole_metadata = {
         METADATA_SCHEMA_VERSION: str(SCHEMA_VERSION).encode(),
         METADATA_UNITS: json.dumps(entries, sort_keys=True).encode(),
     }
     whole = pa.concat_tables([_completed(table) for table in tables], promote_options="permissive")
-    return _write(whole.replace_schema_metadata(metadata))
+    return _write(whole.replace_schema_metadata(whole_metadata))
 
 
 def parse_parquet(data: bytes, *, origin: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -171,8 +172,10 @@ def commit_of(table: pa.Table, *, origin: str, unit_id: str = "") -> UnitCommit:
     return commit
 
 
-def brief_of_table(table: pa.Table, *, origin: str, unit_id: str) -> UnitBrief:
+def brief_of_table(table: pa.Table, *, origin: str, unit_id: str = "") -> UnitBrief:
     """As :func:`commit_of`, from a table that needs to have the columns of a brief alone.
+
+    Types are checked of all columns that are there.
 
     Raises:
         DamagedShardError: If it is another unit, or no unit.
@@ -270,7 +273,7 @@ def _rows(table: pa.Table) -> list[ManifestRow]:
 
 
 def _brief_columns(table: pa.Table) -> dict[str, list[Any]]:
-    _expect_types(table, BRIEF_COLUMNS)
+    _expect_types(table, [*BRIEF_COLUMNS, *(COLUMN_TYPES.keys() & set(table.column_names))])
     return {name: table.column(name).to_pylist() for name in BRIEF_COLUMNS}
 
 
@@ -286,8 +289,9 @@ def _expect_types(table: pa.Table, names: Sequence[str]) -> None:
 
 
 def _completed(table: pa.Table) -> pa.Table:
+    present = frozenset(table.column_names)
     for name, kind in COLUMN_TYPES.items():
-        if name not in table.column_names:
+        if name not in present:
             default = ManifestRow.__dataclass_fields__[name].default
             value = default if isinstance(default, str | int | float) else _NOTHING[kind]
             filled = pa.array([value] * table.num_rows, type=_ARROW_TYPES[kind])
