@@ -32,6 +32,7 @@ _BEYOND_END_CODES = frozenset({"InvalidRange", "416"})
 # The tries of botocore and of s3fs would multiply with ours, and they know fewer errors.
 _ASKS_ONCE = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
 _ASKING_ONCE = frozenset({"s3", "s3a"})
+_ONE_ANSWER_BYTES = 32 * 2**20
 
 _process_lock = threading.Lock()
 
@@ -74,6 +75,8 @@ class RunStore:
 
         def read() -> bytes:
             try:
+                if start is None and end is None:
+                    return _read_whole(fs, path)
                 return bytes(fs.cat_file(path, start=start, end=end))
             except OSError as error:
                 if error_code(error) in _BEYOND_END_CODES:
@@ -288,6 +291,15 @@ def _is_local(fs: Any) -> bool:
 def _ask(fs: Any, call: Callable[[], Answer], what: str) -> Answer:
     """Call patiently, unless the store is this machine's own: its errors do not pass."""
     return call() if _is_local(fs) else patiently(call, what)
+
+
+def _read_whole(fs: Any, path: str) -> bytes:
+    # Without a range s3fs asks for the size first: two requests for every object, however small.
+    if _protocols(fs) & _ASKING_ONCE:
+        first = bytes(fs.cat_file(path, start=0, end=_ONE_ANSWER_BYTES))
+        if len(first) < _ONE_ANSWER_BYTES:
+            return first
+    return bytes(fs.cat_file(path))
 
 
 def _create(fs: Any, path: str, data: bytes, what: str) -> None:

@@ -14,7 +14,7 @@ from s3fs import S3FileSystem
 
 from schemas.errors import AlreadyCommittedError, StoreUnreachableError
 from sources.live_shards import LiveShardList
-from storage import events, patience
+from storage import events, filesystem, patience
 from storage.events import EventWriter, read_events
 from storage.filesystem import RunStore, open_store
 from storage.patience import Patience
@@ -185,3 +185,12 @@ def test_the_log_waits_for_a_store_and_loses_nothing(s3, store, monkeypatch):
     found = [(event["event"], event.get("number")) for event in read_events(store)]
     assert found == [("before", None), *(("during", n) for n in range(5)), ("after", None)]
     assert json.dumps(s3.log()).count("internal_error") > 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 4097, 10_000])
+def test_an_object_of_any_size_is_read_whole(s3, store, size, monkeypatch):
+    monkeypatch.setattr(filesystem, "_ONE_ANSWER_BYTES", 4096)
+    data = bytes(index % 251 for index in range(size))
+    store.write_bytes("there", data)
+    s3.inject(rules=[{"kind": "truncated", "method": "GET", "times": 2}])
+    assert store.read_bytes("there") == data
