@@ -8,6 +8,7 @@ Units whose manifest cannot be read are made again, too.
 A retried unit is a new revision of itself: it replaces what stood only if more of its samples
 became good, or if what stood is damaged. Samples that screening dropped are retried only where
 ``--reasons`` names their reason. The creation weights are the newest, or ``--weights VERSION``.
+Exit code 1 if some of the samples have failed again.
 """
 
 from __future__ import annotations
@@ -38,10 +39,15 @@ if TYPE_CHECKING:
     from schemas.config import RunConfig
     from schemas.unit import Unit
     from storage.filesystem import RunStore
+    from storage.manifest_table import UnitCommit
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Retry what the command line names."""
+    """Retry what the command line names.
+
+    Raises:
+        RunFailedError: If samples have failed again.
+    """
     parsed, console = _parse(arguments), Console(highlight=False, soft_wrap=True)
     store = open_store(parsed.run)
     config = read_config(store)
@@ -58,14 +64,16 @@ def main(arguments: Sequence[str]) -> None:
     check_weights(store, parsed.weights)
     if missing:
         caption_missing(store, open_run_source(config), open_captioner(config), missing)
-    good = count_good(store, plan)
+    good = count_good(commits_of(store, plan))
     if parsed.local:
         retry_here(config, store, plan, version=parsed.weights)
     else:
         # No lock: a revision of what is committed is in no driver's way.
         lock = RunLock(store=store)
         generate_on_ray(config, lock, plan.units, version=parsed.weights, console=console)
-    console.print(f"good samples in these units: {good} before, {count_good(store, plan)} now")
+    commits = commits_of(store, plan)
+    console.print(f"good samples in these units: {good} before, {count_good(commits)} now")
+    expect_mended(commits, parsed.reasons)
 
 
 def plan_of_retry(
@@ -136,11 +144,30 @@ def retry_here(
         raise RunFailedError(ended.reason)
 
 
-def count_good(store: RunStore, plan: RetryPlan) -> int:
-    """Good samples in the units of a plan, as they stand."""
+def commits_of(store: RunStore, plan: RetryPlan) -> list[UnitCommit]:
+    """The units of a plan, as they stand."""
     ids = {unit.unit_id for unit in plan.units}
-    commits = ManifestReader(store).refresh()
-    return sum(row.status == "ok" for c in commits if c.unit.unit_id in ids for row in c.rows)
+    return [commit for commit in ManifestReader(store).refresh() if commit.unit.unit_id in ids]
+
+
+def count_good(commits: Sequence[UnitCommit]) -> int:
+    """Good samples in units."""
+    return sum(row.status == "ok" for commit in commits for row in commit.rows)
+
+
+def expect_mended(commits: Sequence[UnitCommit], reasons: Sequence[str]) -> None:
+    """Check that no sample that was to be made again has failed once more.
+
+    Raises:
+        RunFailedError: If some have; the most frequent reasons are named.
+    """
+    left = plan_retry(commits, reasons=reasons).reasons
+    if left:
+        named = ", ".join(f"{reason} ({count})" for reason, count in left.most_common(3))
+        raise RunFailedError(
+            f"{left.total()} sample(s) failed again: {named}; mend what the reasons name, then "
+            "retry once more"
+        )
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

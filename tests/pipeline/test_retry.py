@@ -19,7 +19,7 @@ from pipeline.local_runner import run_units, take_newest
 from pipeline.pack import commit_failed_unit
 from pipeline.retry import IMAGES_GONE, PARENT_FIRST, plan_retry
 from pipeline.weights import WeightsWatch
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, RunFailedError
 from sources.live_shards import LiveShardList
 from storage.filesystem import open_store
 from storage.manifest_table import ManifestReader, UnitCommit, manifest_table
@@ -121,7 +121,8 @@ def test_a_retry_that_is_no_better_leaves_what_stands_and_ends(tmp_path, capsys)
     shutil.rmtree(tmp_path / "source")
     write_source(tmp_path / "source", with_broken_image=True)
     before, tars = digests(config), sorted(Path(store.root).rglob("*.tar"))
-    main([config.run.url, "--local"])
+    with pytest.raises(RunFailedError, match=r"1 sample\(s\) failed again: decode_failed \(1\)"):
+        main([config.run.url, "--local"])
     assert "1 before, 1 now" in capsys.readouterr().out
     assert digests(config) == before
     assert sorted(Path(store.root).rglob("*.tar")) == tars
