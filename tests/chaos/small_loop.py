@@ -1,0 +1,104 @@
+"""The whole loop as the command that a user gives, on a few 32x32 images and tiny random models."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.generate import plan_of
+from schemas.config import RunConfig
+from schemas.config_file import dump_config, parse_config
+from schemas.unit import Unit
+from storage.codecs import encode_sample
+from storage.shards import pack_tar
+from tests.tiny_models import IMAGE_SIZE_PX, tiny_diffusion_folder
+from tests.trainers.small_stage import make_sample
+
+STEPS = 24
+CHECKPOINT_STEPS = 4
+NUM_IMAGES = {"train": 8, "validation": 2, "test": 4}
+
+
+def make_loop_config(folder: Path, **changes: dict[str, Any]) -> RunConfig:
+    """A run of eight units in two rounds, in ``folder/run``; ``changes`` are sections."""
+    if not (folder / "source").exists():
+        _write_source(folder / "source")
+    tree: dict[str, Any] = {
+        "run": {"url": str(folder / "run")},
+        "model": {
+            "diffusion": str(tiny_diffusion_folder()),
+            "captioner": "source",
+            "device": "cpu",
+        },
+        "source": {
+            "kind": "rooms",
+            "root": str(folder / "source"),
+            "num_labelled": NUM_IMAGES["train"],
+            "num_validation": NUM_IMAGES["validation"],
+            "num_test": NUM_IMAGES["test"],
+        },
+        "creator": {"num_steps": 2, "batch_size": 2},
+        "plan": {"rounds": 2, "variants": 1, "unit_size": 2},
+        "labelling": {"max_pixel_error_deg": 180.0},
+        "screening": {"max_expected_error_deg": 180.0, "min_pixel_std": 0.0},
+        "training": {
+            "warm_up": {"steps": 4, "batch_size": 4},
+            "self_improve": {"steps": STEPS, "batch_size": 4},
+            "ema": {"decay": 0.9, "every_samples": 8},
+            "publish_every_images": 32,
+            "checkpoint_every_steps": CHECKPOINT_STEPS,
+            # All images of the first round, so that the second is labelled by newer weights
+            # however fast the machine is.
+            "min_synthetic_samples": NUM_IMAGES["train"],
+            "poll_s": 0.2,
+        },
+        "generation": {"max_failed_fraction": 1.0, "unit_timeout_s": 120.0},
+        "evaluation": {"control": False},
+        "ray": {"object_store_mb": 80},
+    }
+    for section, values in changes.items():
+        tree.setdefault(section, {}).update(values)
+    return parse_config(tree, origin="test")
+
+
+def write_loop(folder: Path, **changes: dict[str, Any]) -> tuple[list[str], tuple[Unit, ...]]:
+    """Write a run's configuration.
+
+    Returns:
+        Arguments of ``jobs/self_improve.py``, and the plan.
+    """
+    config = make_loop_config(folder, **changes)
+    file = folder / "config.yaml"
+    file.write_text(dump_config(config))
+    return ["--config", str(file)], plan_of(config)
+
+
+def _write_source(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    records = []
+    for number, (split, num_images) in enumerate(NUM_IMAGES.items()):
+        keys = [f"{split}-{i:02d}" for i in range(num_images)]
+        packed = pack_tar(
+            (key, encode_sample(make_sample(key, seed=100 * number + i)))
+            for i, key in enumerate(keys)
+        )
+        (folder / f"{split}-000000.tar").write_bytes(packed.data)
+        records += [
+            {
+                "split": split,
+                "shard": f"{split}-000000.tar",
+                "tar_sha256": packed.sha256,
+                "key": key,
+                "caption": f"a room {key}",
+                "width": IMAGE_SIZE_PX,
+                "height": IMAGE_SIZE_PX,
+            }
+            for key in keys
+        ]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(records), buffer)
+    (folder / "manifest.parquet").write_bytes(buffer.getvalue())
