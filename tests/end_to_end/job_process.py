@@ -77,9 +77,22 @@ def ray_folder() -> Iterator[Path]:
 
 @contextmanager
 def running(
-    command: Sequence[str], *, log: Path, environment: dict[str, str]
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: dict[str, str],
+    limit: Callable[[], None] | None = None,
 ) -> Iterator[ProcessTree]:
-    """Start a command from the project's root; nothing of it outlives the ``with`` block."""
+    """Start a command from the project's root; nothing of it outlives the ``with`` block.
+
+    ``limit`` is called in the new process first.
+    """
+
+    def prepare() -> None:
+        _heed_ctrl_c()
+        if limit is not None:
+            limit()
+
     with log.open("wb") as stream:
         process = subprocess.Popen(
             list(command),
@@ -89,7 +102,7 @@ def running(
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_heed_ctrl_c,  # noqa: PLW1509  it takes no lock
+            preexec_fn=prepare,  # noqa: PLW1509  it takes no lock
         )
     tree = ProcessTree(process, log)
     try:
@@ -105,19 +118,29 @@ def _heed_ctrl_c() -> None:
 
 @contextmanager
 def running_job(
-    job: str, arguments: Sequence[str], *, log: Path, environment: dict[str, str]
+    job: str,
+    arguments: Sequence[str],
+    *,
+    log: Path,
+    environment: dict[str, str],
+    limit: Callable[[], None] | None = None,
 ) -> Iterator[ProcessTree]:
     """Start one of the files in ``jobs/``."""
     command = [sys.executable, f"jobs/{job}.py", *arguments]
-    with running(command, log=log, environment=environment) as tree:
+    with running(command, log=log, environment=environment, limit=limit) as tree:
         yield tree
 
 
 def finish_job(
-    job: str, arguments: Sequence[str], *, log: Path, environment: dict[str, str]
+    job: str,
+    arguments: Sequence[str],
+    *,
+    log: Path,
+    environment: dict[str, str],
+    limit: Callable[[], None] | None = None,
 ) -> Ended:
     """Run a job to its end."""
-    with running_job(job, arguments, log=log, environment=environment) as tree:
+    with running_job(job, arguments, log=log, environment=environment, limit=limit) as tree:
         return tree.wait()
 
 
@@ -142,6 +165,10 @@ class ProcessTree:
     @property
     def output(self) -> str:
         return self._log.read_text(errors="replace")
+
+    def poll(self) -> int | None:
+        """Exit code of the process; None while it runs."""
+        return self._process.poll()
 
     def wait_until(self, condition: Callable[[], object], what: str) -> None:
         """Wait for something that the process does; fails if it ends before, or takes too long."""
