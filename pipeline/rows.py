@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,7 @@ def pixels_sha256(image: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
+@cache
 def code_version() -> str:
     """Version of the installed project; ``unknown`` when it runs from a plain checkout."""
     try:
