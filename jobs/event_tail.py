@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING, Any
 
 from schemas.run_layout import EVENTS_DIR
+from storage.events import parse_event
 
 if TYPE_CHECKING:
     from storage.filesystem import RunStore
@@ -43,13 +43,13 @@ class EventTail:
 
     def _look(self) -> None:
         for name in sorted(set(self._store.list_dir(EVENTS_DIR)) - self._read):
-            lines = self._store.read_bytes(f"{EVENTS_DIR}/{name}").decode().splitlines()
+            text = self._store.read_bytes(f"{EVENTS_DIR}/{name}").decode(errors="replace")
             self._read.add(name)
-            for line in lines:
-                self._keep(json.loads(line))
+            for event in filter(None, map(parse_event, text.splitlines())):
+                self._keep(event)
 
     def _keep(self, found: dict[str, Any]) -> None:
-        if found.get("event") != self._event:
+        if found["event"] != self._event:
             return
         if self._newest is None or found["time"] >= self._newest["time"]:
             self._newest = found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from schemas.errors import DamagedShardError
 from schemas.run_layout import RESULTS_FILE
 
 if TYPE_CHECKING:
@@ -44,11 +45,28 @@ def write_results(store: RunStore, results: Mapping[str, Any]) -> None:
 
 
 def read_results(store: RunStore) -> dict[str, Any] | None:
-    """Content of results.json; None if the run has not ended."""
+    """Content of results.json; None if the run has not ended.
+
+    Raises:
+        DamagedShardError: If the file holds something else than :func:`write_results` writes.
+    """
     if not store.exists(RESULTS_FILE):
         return None
-    found: dict[str, Any] = json.loads(store.read_bytes(RESULTS_FILE))
-    return found
+    try:
+        found = json.loads(store.read_bytes(RESULTS_FILE))
+    except (ValueError, RecursionError) as error:
+        raise DamagedShardError(_not_results(store, str(error))) from error
+    rows = [found.get(row) for row in ROWS] if isinstance(found, dict) else []
+    if not all(isinstance(row, dict | None) for row in rows) or not any(rows):
+        raise DamagedShardError(_not_results(store, repr(found)[:80]))
+    return dict(found)
+
+
+def _not_results(store: RunStore, found: str) -> str:
+    return (
+        f"{store.uri(RESULTS_FILE)}: wanted the scores of a run, found {found}; remove the file, "
+        "and the command that the run was started with scores the run again"
+    )
 
 
 def relative_gain(results: Mapping[str, Any], task: str, metric: str) -> float | None:

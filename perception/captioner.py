@@ -17,9 +17,10 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from perception.model_files import (
     digest_files,
     find_model_folder,
+    load_network,
+    loading,
     read_json,
     weight_files,
-    without_progress_bars,
 )
 from perception.shapes import ShapeError, expect_shape
 from schemas.errors import ConfigError, SampleError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _BLIP2_FILES = ("config.json", "tokenizer_config.json")
+MAX_CAPTION_CHARS = 1 << 16
 _BLIP2_PATTERNS = ("*.json", "*.txt", "model*.safetensors")
 
 
@@ -114,17 +116,19 @@ class Blip2Captioner:
             revision=revision,
         )
         weights = weight_files(folder, "model")
-        with without_progress_bars():
-            model = Blip2ForConditionalGeneration.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, local_files_only=True
+        model = load_network(
+            Blip2ForConditionalGeneration, folder, dtype=dtype, local_files_only=True
+        )
+        with loading(folder):
+            # The Pillow backend by name: the default one needs torchvision.
+            image_processor = BlipImageProcessorPil.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
             )
         captioner = cls(
             model=model.to(device).eval().requires_grad_(requires_grad=False),
-            # The Pillow backend by name: the default one needs torchvision.
-            image_processor=BlipImageProcessorPil.from_pretrained(folder, local_files_only=True),
-            tokenizer=AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            ),
+            image_processor=image_processor,
+            tokenizer=tokenizer,
             model_id="blip2:"
             + digest_files([*sorted(folder.glob("*.json")), *weights], root=folder),
             max_new_tokens=max_new_tokens,
@@ -246,13 +250,12 @@ class FileCaptions:
             path: A JSON file that maps keys to captions, or a folder of ``<key>.txt`` files.
 
         Raises:
-            ConfigError: If there is no such file or folder, or a caption is not a text.
+            ConfigError: If there is no such file or folder, or a caption is not a text in UTF-8.
         """
         path = Path(path).expanduser()
         if path.is_dir():
-            texts: dict[str, Any] = {
-                file.stem: file.read_text(encoding="utf-8") for file in path.glob("*.txt")
-            }
+            files = sorted(file for file in path.glob("*.txt") if file.is_file())
+            texts: dict[str, Any] = {file.stem: _read_text(file) for file in files}
         elif path.is_file():
             texts = read_json(path)
         else:
@@ -260,11 +263,12 @@ class FileCaptions:
                 f"captions {path.absolute()}: wanted a JSON file or a folder of <key>.txt, found "
                 "nothing; make the captions, or choose another captioner"
             )
-        wrong = [key for key, text in texts.items() if not isinstance(text, str)]
+        wrong = [key for key, text in texts.items() if not _is_caption(text)]
         if wrong or not texts:
             raise ConfigError(
-                f"captions {path.absolute()}: wanted a text for each key, found "
-                f"{f'something else for {wrong[:3]}' if wrong else 'no captions'}"
+                f"captions {path.absolute()}: wanted a text for each key, at most "
+                f"{MAX_CAPTION_CHARS} signs without control signs, found "
+                f"{f'something else for {wrong[:3]}'[:300] if wrong else 'no captions'}"
             )
         return cls(captions={key: " ".join(text.split()) for key, text in texts.items()})
 
@@ -290,6 +294,28 @@ class FileCaptions:
         if missing:
             raise SampleError("no_caption", f"the captions file has no entry for {missing[:5]}")
         return [self.captions[key] for key in keys]
+
+
+def _read_text(path: Path) -> str:
+    """A caption's file; a mark of the byte order at its start is left out.
+
+    Raises:
+        ConfigError: If it is no UTF-8, or too large to be a caption.
+    """
+    if path.stat().st_size > 4 * MAX_CAPTION_CHARS:
+        raise ConfigError(f"{path}: wanted a caption, found {path.stat().st_size} bytes")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: wanted UTF-8, found {error}; convert the captions (iconv -t UTF-8)"
+        ) from error
+
+
+def _is_caption(text: Any) -> bool:
+    if not isinstance(text, str) or len(text) > MAX_CAPTION_CHARS:
+        return False
+    return all(sign.isprintable() or sign.isspace() for sign in text)
 
 
 @dataclass(frozen=True)

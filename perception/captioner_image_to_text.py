@@ -13,9 +13,10 @@ from perception.captioner import expect_limits, write_captions
 from perception.model_files import (
     digest_files,
     find_model_folder,
+    load_network,
+    loading,
     read_json,
     weight_files,
-    without_progress_bars,
 )
 from schemas.errors import ConfigError
 
@@ -91,15 +92,15 @@ class ImageToTextCaptioner:
         kind = _expect_captioning_model(folder)
         weights = weight_files(folder, "model")
         reading: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        with without_progress_bars():
-            model = AutoModelForImageTextToText.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, **reading
-            )
+        model = load_network(AutoModelForImageTextToText, folder, dtype=dtype, **reading)
+        with loading(folder):
+            # The Pillow backend by name: the default one needs torchvision.
+            image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **reading)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **reading)
         captioner = cls(
             model=model.to(device).eval().requires_grad_(requires_grad=False),
-            # The Pillow backend by name: the default one needs torchvision.
-            image_processor=AutoImageProcessor.from_pretrained(folder, backend="pil", **reading),
-            tokenizer=AutoTokenizer.from_pretrained(folder, **reading),
+            image_processor=image_processor,
+            tokenizer=tokenizer,
             model_id=f"{kind}:"
             + digest_files([*sorted(folder.glob("*.json")), *weights], root=folder),
             max_new_tokens=max_new_tokens,

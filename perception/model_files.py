@@ -13,7 +13,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers.utils import logging as transformers_logging
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -98,6 +98,57 @@ def without_progress_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+@contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Turn whatever the loaders of a model folder raise into one message.
+
+    Their readers check little before they use it: what a wrong configuration makes them raise may
+    be of any type.
+
+    Raises:
+        ConfigError: If the folder's files are not those of such a model.
+        UserError: As it was raised inside.
+        MemoryError: As it was raised inside: the machine is too small, not the folder wrong.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).split("\n", 1)[0]
+        raise ConfigError(
+            f"model folder {folder.absolute()}: wanted a model as save_pretrained writes it, "
+            f"without code of its own, found {type(error).__name__}: {first[:300]}; copy the "
+            "folder again or save the model anew"
+        ) from error
+
+
+def load_network(kind: type[Any], folder: Path, **options: Any) -> Any:
+    """Load a network whose every tensor is in the folder's safetensors files.
+
+    Args:
+        kind: Its class, of diffusers or transformers.
+        folder: The model folder.
+        options: More arguments of ``from_pretrained``.
+
+    Raises:
+        ConfigError: If it cannot be loaded, or a tensor is missing or of another shape: the
+            loaders would make it up.
+    """
+    with loading(folder), without_progress_bars():
+        network, found = kind.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, **options
+        )
+    lacking = sorted(str(name) for name in (*found["missing_keys"], *found["mismatched_keys"]))
+    if lacking:
+        raise ConfigError(
+            f"model folder {folder.absolute()}: wanted all tensors of {kind.__name__}, "
+            f"{len(lacking)} are missing or of another shape, first {lacking[0]:.200}; copy the "
+            "folder again or save the model anew"
+        )
+    return network
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object such as ``config.json``.
 
@@ -106,7 +157,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: wanted JSON, found {error}; copy the file again") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: wanted a JSON object, found {type(content).__name__}")
@@ -125,13 +176,13 @@ def weight_files(folder: Path, stem: str, *, variant: str | None = None) -> list
         ConfigError: If there are none.
     """
     name = f"{stem}.{variant}" if variant else stem
-    files = sorted(
-        [*folder.glob(f"{name}.safetensors"), *folder.glob(f"{name}-*-of-*.safetensors")]
-    )
+    found = [*folder.glob(f"{name}.safetensors"), *folder.glob(f"{name}-*-of-*.safetensors")]
+    # A pipe or a device is never read.
+    files = sorted(path for path in found if path.is_file())
     if not files:
-        found = sorted(path.name for path in folder.iterdir() if path.is_file())
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
         raise ConfigError(
-            f"{folder}: wanted {name}.safetensors, found {found}; only safetensors are read, "
+            f"{folder}: wanted {name}.safetensors, found {names}; only safetensors are read, "
             "convert other weights with save_pretrained(..., safe_serialization=True)"
         )
     return files
@@ -169,7 +220,7 @@ def load_encoder(kind: type[Any], path_or_id: str | Path, **options: Any) -> Any
         path_or_id, required=("config.json",), patterns=["config.json", "model*.safetensors*"]
     )
     weight_files(folder, "model")
-    with without_progress_bars():
+    with loading(folder), without_progress_bars():
         return kind.from_pretrained(
             folder,
             use_safetensors=True,

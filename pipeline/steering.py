@@ -36,7 +36,7 @@ def read_steering(store: RunStore) -> Steering:
         found = json.loads(store.read_bytes(STEERING_FILE))
     except FileNotFoundError:
         return Steering()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(_wrong(store, f"no JSON ({error})")) from error
     if not isinstance(found, dict):
         raise ConfigError(_wrong(store, repr(found)[:80]))

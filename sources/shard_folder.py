@@ -135,7 +135,7 @@ class ShardFolder:
         data = self._store.read_bytes(MANIFEST_FILE)
         try:
             table = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise SourceError(f"{where}: wanted Parquet, found {error}; {self._remedy}") from error
         missing = sorted(set(COLUMNS) - set(table.column_names))
         if missing or table.num_rows == 0:

@@ -113,15 +113,15 @@ def read_events(store: RunStore) -> Iterator[dict[str, Any]]:
     Every event holds ``time`` (ISO 8601, UTC), ``writer`` and ``event`` (its name), and ``epoch``
     if its driver took one. Clocks of different machines differ, so time orders only what nothing
     else does: a driver's events come after those of the drivers before it, and a writer's in the
-    order in which it wrote them. Lines that are not JSON objects are skipped: they come from copies
-    of a run that were cut off.
+    order in which it wrote them. Lines that are no events are skipped: they come from copies of a
+    run that were cut off.
     """
     events: list[tuple[int, str, dict[str, Any]]] = []
     latest: dict[tuple[int, str], str] = {}
     for name in sorted(store.list_dir(EVENTS_DIR), key=_writing_order):
         if name.endswith(_SUFFIX):
             lines = store.read_bytes(f"{EVENTS_DIR}/{name}").decode(errors="replace").splitlines()
-            for event in filter(None, map(_parse, lines)):
+            for event in filter(None, map(parse_event, lines)):
                 epoch = event.get("epoch", 0)
                 log = (epoch if isinstance(epoch, int) else 0, str(event.get("writer")))
                 # A clock that was set back does not take a writer's later events back.
@@ -135,12 +135,15 @@ def _writing_order(name: str) -> tuple[str, int, str]:
     return writer, int(number) if number.isdigit() else -1, name
 
 
-def _parse(line: str) -> dict[str, Any] | None:
+def parse_event(line: str) -> dict[str, Any] | None:
+    """Read one line of a log; None if it is no event."""
     try:
         event = json.loads(line)
-    except ValueError:
+        is_event = isinstance(event["event"], str) and isinstance(event["writer"], str)
+        has_time = datetime.fromisoformat(event["time"]).tzinfo is not None
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return event if isinstance(event, dict) and "time" in event else None
+    return event if is_event and has_time else None
 
 
 def _json_value(value: Any) -> Any:

@@ -38,6 +38,7 @@ CHECKPOINT_FILES = (CREATION_FILE, EXPLOITATION_FILE, OPTIMIZER_FILE, STATE_FILE
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
+_NUMBERS = ("format", "step", "seen_images", "ema_updates")
 
 
 class Checkpoints(Protocol):
@@ -104,10 +105,12 @@ def _damage(files: CheckpointFiles) -> str:
     """What is wrong with a checkpoint; empty if nothing is."""
     try:
         state = json.loads(files[STATE_FILE])
+        for field in _NUMBERS:
+            int(state[field])
         # Checkpoints of an earlier version of the project hold no digests.
         digests: Mapping[str, str] = state.get("sha256", {})
         wrong = [name for name, wanted in digests.items() if state_digest(files[name]) != wanted]
-    except (ValueError, AttributeError, KeyError, RecursionError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         return f"{STATE_FILE} cannot be read ({error!r:.100})"
     return f"the digest of {', '.join(wrong)} differs" if wrong else ""
 

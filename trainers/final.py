@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from perception.state_file import state_digest, state_to_bytes
-from schemas.errors import AlreadyCommittedError
+from schemas.errors import AlreadyCommittedError, DamagedShardError
 from schemas.run_layout import CHECKPOINTS_DIR
 from trainers.checkpoint import CREATION_FILE, EXPLOITATION_FILE
 
@@ -72,11 +72,28 @@ def has_final(store: RunStore, stage: str) -> bool:
 
 
 def read_final(store: RunStore, stage: str) -> dict[str, Any] | None:
-    """Read ``final.json``; None if the stage has not ended."""
+    """Read ``final.json``; None if the stage has not ended.
+
+    Raises:
+        DamagedShardError: If the file is not what :func:`write_final` writes.
+    """
     if not has_final(store, stage):
         return None
-    content: dict[str, Any] = json.loads(store.read_bytes(f"{final_dir(stage)}/{FINAL_FILE}"))
+    path = f"{final_dir(stage)}/{FINAL_FILE}"
+    try:
+        content = json.loads(store.read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise DamagedShardError(_not_final(store, path, str(error))) from error
+    if not isinstance(content, dict) or content.get("stage") != stage:
+        raise DamagedShardError(_not_final(store, path, repr(content)[:80]))
     return content
+
+
+def _not_final(store: RunStore, path: str, found: str) -> str:
+    return (
+        f"{store.uri(path)}: wanted the end of a stage, found {found}; copy it from a good copy of "
+        "the run, or remove it: the stage then goes on from its last checkpoint"
+    )
 
 
 def read_final_weights(store: RunStore, stage: str, name: str = CREATION_FILE) -> bytes:

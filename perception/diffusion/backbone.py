@@ -18,9 +18,10 @@ from perception.diffusion.text import PromptEncoder
 from perception.model_files import (
     digest_files,
     find_model_folder,
+    load_network,
+    loading,
     read_json,
     weight_files,
-    without_progress_bars,
 )
 from schemas.errors import ConfigError
 
@@ -104,26 +105,23 @@ def load_backbone(
     weights = [
         f for part, stem in _WEIGHTS for f in weight_files(folder / part, stem, variant=variant)
     ]
-    reading: dict[str, Any] = {
-        "use_safetensors": True,
-        "variant": variant,
-        "local_files_only": True,
-    }
+    reading: dict[str, Any] = {"variant": variant, "local_files_only": True}
     # Without accelerate diffusers warns on every load unless told to do without.
     networks: dict[str, Any] = {
         "torch_dtype": dtype,
         "low_cpu_mem_usage": is_accelerate_available(),
         **reading,
     }
-    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **networks)
-    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **networks)
-    with without_progress_bars():
-        text_encoder = CLIPTextModel.from_pretrained(
-            folder, subfolder="text_encoder", dtype=dtype, **reading
-        )
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, subfolder="tokenizer", local_files_only=True, trust_remote_code=False
+    vae = load_network(AutoencoderKL, folder, subfolder="vae", **networks)
+    unet = load_network(UNet2DConditionModel, folder, subfolder="unet", **networks)
+    text_encoder = load_network(
+        CLIPTextModel, folder, subfolder="text_encoder", dtype=dtype, **reading
     )
+    with loading(folder):
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, subfolder="tokenizer", local_files_only=True, trust_remote_code=False
+        )
+        schedule = NoiseSchedule.from_config(read_json(folder / "scheduler/scheduler_config.json"))
     _expect_fitting_parts(folder, vae, unet, text_encoder)
     options = options or BackboneOptions()
     for network in (vae, unet, text_encoder):
@@ -135,7 +133,7 @@ def load_backbone(
         vae=vae,
         unet=unet,
         prompts=PromptEncoder(tokenizer, text_encoder),
-        schedule=NoiseSchedule.from_config(read_json(folder / "scheduler/scheduler_config.json")),
+        schedule=schedule,
         model_id=digest_files([*config_files, *tokenizer_files, *weights], root=folder),
         device=torch.device(device),
         dtype=dtype,

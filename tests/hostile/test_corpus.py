@@ -16,6 +16,7 @@ from schemas.sample import UnreadableSample
 from tests.hostile.corpus_configs import CONFIGS, ConfigItem
 from tests.hostile.corpus_folders import FOLDERS
 from tests.hostile.corpus_images import IMAGES, LABELS
+from tests.hostile.corpus_models import CAPTION_FILES, MODELS
 from tests.hostile.corpus_runs import CAPTIONS, UNITS, WEIGHTS
 from tests.hostile.corpus_tars import LIVE, SHARD_MANIFESTS, TARS
 from tests.hostile.outcomes import (
@@ -41,7 +42,9 @@ CORPUS = [
     *WEIGHTS,
     *UNITS,
     *CAPTIONS,
+    *CAPTION_FILES,
 ]
+SLOW = [pytest.param(item, marks=pytest.mark.slow) for item in MODELS]
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def outcome_of(item: Item, folder: Path) -> Any:
     return found
 
 
-@pytest.mark.parametrize("item", CORPUS, ids=lambda item: item.name)
+@pytest.mark.parametrize("item", [*CORPUS, *SLOW], ids=lambda item: item.name)
 def test_hostile_input_has_its_outcome(item: Item, tmp_path, canary):
     folder = tmp_path / "input"
     folder.mkdir()

@@ -22,11 +22,14 @@ from trainers.ray_checkpoints import checkpoint_folders
 from trainers.stage import run_stage
 
 
+NUMBERS = {"format": 1, "step": 2, "seen_images": 8, "ema_updates": 0}
+
+
 def checkpoint(content: bytes) -> dict[str, bytes]:
     """Files of a checkpoint, with their digests."""
     tensors = dict.fromkeys(CHECKPOINT_FILES[:-1], content)
     digests = {name: sha256_of(data) for name, data in tensors.items()}
-    return {**tensors, STATE_FILE: json.dumps({"sha256": digests}).encode()}
+    return {**tensors, STATE_FILE: json.dumps({**NUMBERS, "sha256": digests}).encode()}
 
 
 @pytest.fixture
@@ -110,7 +113,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(store, caplog, f
 
 def test_checkpoints_of_a_version_without_digests_are_read(store):
     kept = StoredCheckpoints(store, "warm_up")
-    old = {**checkpoint(b"x"), STATE_FILE: b'{"format": 1}'}
+    old = {**checkpoint(b"x"), STATE_FILE: json.dumps(NUMBERS).encode()}
     kept.save(old, step=2)
     assert kept.latest() == old
 
