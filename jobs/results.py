@@ -56,8 +56,8 @@ def read_results(store: RunStore) -> dict[str, Any] | None:
         found = json.loads(store.read_bytes(RESULTS_FILE))
     except (ValueError, RecursionError) as error:
         raise DamagedShardError(_not_results(store, str(error))) from error
-    rows = [found.get(row) for row in ROWS] if isinstance(found, dict) else []
-    if not all(isinstance(row, dict | None) for row in rows) or not any(rows):
+    rows = [found[row] for row in ROWS if row in found] if isinstance(found, dict) else []
+    if not rows or not all(isinstance(row, dict | None) for row in rows):
         raise DamagedShardError(_not_results(store, repr(found)[:80]))
     return dict(found)
 

@@ -20,7 +20,7 @@ from jobs.results import read_results
 from jobs.run_state import GENERATION_EVENT, run_state
 from pipeline.plan import make_plan
 from schemas.config_file import parse_config, parse_tree
-from schemas.errors import ConfigError, SampleError, UserError
+from schemas.errors import ConfigError, DamagedShardError, SampleError, UserError
 from schemas.run_layout import CHECKPOINTS_DIR, CONFIG_FILE, EVENTS_DIR
 from sources.protocol import open_source
 from storage.captions import captioned_shards
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from schemas.manifest import ManifestRow
-    from schemas.weights import WeightsManifest
     from storage.filesystem import RunStore
 
 STAGES = ("warm_up", "real_only_control", "self_improve")
@@ -98,10 +97,10 @@ def read_status(store: RunStore) -> dict[str, Any]:
             "torn_paths": reader.torn_paths,
         },
         "samples": count_rows(rows),
-        "weights": [_version_line(read_manifest(store, v)) for v in list_versions(store)],
+        "weights": [_version_line(store, v) for v in list_versions(store)],
         "rates": {
             "generated_per_s": generation_rate(rows),
-            "trained_per_s": progress["images_per_s"] if progress else None,
+            "trained_per_s": progress.get("images_per_s") if progress else None,
         },
         "training": progress,
         "generation": _newest(events, GENERATION_EVENT),
@@ -166,12 +165,17 @@ def _has_ended(store: RunStore, stage: str) -> bool:
 def _stage(ended: Sequence[str], progress: dict[str, Any] | None, *, is_finished: bool) -> str:
     if is_finished:
         return "finished"
-    if progress and progress["stage"] not in ended:
-        return str(progress["stage"])
+    if progress and progress.get("stage") not in ended:
+        return str(progress.get("stage"))
     return f"after {ended[-1]}" if ended else "before warm_up"
 
 
-def _version_line(manifest: WeightsManifest) -> dict[str, Any]:
+def _version_line(store: RunStore, version: int) -> dict[str, Any]:
+    try:
+        manifest = read_manifest(store, version)
+    except DamagedShardError:
+        facts = ("step", "seen_images", "created_at")
+        return {"version": version, **dict.fromkeys(facts), "stage": "damaged: see jobs/verify.py"}
     return {
         "version": manifest.version,
         "step": manifest.step,
@@ -219,8 +223,8 @@ def _overview(status: dict[str, Any]) -> Table:
         ready, all_of_them = generation.get("generators_ready"), generation.get("generators")
         table.add_row("generators ready / all", f"{ready} / {all_of_them}")
     if training:
-        table.add_row("trainer step", f"{training.get('step', '?')} / {training['steps']}")
-        table.add_row("staleness, mean", _number(training["staleness_mean"]))
+        table.add_row("trainer step", f"{training.get('step', '?')} / {training.get('steps', '?')}")
+        table.add_row("staleness, mean", _number(training.get("staleness_mean")))
         if "publish_lag" in training:
             table.add_row("publish lag", f"{training['publish_lag']} steps")
     return table
@@ -241,8 +245,8 @@ def _weights_table(versions: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:.2f}"
+def _number(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, int | float) else "?"
 
 
 if __name__ == "__main__":

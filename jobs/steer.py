@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobs.command_line import run_job
-from pipeline.steering import Steering, read_steering, write_steering
+from pipeline.steering import MOST_GENERATORS, Steering, read_steering, write_steering
 from schemas.errors import ConfigError
 from schemas.run_layout import CONFIG_FILE
 from storage.filesystem import open_store
@@ -48,13 +48,14 @@ def changed(steering: Steering, parsed: argparse.Namespace) -> Steering:
     """The wishes after a command.
 
     Raises:
-        ConfigError: If the number is not positive.
+        ConfigError: If the number is not positive, or too large.
     """
     if parsed.generators is None:
         return replace(steering, is_paused=parsed.pause)
-    if parsed.generators < 1:
+    if not 1 <= parsed.generators <= MOST_GENERATORS:
         raise ConfigError(
-            f"--generators {parsed.generators}: wanted 1 or more; --pause begins no unit"
+            f"--generators {parsed.generators}: wanted 1 to {MOST_GENERATORS}; --pause begins no "
+            "unit"
         )
     return replace(steering, num_generators=parsed.generators)
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from storage.filesystem import RunStore
 
 
+MOST_GENERATORS = 100_000
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Steering:
     """Wishes that hold until others are written.
@@ -41,7 +44,7 @@ def read_steering(store: RunStore) -> Steering:
     if not isinstance(found, dict):
         raise ConfigError(_wrong(store, repr(found)[:80]))
     number, is_paused = found.get("num_generators"), found.get("is_paused", False)
-    is_number = number is None or (type(number) is int and number >= 1)
+    is_number = number is None or (type(number) is int and 1 <= number <= MOST_GENERATORS)
     if not is_number or not isinstance(is_paused, bool):
         raise ConfigError(_wrong(store, repr(found)[:80]))
     return Steering(num_generators=number, is_paused=is_paused)
@@ -54,6 +57,6 @@ def write_steering(store: RunStore, steering: Steering) -> None:
 
 def _wrong(store: RunStore, found: str) -> str:
     return (
-        f"{store.uri(STEERING_FILE)}: wanted num_generators (null or 1 and more) and is_paused "
-        f"(true or false), found {found}; write it with jobs/steer.py"
+        f"{store.uri(STEERING_FILE)}: wanted num_generators (null or 1 to {MOST_GENERATORS}) and "
+        f"is_paused (true or false), found {found}; write it with jobs/steer.py"
     )

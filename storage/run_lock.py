@@ -185,7 +185,7 @@ def _read(store: RunStore, epoch: int) -> Driver | None:
         found = json.loads(store.read_bytes(epoch_path(epoch)))
         known = {each.name: found[each.name] for each in fields(Driver) if each.name in found}
         return Driver(**{**known, "roles": tuple(known["roles"]), "epoch": epoch})
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

@@ -18,6 +18,7 @@ from tests.hostile.corpus_folders import FOLDERS
 from tests.hostile.corpus_images import IMAGES, LABELS
 from tests.hostile.corpus_models import CAPTION_FILES, MODELS
 from tests.hostile.corpus_runs import CAPTIONS, UNITS, WEIGHTS
+from tests.hostile.corpus_state import STATE
 from tests.hostile.corpus_tars import LIVE, SHARD_MANIFESTS, TARS
 from tests.hostile.outcomes import (
     CANARY,
@@ -43,6 +44,7 @@ CORPUS = [
     *UNITS,
     *CAPTIONS,
     *CAPTION_FILES,
+    *STATE,
 ]
 SLOW = [pytest.param(item, marks=pytest.mark.slow) for item in MODELS]
 

@@ -188,5 +188,5 @@ def test_wishes_that_are_none_are_an_error(store, text):
 def test_steering_needs_a_run_and_a_positive_number(store, tmp_path):
     with pytest.raises(ConfigError, match="no run"):
         steer([str(tmp_path / "elsewhere"), "--pause"])
-    with pytest.raises(ConfigError, match="1 or more"):
+    with pytest.raises(ConfigError, match="wanted 1 to"):
         steer([store.url, "--generators", "0"])
