@@ -166,6 +166,11 @@ class ProcessTree:
     def output(self) -> str:
         return self._log.read_text(errors="replace")
 
+    @property
+    def pid(self) -> int:
+        """Id of the process."""
+        return self._process.pid
+
     def poll(self) -> int | None:
         """Exit code of the process; None while it runs."""
         return self._process.poll()

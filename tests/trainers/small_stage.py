@@ -100,8 +100,8 @@ def make_config(tmp_path: Path, **training: Any) -> RunConfig:
     return parse_config(tree, origin="test")
 
 
-def commit_synthetic(store: RunStore, *, version: int, num_samples: int = 4) -> None:
-    """Commit a unit of synthetic samples, as a generator does."""
+def commit_synthetic(store: RunStore, *, version: int, num_samples: int = 4) -> Unit:
+    """Commit a unit of synthetic samples, as a generator does; returns it."""
     unit = Unit(
         round=version,
         kind="synthesize",
@@ -127,6 +127,8 @@ def commit_synthetic(store: RunStore, *, version: int, num_samples: int = 4) -> 
             attempt="a",
             key=key,
             tar_uri=path,
+            tar_offset=packed.offsets[key][0],
+            tar_size=packed.offsets[key][1],
             tar_sha256=packed.sha256,
             status="ok",
             source_shard=unit.source_shard,
@@ -136,6 +138,7 @@ def commit_synthetic(store: RunStore, *, version: int, num_samples: int = 4) -> 
         for key, source_key in zip(keys, unit.keys, strict=True)
     ]
     assert commit_unit(store, UnitCommit(unit=unit, rows=rows, summary={"attempt": "a"}))
+    return unit
 
 
 def make_stage(

@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from perception.state_file import state_to_bytes
-from schemas.errors import RunFailedError
-from storage.filesystem import open_store
+from schemas.errors import FencedError, RunFailedError
+from storage.filesystem import RunStore, open_store
+from storage.run_lock import RunLock, take_run
+from storage.shards import sha256_of
 from storage.weights_store import list_versions, read_manifest, read_weights
 from tests.trainers.small_stage import make_config, make_stage
+from trainers.final import read_final, read_final_weights, write_final
 from trainers.publish import WeightsPublisher, publish_warm_up
 
 
@@ -115,3 +118,88 @@ def test_a_store_that_cannot_be_written_fails_the_run_with_its_reason(tmp_path, 
     publisher.start(learner)
     with pytest.raises(RunFailedError, match=r"wanted to publish.*3 attempts.*mend the storage"):
         publisher.finish()
+
+
+def change(learner, step):
+    learner.step = step
+    with torch.no_grad():
+        next(learner.creation.parameters()).add_(1)
+
+
+def test_a_stage_that_was_resumed_publishes_no_step_a_second_time(store, learner):
+    for publisher in (make_publisher(store), make_publisher(store)):
+        for step in (4, 8):
+            change(learner, step)
+            publisher.start(learner)
+            publisher.finish()
+    assert [read_manifest(store, version).step for version in list_versions(store)] == [4, 8]
+
+
+def test_the_end_of_a_stage_is_always_the_newest_version(store, learner):
+    publisher = make_publisher(store)
+    change(learner, 4)
+    publisher.start(learner)
+    publisher.finish()
+    change(learner, 4)
+    publisher.start(learner, is_last=True)
+    newest = publisher.finish()
+    assert read_weights(store, newest.version)[1] == state_to_bytes(learner.creation)
+
+
+def test_a_trainer_whose_driver_was_replaced_publishes_nothing(store, learner):
+    elder = take_run(store, job="elder", roles=("train",))
+    publisher = make_publisher(store, lock=elder)
+    change(learner, 4)
+    publisher.start(learner)
+    publisher.finish()
+    take_run(store, job="younger", roles=("train",))
+    change(learner, 8)
+    publisher.start(learner)
+    with pytest.raises(FencedError, match="younger"):
+        publisher.finish()
+    assert list_versions(store) == [0]
+
+
+def test_a_version_that_a_late_elder_has_published_is_followed_by_the_next(
+    store, learner, monkeypatch
+):
+    """The elder had looked before it was replaced, and writes long after."""
+    elder = make_publisher(store, lock=take_run(store, job="elder", roles=("train",)))
+    younger = make_publisher(store, lock=take_run(store, job="younger", roles=("train",)))
+    monkeypatch.setattr(elder, "_lock", RunLock(store=store))
+    put, is_late = RunStore.put_if_absent, []
+
+    def put_after_the_elder(self, rel, data):
+        if rel.endswith("v00000000/manifest.json") and not is_late:
+            is_late.append(True)
+            elder.start(learner)
+            elder.finish()
+            change(learner, 8)
+        put(self, rel, data)
+
+    monkeypatch.setattr(RunStore, "put_if_absent", put_after_the_elder)
+    change(learner, 4)
+    younger.start(learner)
+    younger.finish()
+    change(learner, 12)
+    younger.start(learner)
+    assert younger.finish().step == 12
+    versions = list_versions(store)
+    assert versions == list(range(len(versions)))
+    for version in versions:
+        assert read_weights(store, version)[0].version == version
+
+
+def test_of_two_ends_of_a_stage_the_first_stands_whole(store, learner):
+    """What a trainer that died before its end left there does not mix with what counts."""
+    left_behind = state_to_bytes(learner.creation)
+    store.write_bytes("checkpoints/warm_up/final/creation.safetensors", left_behind)
+    change(learner, 4)
+    first = write_final(store, "warm_up", learner, numbers={"by": "first"})
+    wanted = state_to_bytes(learner.creation)
+    change(learner, 4)
+    assert write_final(store, "warm_up", learner, numbers={"by": "second"}) == first
+    assert read_final(store, "warm_up") == first
+    assert read_final_weights(store, "warm_up") == wanted
+    for name, digest in first["sha256"].items():
+        assert sha256_of(store.read_bytes(f"checkpoints/warm_up/final/{name}")) == digest

@@ -1,0 +1,200 @@
+"""Many random kills in one run, and what is left in the end: for hours, by hand or `make soak`.
+
+    python tests/chaos/soak.py driver --kills 20 --seed 0
+    python tests/chaos/soak.py parts --kills 20 --seed 0
+
+``driver``: the whole process tree of ``jobs/self_improve.py`` is killed at a random moment, and the
+same command is given again. ``parts``: one of generators, registry, training workers, nodes of the
+cluster and driver is killed every few seconds. Both end when a driver ends with exit code 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.verify import main as verify
+from schemas.unit import Unit
+from storage.events import read_events
+from storage.filesystem import open_store
+from storage.weights_store import list_versions, read_manifest
+from tests.chaos.small_loop import write_loop
+from tests.chaos.submitted import committed
+from tests.chaos.wholeness import expect_whole
+from tests.end_to_end.job_process import (
+    ProcessTree,
+    environment,
+    ray_folder,
+    running_job,
+)
+
+LONG_ENOUGH: dict[str, Any] = {
+    "plan": {"rounds": 3, "unit_size": 1},
+    "training": {
+        "self_improve": {"steps": 400, "batch_size": 4},
+        "publish_every_images": 80,
+        "checkpoint_every_steps": 10,
+    },
+}
+"""24 units, 400 steps and 21 versions: work is left when the last kill comes."""
+
+LAST_LIMIT_S = 1800.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """One kill, and what the run held then."""
+
+    number: int
+    victim: str
+    moment_s: float
+    units: int
+    version: int
+    step: int
+
+
+@dataclass(kw_only=True)
+class Soak:
+    """One soak: what was done, and the run that it was done to."""
+
+    run: Path
+    plan: Sequence[Unit]
+    arguments: list[str]
+    kills: list[Kill] = field(default_factory=list)
+    submissions: int = 0
+    seconds: float = 0.0
+
+    def note(self, victim: str, moment_s: float) -> None:
+        """Note a kill that was just made."""
+        store = open_store(str(self.run))
+        events = [e for e in read_events(store) if e["event"] == "trainer_progress"]
+        steps = [int(e["step"]) for e in events if e["stage"] == "self_improve" and "step" in e]
+        kill = Kill(
+            number=len(self.kills) + 1,
+            victim=victim,
+            moment_s=moment_s,
+            units=len(list(self.run.glob("manifest/units/*/*.parquet"))),
+            version=max(list_versions(store), default=-1),
+            step=max(steps, default=0),
+        )
+        self.kills.append(kill)
+        sys.stdout.write(f"{kill}\n")
+        sys.stdout.flush()
+
+    def expect_whole(self) -> None:
+        """Fail unless the run ended as if nobody had been killed."""
+        expect_whole(str(self.run), self.plan)
+        verify([str(self.run)])
+        store = open_store(str(self.run))
+        versions = list_versions(store)
+        assert versions == list(range(len(versions)))
+        steps = [read_manifest(store, version).step for version in versions]
+        assert steps == sorted(set(steps)), steps
+        assert steps[-1] == LONG_ENOUGH["training"]["self_improve"]["steps"]
+
+    def table(self, seed: int) -> Table:
+        """The kills."""
+        title = f"seed {seed}: {len(self.kills)} kills, {self.submissions} submissions"
+        table = Table("kill", "victim", "after s", "units", "version", "step", title=title)
+        for kill in self.kills:
+            values = (kill.units, kill.version, kill.step)
+            table.add_row(
+                str(kill.number), kill.victim, f"{kill.moment_s:.1f}", *(str(v) for v in values)
+            )
+        return table
+
+
+def soak_driver(folder: Path, *, kills: int, seed: int, latest_s: float) -> Soak:
+    """Kill the driver's whole process tree at random moments of one run.
+
+    Args:
+        folder: Of the run and the logs.
+        kills: How often.
+        seed: Of the moments.
+        latest_s: Latest moment after a start, in seconds: a bit beyond what the start takes.
+    """
+    soak, draw = _begin(folder), random.Random(seed)
+    started_s = time.monotonic()
+    with ray_folder() as ray:
+        for _ in range(kills):
+            before = committed(soak.run)
+            with _submitted(soak, folder, environment(ray)) as tree:
+                moment_s = draw.uniform(0.0, latest_s)
+                if not _runs_for(tree, moment_s):
+                    break
+                tree.end()
+            soak.note("driver", moment_s)
+            assert before.items() <= committed(soak.run).items(), "what was committed has changed"
+        with _submitted(soak, folder, environment(ray)) as tree:
+            ended = tree.wait()
+            assert ended.code == 0, ended.output
+    soak.seconds = time.monotonic() - started_s
+    return soak
+
+
+def _begin(folder: Path) -> Soak:
+    arguments, plan = write_loop(folder, **LONG_ENOUGH)
+    return Soak(run=folder / "run", plan=plan, arguments=arguments)
+
+
+@contextmanager
+def _submitted(soak: Soak, folder: Path, how: dict[str, str]) -> Iterator[ProcessTree]:
+    log = folder / f"{soak.submissions:03d}.log"
+    soak.submissions += 1
+    with running_job("self_improve", soak.arguments, log=log, environment=how) as tree:
+        yield tree
+
+
+def _runs_for(tree: ProcessTree, seconds: float) -> bool:
+    """Whether a job still runs after some seconds; one that ended must have ended well."""
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        code = tree.poll()
+        if code is not None:
+            assert code == 0, tree.output
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def soak_parts(folder: Path, *, kills: int, seed: int, latest_s: float) -> Soak:
+    raise NotImplementedError
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run a soak and print what was killed and what was found."""
+    parser = argparse.ArgumentParser(description="Many random kills in one run.")
+    parser.add_argument("what", choices=("driver", "parts"))
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--latest-s", type=float, default=45.0, help="latest moment after a start")
+    parser.add_argument("--folder", type=Path, help="of the run; default: a temporary one")
+    parsed = parser.parse_args(arguments)
+    folder = parsed.folder or Path(tempfile.mkdtemp(prefix="soak"))
+    folder.mkdir(parents=True, exist_ok=True)
+    work = {"driver": soak_driver, "parts": soak_parts}[parsed.what]
+    soak = work(folder, kills=parsed.kills, seed=parsed.seed, latest_s=parsed.latest_s)
+    console = Console()
+    console.print(soak.table(parsed.seed))
+    soak.expect_whole()
+    console.print(
+        f"{len(soak.plan)} of {len(soak.plan)} units committed once, digests and counts match, "
+        f"versions and steps without gap; {soak.seconds:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,87 @@
+"""Two drivers on one run: the elder finds out, changes nothing more, and says who took over."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pytest
+
+from tests.chaos.small_loop import write_loop
+from tests.chaos.submitted import committed, expect_verified, submissions
+from tests.chaos.wholeness import expect_whole
+from tests.end_to_end.job_process import ROOT
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with submissions() as made:
+        yield made
+
+
+def status_of(run):
+    done = subprocess.run(
+        [sys.executable, "jobs/status.py", str(run), "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def expect_fenced(ended, *, by):
+    assert ended.code == 1, ended.output
+    assert "Traceback" not in ended.output
+    assert re.search(rf"failed: .*younger driver .*pid {by}, since 2", ended.output), ended.output
+    assert ended.survivors == []
+
+
+def test_the_elder_ends_with_its_generators_and_the_younger_brings_the_run_to_its_end(
+    tmp_path, cluster
+):
+    arguments, plan = write_loop(tmp_path)
+    run = tmp_path / "run"
+    with ExitStack() as stack:
+        start = cluster.running("self_improve", arguments, log=tmp_path / "elder.log")
+        elder = stack.enter_context(start)
+        elder.wait_until(lambda: list(run.glob("manifest/units/*/*")), "a unit")
+        start = cluster.running("self_improve", arguments, log=tmp_path / "younger.log")
+        younger = stack.enter_context(start)
+        younger.wait_until(lambda: list(run.glob("lock/epoch-00000002.json")), "the younger's lock")
+        expect_fenced(elder.wait(), by=younger.pid)
+        (driver,) = status_of(run)["drivers"]
+        assert (driver["epoch"], driver["pid"]) == (2, younger.pid)
+        ended = younger.wait()
+    assert ended.code == 0, ended.output
+    expect_whole(str(run), plan)
+    expect_verified(str(run))
+    assert status_of(run)["state"]["name"] == "finished"
+
+
+def test_an_elder_that_was_asleep_changes_nothing_when_it_wakes_up(tmp_path, cluster):
+    """Its generator and its trainer are awake all the time: they work for nobody."""
+    arguments, plan = write_loop(tmp_path)
+    run = tmp_path / "run"
+    with ExitStack() as stack:
+        start = cluster.running("self_improve", arguments, log=tmp_path / "elder.log")
+        elder = stack.enter_context(start)
+        elder.wait_until(lambda: list(run.glob("weights/v00000001/manifest.json")), "version 1")
+        os.kill(elder.pid, signal.SIGSTOP)
+        start = cluster.running("self_improve", arguments, log=tmp_path / "younger.log")
+        younger = stack.enter_context(start)
+        ended = younger.wait()
+        assert ended.code == 0, ended.output
+        before = committed(run)
+        os.kill(elder.pid, signal.SIGCONT)
+        expect_fenced(elder.wait(), by=younger.pid)
+    assert committed(run) == before
+    expect_whole(str(run), plan)
+    expect_verified(str(run))
