@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -63,17 +64,21 @@ class Compaction:
         }
         self._store_url = config.run.url
         self._units_per_file = units_per_file
+        self._grace_s = grace_s
         self._actor: Any = None
         self._promise: Any = None
-        self._asked_at_units = 0
+        self._asked_at_units, self._asked_at = 0, 0.0
 
     def look(self, units_committed: int) -> None:
         """Begin a turn if there is enough to do and none is going on."""
         if self._promise is not None and not self._has_ended():
             return
-        if units_committed - self._asked_at_units < self._units_per_file:
+        is_full = units_committed - self._asked_at_units >= self._units_per_file
+        # What a turn has replaced is removed by one that begins so much later.
+        is_later = self._actor is not None and time.monotonic() - self._asked_at > self._grace_s
+        if not is_full and not is_later:
             return
-        self._asked_at_units = units_committed
+        self._asked_at_units, self._asked_at = units_committed, time.monotonic()
         if self._actor is None:
             remote: Any = ray.remote(CompactionActor)
             options = remote.options(num_cpus=0, max_restarts=-1)

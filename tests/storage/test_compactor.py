@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
@@ -20,6 +19,7 @@ from storage.manifest_table import (
     read_unit,
 )
 from storage.unit_brief import brief_of
+from tests.counting_store import CountingFolders
 from tests.storage.test_compaction import ListingStore, expect_reads_as, fill, revised
 from tests.storage.test_manifest_table import make_commit, make_unit
 
@@ -184,24 +184,6 @@ def test_a_quiet_folder_is_looked_at_less_and_less(monkeypatch) -> None:
     assert set(waits[6:]) == {30}
     folders.note("r=0000", is_quiet=False)
     assert folders.is_due("r=0000", 30.0)
-
-
-class CountingFolders(RunStore):
-    """Counts the names of listings by folder, and the objects that are read."""
-
-    def __init__(self, store: RunStore) -> None:
-        super().__init__(store.url, store.root)
-        object.__setattr__(self, "names", Counter())
-        object.__setattr__(self, "reads", Counter())
-
-    def list_dir(self, rel: str) -> list[str]:
-        found = super().list_dir(rel)
-        self.names[rel] += len(found)
-        return found
-
-    def read_bytes(self, rel: str, **options: int | None) -> bytes:
-        self.reads[rel] += 1
-        return super().read_bytes(rel, **options)
 
 
 def counts_of_a_run(store: RunStore, num_units: int) -> tuple[float, float]:

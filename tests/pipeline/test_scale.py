@@ -1,0 +1,129 @@
+"""What a driver and a trainer do for a unit does not grow with the run; counted, not timed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.simulated_run import commit_simulated, make_config, plan_of
+from pipeline.control import GenerationControl
+from pipeline.result import UnitResult
+from schemas.run_layout import COMPACTED_DIR, UNITS_DIR
+from sources.live_shards import LiveShardList
+from storage.compaction import Compactor
+from storage.filesystem import RunStore, open_store
+from storage.weights_store import publish_weights
+from tests.chaos.wholeness import expect_whole
+from tests.counting_store import CountingFolders
+
+ROOT = Path(__file__).resolve().parents[2]
+UNITS_PER_LOOK = 10
+
+
+def publish(store: RunStore, version: int, *, seen_images: int) -> None:
+    publish_weights(
+        store,
+        b"weights %d" % version,
+        version=version,
+        step=version,
+        seen_images=seen_images,
+        ema_decay=0.9,
+        base_model_hash="",
+        keys_hash="",
+        stage="self_improve",
+        parent=version - 1,
+    )
+
+
+def names_of_units(store: CountingFolders) -> int:
+    return sum(count for folder, count in store.names.items() if folder.startswith(f"{UNITS_DIR}/"))
+
+
+def counts_of_a_run(url: str, *, rounds: int, units_per_round: int) -> dict[str, float]:
+    """Run a plan on one simulated generator.
+
+    Returns:
+        What was asked of storage in the second half of it.
+    """
+    config = make_config(url, rounds=rounds)
+    plan, store = plan_of(config, rounds * units_per_round), open_store(url)
+    driver, trainer = CountingFolders(store), CountingFolders(store)
+    publish(store, 0, seen_images=0)
+    control = GenerationControl(config, driver, plan)
+    live = LiveShardList(trainer, poll_s=0.0)
+    compactor = Compactor(store, last_round=rounds - 1, units_per_file=16, grace_s=0.0)
+    version = 0
+    while (decision := control.decide()).kind != "finished":
+        if decision.unit is None:
+            version += 1
+            publish(store, version, seen_images=10**6 * version)
+            control.refresh()
+            continue
+        unit, attempt = decision.unit, control.lease(decision.unit)
+        empty = UnitResult(
+            unit_id=unit.unit_id, attempt=attempt, creation_version=version, counts={}, reasons={}
+        )
+        control.settle(unit, attempt, result=commit_simulated(store, config, unit, empty))
+        if control.progress()["units_committed"] % UNITS_PER_LOOK == 0:
+            assert control.refresh() == [], "what was told is not found again"
+            assert live.refresh() == UNITS_PER_LOOK
+            compactor.turn()
+        if control.progress()["units_committed"] == len(plan) // 2:
+            for counting in (driver, trainer):
+                counting.names.clear()
+                counting.reads.clear()
+    assert live.num_units == units_per_round
+    expect_same_as_a_new_driver(config, store, plan, control)
+    units = len(plan) / 2
+    looks = units / UNITS_PER_LOOK
+    return {
+        "names of a driver's look": names_of_units(driver) / looks,
+        "names of a trainer's look": names_of_units(trainer) / looks,
+        "manifests that the driver read": sum(n for p, n in driver.reads.items() if UNITS_DIR in p),
+        "reads of the driver": driver.reads.total() / units,
+        "reads of the trainer": trainer.reads.total() / units,
+    }
+
+
+def expect_same_as_a_new_driver(config, store, plan, control) -> None:
+    """What results told must be what a driver that starts now reads from storage."""
+    found, known = GenerationControl(config, store, plan).progress(), control.progress()
+    assert found == known
+    assert found["units_committed"] == len(plan)
+
+
+def test_a_run_of_three_times_as_many_rounds_asks_no_more_of_storage_for_a_unit() -> None:
+    short = counts_of_a_run("memory://scale-short", rounds=4, units_per_round=20)
+    long = counts_of_a_run("memory://scale-long", rounds=12, units_per_round=20)
+    assert short.pop("manifests that the driver read") == 0
+    assert long.pop("manifests that the driver read") == 0
+    for name, count in short.items():
+        assert long[name] <= 1.1 * count, name
+    assert len(open_store("memory://scale-long").list_dir(COMPACTED_DIR)) == 240 // 16
+
+
+@pytest.mark.ray
+def test_a_simulated_run_ends_whole_and_a_new_driver_knows_it(tmp_path) -> None:
+    options = ["--generators", "20", "--hosts", "1", "--unit-s", "0.2", "--publish-s", "1"]
+    options += ["--units-per-round", "100", "--grace-s", "1", "--folder", str(tmp_path)]
+    measured = {}
+    for part in ("drive", "recover"):
+        command = ["-m", "benchmarks.scale", *options, "--part", part, "--units", "200"]
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        measured |= json.loads(done.stdout.splitlines()[-1])
+    assert measured["state"] == "finished"
+    assert measured["driver_ms_per_unit"] > 0
+    url = str(tmp_path / "scale-200")
+    expect_whole(url, plan_of(make_config(url, rounds=2), 200))
