@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ from schemas.unit import Unit
 from storage.events import read_events
 from storage.filesystem import open_store
 from storage.weights_store import list_versions, read_manifest
+from tests.chaos.killable_cluster import KillableCluster, killable_cluster
 from tests.chaos.small_loop import write_loop
 from tests.chaos.submitted import committed
 from tests.chaos.wholeness import expect_whole
@@ -41,17 +43,10 @@ from tests.end_to_end.job_process import (
     running_job,
 )
 
-LONG_ENOUGH: dict[str, Any] = {
-    "plan": {"rounds": 3, "unit_size": 1},
-    "training": {
-        "self_improve": {"steps": 400, "batch_size": 4},
-        "publish_every_images": 80,
-        "checkpoint_every_steps": 10,
-    },
-}
-"""24 units, 400 steps and 21 versions: work is left when the last kill comes."""
-
-LAST_LIMIT_S = 1800.0
+VICTIMS = ("generator", "registry", "trainer", "node", "driver")
+LATEST_S = {"driver": 45.0, "parts": 12.0}
+STEPS = {"driver": 400, "parts": 1200}
+"""Enough that work is left when the last kill comes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +68,7 @@ class Soak:
     run: Path
     plan: Sequence[Unit]
     arguments: list[str]
+    steps: int
     kills: list[Kill] = field(default_factory=list)
     submissions: int = 0
     seconds: float = 0.0
@@ -91,8 +87,7 @@ class Soak:
             step=max(steps, default=0),
         )
         self.kills.append(kill)
-        sys.stdout.write(f"{kill}\n")
-        sys.stdout.flush()
+        print(kill, flush=True)  # noqa: T201
 
     def expect_whole(self) -> None:
         """Fail unless the run ended as if nobody had been killed."""
@@ -103,7 +98,7 @@ class Soak:
         assert versions == list(range(len(versions)))
         steps = [read_manifest(store, version).step for version in versions]
         assert steps == sorted(set(steps)), steps
-        assert steps[-1] == LONG_ENOUGH["training"]["self_improve"]["steps"]
+        assert steps[-1] == self.steps
 
     def table(self, seed: int) -> Table:
         """The kills."""
@@ -117,7 +112,7 @@ class Soak:
         return table
 
 
-def soak_driver(folder: Path, *, kills: int, seed: int, latest_s: float) -> Soak:
+def soak_driver(folder: Path, *, kills: int, seed: int, latest_s: float, steps: int) -> Soak:
     """Kill the driver's whole process tree at random moments of one run.
 
     Args:
@@ -125,15 +120,17 @@ def soak_driver(folder: Path, *, kills: int, seed: int, latest_s: float) -> Soak
         kills: How often.
         seed: Of the moments.
         latest_s: Latest moment after a start, in seconds: a bit beyond what the start takes.
+        steps: Of the self-improving stage.
     """
-    soak, draw = _begin(folder), random.Random(seed)
+    soak, draw = _begin(folder, steps), random.Random(seed)
     started_s = time.monotonic()
     with ray_folder() as ray:
         for _ in range(kills):
             before = committed(soak.run)
             with _submitted(soak, folder, environment(ray)) as tree:
                 moment_s = draw.uniform(0.0, latest_s)
-                if not _runs_for(tree, moment_s):
+                if not _waits(tree, moment_s):
+                    assert tree.poll() == 0, tree.output
                     break
                 tree.end()
             soak.note("driver", moment_s)
@@ -145,9 +142,15 @@ def soak_driver(folder: Path, *, kills: int, seed: int, latest_s: float) -> Soak
     return soak
 
 
-def _begin(folder: Path) -> Soak:
-    arguments, plan = write_loop(folder, **LONG_ENOUGH)
-    return Soak(run=folder / "run", plan=plan, arguments=arguments)
+def _begin(folder: Path, steps: int, **changes: dict[str, Any]) -> Soak:
+    training = {
+        "self_improve": {"steps": steps, "batch_size": 4},
+        "publish_every_images": 80,
+        "checkpoint_every_steps": 10,
+    }
+    plan = {"rounds": 3, "unit_size": 1}
+    arguments, units = write_loop(folder, training=training, plan=plan, **changes)
+    return Soak(run=folder / "run", plan=units, arguments=arguments, steps=steps)
 
 
 @contextmanager
@@ -158,20 +161,65 @@ def _submitted(soak: Soak, folder: Path, how: dict[str, str]) -> Iterator[Proces
         yield tree
 
 
-def _runs_for(tree: ProcessTree, seconds: float) -> bool:
-    """Whether a job still runs after some seconds; one that ended must have ended well."""
+def soak_parts(folder: Path, *, kills: int, seed: int, latest_s: float, steps: int) -> Soak:
+    """Kill generators, registry, training workers, nodes and drivers of one run on a cluster.
+
+    Args:
+        folder: Of the run and the logs.
+        kills: How often.
+        seed: Of victims and moments.
+        latest_s: Longest time between two kills, in seconds.
+        steps: Of the self-improving stage.
+    """
+    soak, draw = _begin(folder, steps, generation={"num_generators": 2}), random.Random(seed)
+    started_s = time.monotonic()
+    with ray_folder() as ray, killable_cluster() as cluster:
+        how = environment(ray, RAY_ADDRESS=cluster.address)
+        while True:
+            with _submitted(soak, folder, how) as tree:
+                _kill_parts(soak, tree, cluster, draw, kills=kills, latest_s=latest_s)
+                ended = tree.wait()
+            if ended.code == 0:
+                break
+            if ended.code == -signal.SIGKILL:
+                continue
+            # A driver bears so many failures of its trainers and then asks for the same command.
+            assert ended.code == 1, ended.output
+            assert soak.submissions <= 2 * kills, ended.output
+            print(ended.output.strip().rsplit("\n", 1)[-1], flush=True)  # noqa: T201
+    soak.seconds = time.monotonic() - started_s
+    return soak
+
+
+def _kill_parts(
+    soak: Soak,
+    tree: ProcessTree,
+    cluster: KillableCluster,
+    draw: random.Random,
+    *,
+    kills: int,
+    latest_s: float,
+) -> None:
+    """Kill one part after the other until the driver ends, is itself the victim, or all is done."""
+    begun_s = time.monotonic()
+    while len(soak.kills) < kills:
+        wait_s = draw.uniform(0.0, latest_s)
+        victims = draw.sample(VICTIMS, len(VICTIMS))
+        if not _waits(tree, wait_s):
+            return
+        victim = next(v for v in victims if v == "driver" or cluster.kill(v, draw))
+        soak.note(victim, time.monotonic() - begun_s)
+        if victim == "driver":
+            tree.end()
+            return
+
+
+def _waits(tree: ProcessTree, seconds: float) -> bool:
+    """Whether a job still runs after some seconds."""
     until_s = time.monotonic() + seconds
-    while time.monotonic() < until_s:
-        code = tree.poll()
-        if code is not None:
-            assert code == 0, tree.output
-            return False
+    while tree.poll() is None and time.monotonic() < until_s:
         time.sleep(0.02)
-    return True
-
-
-def soak_parts(folder: Path, *, kills: int, seed: int, latest_s: float) -> Soak:
-    raise NotImplementedError
+    return tree.poll() is None
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -180,13 +228,20 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("what", choices=("driver", "parts"))
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--latest-s", type=float, default=45.0, help="latest moment after a start")
+    parser.add_argument(
+        "--latest-s",
+        type=float,
+        help="driver: latest moment after a start; parts: longest time between two kills",
+    )
+    parser.add_argument("--steps", type=int, help="of the self-improving stage")
     parser.add_argument("--folder", type=Path, help="of the run; default: a temporary one")
     parsed = parser.parse_args(arguments)
     folder = parsed.folder or Path(tempfile.mkdtemp(prefix="soak"))
     folder.mkdir(parents=True, exist_ok=True)
     work = {"driver": soak_driver, "parts": soak_parts}[parsed.what]
-    soak = work(folder, kills=parsed.kills, seed=parsed.seed, latest_s=parsed.latest_s)
+    latest_s = parsed.latest_s or LATEST_S[parsed.what]
+    steps = parsed.steps or STEPS[parsed.what]
+    soak = work(folder, kills=parsed.kills, seed=parsed.seed, latest_s=latest_s, steps=steps)
     console = Console()
     console.print(soak.table(parsed.seed))
     soak.expect_whole()

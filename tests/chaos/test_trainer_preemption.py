@@ -1,0 +1,90 @@
+"""The trainer's machine is taken away with notice: a checkpoint is written at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from jobs.run_directory import claim_run_directory
+from jobs.verify import main as verify
+from storage.filesystem import open_store
+from storage.weights_store import list_versions
+from tests.chaos.cluster import running_cluster, wait_until
+from tests.chaos.wholeness import expect_whole
+from tests.trainers.small_stage import commit_synthetic, make_config
+from trainers.stage import ASK_EVERY_STEPS
+from trainers.train_stage import train_stage_locally
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
+
+STEPS = 600
+NEVER = 10_000
+NOTICE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with running_cluster(num_nodes=2) as made:
+        yield made
+
+
+def test_a_drained_trainer_writes_a_checkpoint_and_goes_on_elsewhere_from_it(
+    tmp_path, cluster, monkeypatch
+):
+    from pipeline.ray_drain import drain_node
+    from trainers import ray_train
+
+    config = make_config(
+        tmp_path,
+        self_improve={"steps": STEPS, "batch_size": 4},
+        publish_every_images=STEPS,
+        checkpoint_every_steps=NEVER,
+    )
+    train_stage_locally(config, "warm_up")
+    store = open_store(config.run.url)
+    claim_run_directory(store, config)
+    plan = [commit_synthetic(store, version=0)]
+    nodes, run = tmp_path / "nodes", tmp_path / "run"
+    nodes.mkdir()
+    original = ray_train._train_on_worker
+
+    def train_slowly_at_first(loop):
+        import ray
+
+        from trainers import stage
+
+        is_first = not list(nodes.iterdir())
+        (nodes / ray.get_runtime_context().get_node_id()).touch()
+        step = stage.train_step
+
+        def slow_step(*arguments, **options):
+            time.sleep(0.1 if is_first else 0.0)
+            return step(*arguments, **options)
+
+        stage.train_step = slow_step
+        return original(loop)
+
+    monkeypatch.setattr(ray_train, "_train_on_worker", train_slowly_at_first)
+    ended = {}
+    work = threading.Thread(
+        target=lambda: ended.update(ray_train.train_stage_on_ray(config, "self_improve"))
+    )
+    work.start()
+    wait_until(lambda: list(nodes.iterdir()), "a training worker")
+    (node_id,) = [path.name for path in nodes.iterdir()]
+    drain_node(node_id, address=cluster.address, message="spot", remaining_s=NOTICE_S)
+    states = "checkpoints/self_improve/*/checkpoint_*/state.json"
+    wait_until(lambda: list(run.glob(states)), "a checkpoint before its time")
+    (node,) = [each for each in cluster.worker_nodes if each.node_id == node_id]
+    cluster.remove_node(node, allow_graceful=False)
+    work.join()
+
+    assert len(list(nodes.iterdir())) == 2
+    assert 0 < ended["started_at_step"] < STEPS
+    assert ended["started_at_step"] % ASK_EVERY_STEPS == 0
+    assert ended["step"] == STEPS
+    assert list_versions(store) == list(range(len(list_versions(store))))
+    expect_whole(store.url, plan)
+    verify([store.url])
