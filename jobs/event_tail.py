@@ -42,7 +42,9 @@ class EventTail:
         return self._newest
 
     def _look(self) -> None:
-        for name in sorted(set(self._store.list_dir(EVENTS_DIR)) - self._read):
+        names = set(self._store.list_dir(EVENTS_DIR))
+        self._read &= names
+        for name in sorted(names - self._read):
             text = self._store.read_bytes(f"{EVENTS_DIR}/{name}").decode(errors="replace")
             self._read.add(name)
             for event in filter(None, map(parse_event, text.splitlines())):

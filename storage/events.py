@@ -1,4 +1,4 @@
-"""The run's event log: JSON lines, one file for each flush of each writer."""
+"""The run's event log: JSON lines, a file for each flush, later one for many flushes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import math
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,17 @@ from schemas.errors import AlreadyCommittedError
 from schemas.run_layout import EVENTS_DIR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from storage.filesystem import RunStore
 
 logger = logging.getLogger(__name__)
 
+ROLLED_SEGMENTS = 256
+"""So many segments of a process are put together."""
+
 _SUFFIX = ".jsonl"
+_ROLLED_BYTES = 8 * 2**20
 _MOST_KEPT = 10_000
 _ASK_AGAIN_S = 30.0
 
@@ -29,7 +34,9 @@ class EventWriter:
     """Collects events of one process and writes them in segments.
 
     A segment is ``events/<writer>.<number>.jsonl``, written whole and never again, so it needs no
-    appending and any number of processes may write. Safe to use from several threads.
+    appending and any number of processes may write. So that the folder stays short in a run of
+    days, a writer puts what it wrote last into one file, ``<writer>.<first>-<last>.jsonl``, and
+    then removes the segments. Safe to use from several threads.
 
     A store that fails stops nobody: events stay in memory, the newest ten thousand of them, and go
     into a later segment.
@@ -57,6 +64,7 @@ class EventWriter:
         self._epoch = epoch
         self._flush_every = flush_every
         self._lines: list[str] = []
+        self._single: dict[int, bytes] = {}
         self._next: int | None = None
         self._ask_at = float("-inf")
         self._lock = threading.Lock()
@@ -84,6 +92,8 @@ class EventWriter:
             return
         try:
             self._write_segment()
+            if len(self._single) >= ROLLED_SEGMENTS or _size(self._single) >= _ROLLED_BYTES:
+                self._roll()
         except OSError as error:
             logger.warning("events_wait number=%d error=%s", len(self._lines), error)
             self._ask_at = time.monotonic() + _ASK_AGAIN_S
@@ -103,8 +113,20 @@ class EventWriter:
                 # else another process with our name wrote it, and the next number is free.
                 if self._store.read_bytes(path) != data:
                     continue
+            self._single[self._next - 1] = data
             self._lines.clear()
             return
+
+    def _roll(self) -> None:
+        """Put the segments of this process together; killed in here, it leaves some lines twice."""
+        numbers = sorted(self._single)
+        name = f"{self._writer}.{numbers[0]:06d}-{numbers[-1]:06d}{_SUFFIX}"
+        data = b"".join(self._single[number] for number in numbers)
+        with suppress(AlreadyCommittedError):  # it is ours: the numbers are nobody else's
+            self._store.put_if_absent(f"{EVENTS_DIR}/{name}", data)
+        for number in numbers:
+            self._store.remove_file(f"{EVENTS_DIR}/{self._writer}.{number:06d}{_SUFFIX}")
+            del self._single[number]
 
 
 def read_events(store: RunStore) -> Iterator[dict[str, Any]]:
@@ -114,25 +136,42 @@ def read_events(store: RunStore) -> Iterator[dict[str, Any]]:
     if its driver took one. Clocks of different machines differ, so time orders only what nothing
     else does: a driver's events come after those of the drivers before it, and a writer's in the
     order in which it wrote them. Lines that are no events are skipped: they come from copies of a
-    run that were cut off.
+    run that were cut off. A line that lies in two files is told once.
     """
     events: list[tuple[int, str, dict[str, Any]]] = []
     latest: dict[tuple[int, str], str] = {}
-    for name in sorted(store.list_dir(EVENTS_DIR), key=_writing_order):
-        if name.endswith(_SUFFIX):
-            lines = store.read_bytes(f"{EVENTS_DIR}/{name}").decode(errors="replace").splitlines()
-            for event in filter(None, map(parse_event, lines)):
-                epoch = event.get("epoch", 0)
-                log = (epoch if isinstance(epoch, int) else 0, str(event.get("writer")))
-                # A clock that was set back does not take a writer's later events back.
-                latest[log] = max(latest.get(log, ""), str(event["time"]))
-                events.append((log[0], latest[log], event))
+    for line in _read_lines(store):
+        event = parse_event(line)
+        if event is not None:
+            epoch = event.get("epoch", 0)
+            log = (epoch if isinstance(epoch, int) else 0, str(event.get("writer")))
+            # A clock that was set back does not take a writer's later events back.
+            latest[log] = max(latest.get(log, ""), str(event["time"]))
+            events.append((log[0], latest[log], event))
     yield from (event for _, _, event in sorted(events, key=lambda found: found[:2]))
 
 
+def _read_lines(store: RunStore) -> Iterable[str]:
+    for is_last_look in (False, False, True):
+        names = [name for name in store.list_dir(EVENTS_DIR) if name.endswith(_SUFFIX)]
+        lines: dict[str, None] = {}
+        try:
+            for name in sorted(names, key=_writing_order):
+                text = store.read_bytes(f"{EVENTS_DIR}/{name}").decode(errors="replace")
+                lines.update(dict.fromkeys(text.splitlines()))
+        except FileNotFoundError:
+            # A writer has put it together with others since the folder was listed.
+            if is_last_look:
+                raise
+        else:
+            return lines
+    return ()
+
+
 def _writing_order(name: str) -> tuple[str, int, str]:
-    writer, _, number = name.removesuffix(_SUFFIX).rpartition(".")
-    return writer, int(number) if number.isdigit() else -1, name
+    writer, _, numbers = name.removesuffix(_SUFFIX).rpartition(".")
+    first = numbers.partition("-")[0]
+    return writer, int(first) if first.isdigit() else -1, name
 
 
 def parse_event(line: str) -> dict[str, Any] | None:
@@ -153,8 +192,12 @@ def _json_value(value: Any) -> Any:
 
 def _count_after(store: RunStore, writer: str) -> int:
     parts = (name.split(".") for name in store.list_dir(EVENTS_DIR))
-    numbers = [int(p[1]) for p in parts if len(p) == 3 and p[0] == writer and p[1].isdigit()]
-    return max(numbers, default=-1) + 1
+    lasts = [p[1].rpartition("-")[2] for p in parts if len(p) == 3 and p[0] == writer]
+    return max((int(last) for last in lasts if last.isdigit()), default=-1) + 1
+
+
+def _size(segments: dict[int, bytes]) -> int:
+    return sum(map(len, segments.values()))
 
 
 def _now() -> str:
