@@ -67,6 +67,51 @@ def test_states_are_told_apart(events, wanted):
     assert name_of(*events) == wanted
 
 
+def of(epoch, *roles, name="run_started", **fields):
+    return event(name, epoch=epoch, **({"roles": list(roles)} if roles else {}), **fields)
+
+
+BOTH = ("generate", "train")
+
+
+@pytest.mark.parametrize(
+    ("events", "wanted"),
+    [
+        # What the elder tells after the younger has started is not the run's state.
+        ((of(1, *BOTH), of(1, name="run_failed"), of(2, *BOTH)), "running"),
+        ((of(1, *BOTH), generation("failed", epoch=1), of(2, *BOTH)), "running"),
+        (
+            (of(1, *BOTH), of(1, name="run_fenced"), of(2, *BOTH), of(2, name="run_ended")),
+            "stopped",
+        ),
+        # Two jobs side by side: both count until each has ended.
+        ((of(1, "generate"), of(2, "train"), of(2, name="run_ended", job="train")), "running"),
+        ((of(1, "generate"), of(1, name="run_failed"), of(2, "train")), "failed"),
+        ((of(1, "generate"), generation("paused", epoch=1), of(2, "train")), "paused"),
+        (
+            (
+                of(1, "generate"),
+                of(1, name="run_ended"),
+                of(2, "train"),
+                of(2, name="run_ended"),
+            ),
+            "stopped",
+        ),
+    ],
+)
+def test_the_state_is_what_the_drivers_tell_that_hold_the_run(events, wanted):
+    assert name_of(*events) == wanted
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_driver_whose_clock_is_wrong_is_silent_only_when_it_is(hours):
+    told = (event("run_started", ago_s=3600 * hours),)
+    for silence_s, wanted in ((10, "running"), (SILENT_AFTER_S + 10, "silent")):
+        heard_at = NOW - timedelta(seconds=silence_s)
+        state = run_state(told, has_results=False, now=NOW, heard_at=heard_at)
+        assert state.name == wanted
+
+
 def test_results_end_a_run_whatever_came_before():
     assert name_of(STARTED, event("run_failed"), has_results=True) == "finished"
 

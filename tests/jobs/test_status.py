@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from schemas.errors import ConfigError
 from storage.captions import CaptionRow, write_captions
 from storage.events import EventWriter
 from storage.filesystem import RunStore, open_store
+from storage.run_lock import take_run
 from tests.pipeline.small_run import make_config
 from tests.sources.committed_units import commit, image_unit, publish, relabel_unit
 
@@ -143,3 +145,12 @@ def test_status_needs_neither_models_nor_a_cluster(store, config):
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_driver_is_named_with_host_process_and_time(store, capsys):
+    lock = take_run(store, job="self_improve", roles=("generate", "train"))
+    (driver,) = read_status(store)["drivers"]
+    assert (driver["epoch"], driver["pid"]) == (lock.epoch, os.getpid())
+    main([store.url])
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"pid {os.getpid()}, since {driver['started_at']}, epoch {lock.epoch}" in printed
