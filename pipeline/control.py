@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pipeline.capacity import Decision, choose_next_unit
+from pipeline.history import DEADLY, HistoryBook
 from pipeline.isolate import STORE_FAILED, STORE_UNREACHABLE
 from pipeline.ledger import UnitLedger
 from pipeline.outage import Outage
@@ -20,11 +21,13 @@ from storage.run_lock import RunLock
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.history import UnitHistory
     from pipeline.isolate import Failure
     from pipeline.result import UnitResult
     from schemas.config import RunConfig
     from schemas.unit import Unit
     from storage.filesystem import RunStore
+    from storage.unit_brief import UnitBrief
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +79,7 @@ class GenerationControl:
         self.weights_final = weights_final
         self._newest = self._watch.newest()
         self.ledger = UnitLedger(config, plan, history=self._reader.refresh())
+        self._book = HistoryBook(store)
 
     def refresh(self, *, quiet_s: float = 0.0) -> list[Unit]:
         """Look into storage for new weights and newly committed units; returns the units.
@@ -86,7 +90,7 @@ class GenerationControl:
         """
         self._newest = self._watch.newest()
         quiet_s = 0.0 if self.is_look_due else quiet_s
-        found = self.ledger.absorb(self._reader.refresh(quiet_s=quiet_s))
+        found = self._absorb(self._reader.refresh(quiet_s=quiet_s))
         self.is_look_due = False
         return found
 
@@ -111,7 +115,7 @@ class GenerationControl:
         failure: Failure | None = None,
         *,
         result: UnitResult | None = None,
-    ) -> None:
+    ) -> bool:
         """Take a unit back after an attempt.
 
         Args:
@@ -123,6 +127,10 @@ class GenerationControl:
             result: What the attempt told. Storage has taken the manifest of a committed one, so it
                 counts at once and is not read again; what another attempt committed is looked up.
 
+        Returns:
+            Whether the attempt is accounted for: it committed, or it died of a sample that is known
+            now. Others are counted against the unit.
+
         Raises:
             FencedError: If the unit were to be committed and a younger driver holds the run.
         """
@@ -132,13 +140,15 @@ class GenerationControl:
         if failure is None:
             self._failures_in_a_row = 0
             self._outage.end()
-            return
+            return True
         # An attempt that was lost may have committed before.
         self.is_look_due = True
         logger.warning("attempt_failed unit=%s reason=%s", unit.unit_id, failure.reason)
         if failure.reason == STORE_UNREACHABLE:
             self.note_outage(failure.detail)
-            return
+            return False
+        if failure.reason in DEADLY and self._book.note_death(unit, attempt):
+            return True
         self._failures_in_a_row += 1
         if failure.reason != STORE_FAILED and not self.ledger.count_failure(unit):
             self._commit_failed(unit, failure, attempt=f"{attempt}-failed")
@@ -148,6 +158,7 @@ class GenerationControl:
                 f"{limit} attempts at units failed in a row, the last with {failure.reason}: "
                 f"{failure.detail}"
             )
+        return False
 
     def note_outage(self, detail: str) -> None:
         """Note that the store did not answer: a reason to wait, and in the end to stop the run.
@@ -177,11 +188,28 @@ class GenerationControl:
             self.is_look_due = True
             return
         self._reader.skip(unit.unit_id, unit.revision)
-        self.ledger.absorb([brief_of_result(unit, result)])
+        self._absorb([brief_of_result(unit, result)])
 
-    def take_back(self, unit: Unit) -> None:
-        """Take a unit back that was never begun."""
+    def _absorb(self, commits: Sequence[UnitBrief]) -> list[Unit]:
+        found = self.ledger.absorb(commits)
+        for unit in found:
+            self._book.forget(unit)
+        return found
+
+    def history_for(self, unit: Unit, attempt: str) -> UnitHistory | None:
+        """What earlier attempts at a unit left for a new one; None if there is nothing."""
+        return self._book.begin(unit, attempt)
+
+    def take_back(self, unit: Unit, partial: str = "") -> None:
+        """Take a unit back that was never begun, or given back.
+
+        Args:
+            unit: The unit.
+            partial: File with the images that were made of it; "" if there is none.
+        """
         self.ledger.release(unit)
+        if partial:
+            self._book.note_partial(unit, partial)
 
     def fail(self, reason: str) -> None:
         """Stop: every later decision is ``failed`` with this reason."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,18 +20,30 @@ class GivenBack:
     Attributes:
         done: Samples whose images had been made.
         total: Samples of the unit.
+        kept: Images that were stored for the next attempt.
+        partial: The file that they are in; "" if there is none.
     """
 
     done: int
     total: int
+    kept: int = 0
+    partial: str = ""
 
 
 class UnitGivenBackError(Exception):
-    """Stops an attempt at a unit that would not end before the machine does."""
+    """Stops an attempt at a unit that would not end before the machine does.
+
+    Attributes:
+        given_back: What the attempt leaves.
+    """
 
     def __init__(self, *, done: int, total: int) -> None:
         super().__init__(f"{done} of {total} samples made; the machine leaves before the rest")
         self.given_back = GivenBack(done=done, total=total)
+
+    def keep(self, partial: str, *, kept: int) -> None:
+        """Note the file in which the images were stored that had been made."""
+        self.given_back = replace(self.given_back, partial=partial, kept=kept)
 
 
 class Drain:

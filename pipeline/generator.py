@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from perception.state_file import keys_digest, load_state_bytes, state_digest
 from pipeline.drain import Drain
+from pipeline.history import Care
 from pipeline.images import ImageMaker
 from pipeline.isolate import Failure, map_isolated
 from pipeline.label import label_images, label_seed
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.methods.protocol import DensePredictor
+    from pipeline.history import UnitHistory
     from pipeline.label import LabelMaps
     from schemas.config import RunConfig
     from schemas.manifest import ManifestRow
@@ -95,12 +97,13 @@ class Generator:
         load_state_bytes(self._method, data)
         self._weights = manifest
 
-    def generate(self, unit: Unit, attempt: str) -> UnitResult:
+    def generate(self, unit: Unit, attempt: str, history: UnitHistory | None = None) -> UnitResult:
         """Make a unit with the weights that were taken last, and commit it.
 
         Args:
             unit: What to make.
             attempt: Unique name of this attempt.
+            history: What earlier attempts at the unit left; None if there were none.
 
         Returns:
             What became of it. Samples that fail or are screened out are rows, not errors.
@@ -109,22 +112,27 @@ class Generator:
             RunFailedError: If no weights were taken yet.
             DamagedShardError: If a shard of the source or of the parent unit is damaged.
             UnitGivenBackError: If :attr:`drain` says that the unit would not be done in time;
-                nothing of it was committed.
+                nothing of it was committed, images made so far are stored for the next attempt.
         """
         weights = self._weights
         if weights is None:
             raise RunFailedError("a generator has no creation weights; publish a version first")
         self.drain.begin(total=unit.num_samples)
+        care = Care(self._store, unit, attempt, history)
         clock = StageClock()
         with clock.stage("images"):
-            items = _through(self._make_images(unit, attempt), self._screen_images)
+            images = self._make_images(unit, attempt, care)
+            care.working_on([])
+            items = _through(images, self._screen_images)
         with clock.stage("labels"):
-            items = _through(items, lambda drafts: self._label(unit, drafts))
+            items = _through(items, lambda drafts: self._label(unit, drafts, care))
+            care.working_on([])
             items = _through(items, self._screen_labels)
         with clock.stage("encode"):
             share_s = clock.total() / max(len(items), 1)
             stamped = [_stamped(item, weights, share_s) for item in items]
-            encoded = _through(stamped, _encode)
+            encoded = _through(stamped, lambda drafts: _encode(drafts, care))
+            care.working_on([])
         result = UnitResult(
             unit_id=unit.unit_id,
             attempt=attempt,
@@ -133,23 +141,28 @@ class Generator:
             counts={},
             reasons={},
             seconds={**clock.seconds, "all": clock.total()},
+            taken_over=sum(isinstance(item, Draft) and item.is_taken_over for item in images),
             worker=f"{platform.node()}:{os.getpid()}",
         )
         committed = commit_samples(self._store, unit, encoded, result)
         self.drain.finish(total=unit.num_samples)
         return committed
 
-    def _make_images(self, unit: Unit, attempt: str) -> list[Draft | ManifestRow]:
+    def _make_images(self, unit: Unit, attempt: str, care: Care) -> list[Draft | ManifestRow]:
         if unit.kind == "relabel":
-            return stored_drafts(self._store, unit, attempt=attempt)
-        return self._images.make(unit, attempt=attempt, before_batch=self.drain.before_batch)
+            stored = stored_drafts(self._store, unit, attempt=attempt)
+            return _through(stored, lambda drafts: [_spared(draft, care) for draft in drafts])
+        return self._images.make(
+            unit, attempt=attempt, before_batch=self.drain.before_batch, care=care
+        )
 
     def _screen_images(self, drafts: Sequence[Draft]) -> list[Draft | ManifestRow]:
         limits = self._config.screening
         return [_screened_image(draft, image_reason(draft.image, limits)) for draft in drafts]
 
-    def _label(self, unit: Unit, drafts: Sequence[Draft]) -> list[Draft | ManifestRow]:
+    def _label(self, unit: Unit, drafts: Sequence[Draft], care: Care) -> list[Draft | ManifestRow]:
         def label(batch: Sequence[Draft]) -> list[LabelMaps]:
+            care.working_on([draft.row.key for draft in batch])
             return label_images(
                 self._backbone,
                 self._method,
@@ -160,9 +173,8 @@ class Generator:
 
         # Labels of new images take little time against the images, which must not be lost now.
         before_batch = self.drain.before_batch if unit.kind == "relabel" else None
-        found = map_isolated(
-            drafts, label, batch_size=self._config.creator.batch_size, before_batch=before_batch
-        )
+        batch_size = care.batch_size(self._config.creator.batch_size)
+        found = map_isolated(drafts, label, batch_size=batch_size, before_batch=before_batch)
         return [_labelled(draft, maps) for draft, maps in zip(drafts, found, strict=True)]
 
     def _screen_labels(self, drafts: Sequence[Draft]) -> list[Draft | ManifestRow]:
@@ -216,10 +228,18 @@ def _stamped(
     return replace(item, row=row) if isinstance(item, Draft) else row
 
 
-def _encode(drafts: Sequence[Draft]) -> list[EncodedSample | ManifestRow]:
-    found = map_isolated(
-        drafts, lambda batch: [encode_draft(draft) for draft in batch], batch_size=1
-    )
+def _spared(draft: Draft, care: Care) -> Draft | ManifestRow:
+    """Leave a sample alone that has killed processes."""
+    failure = care.killers.get(draft.row.key)
+    return failed_row(draft.row, failure) if failure else draft
+
+
+def _encode(drafts: Sequence[Draft], care: Care) -> list[EncodedSample | ManifestRow]:
+    def encode(batch: Sequence[Draft]) -> list[EncodedSample]:
+        care.working_on([draft.row.key for draft in batch])
+        return [encode_draft(draft) for draft in batch]
+
+    found = map_isolated(drafts, encode, batch_size=1)
     return [
         failed_row(draft.row, made) if isinstance(made, Failure) else made
         for draft, made in zip(drafts, found, strict=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from schemas.errors import SampleError, StoreUnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     BeforeBatch = Callable[[int, int], None]
 
@@ -73,12 +73,22 @@ def map_isolated(
     Returns:
         A result or a :class:`Failure` for each item, in order.
     """
-    results: list[Result | Failure] = []
+    batches = isolated_batches(items, function, batch_size=batch_size, before_batch=before_batch)
+    return [result for batch in batches for result in batch]
+
+
+def isolated_batches(
+    items: Sequence[Item],
+    function: Callable[[Sequence[Item]], Sequence[Result]],
+    *,
+    batch_size: int,
+    before_batch: BeforeBatch | None = None,
+) -> Iterator[list[Result | Failure]]:
+    """Like :func:`map_isolated`, batch by batch: those before an error are not lost."""
     for start in range(0, len(items), batch_size):
         if before_batch is not None:
             before_batch(start, len(items))
-        results += _halving(items[start : start + batch_size], function)
-    return results
+        yield _halving(items[start : start + batch_size], function)
 
 
 def _halving(

@@ -52,7 +52,8 @@ def run_units(
         attempt = control.lease(decision.unit)
         try:
             take_newest(generator, watch)
-            generator.generate(decision.unit, attempt)
+            history = control.history_for(decision.unit, attempt)
+            generator.generate(decision.unit, attempt, history)
         except FATAL_ERRORS as error:
             control.take_back(decision.unit)
             control.fail(str(error))

@@ -27,8 +27,8 @@ from storage.filesystem import open_store
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.leases import Return
     from pipeline.ray_generator import GeneratorHost
-    from pipeline.ray_workers import Return
     from schemas.config import RunConfig
     from schemas.unit import Unit
     from storage.run_lock import RunLock
@@ -241,13 +241,15 @@ class GenerationLoop:
     def _settle(self, back: Return) -> None:
         outcome = back.outcome
         if outcome is None or isinstance(outcome, GivenBack):
-            self._control.take_back(back.unit)
+            outcome = outcome or GivenBack(done=0, total=back.unit.num_samples)
+            self._control.take_back(back.unit, outcome.partial)
             self._events.emit(
                 "unit_given_back",
                 unit=back.unit.unit_id,
                 attempt=back.attempt,
                 generator=back.generator,
-                samples_done=0 if outcome is None else outcome.done,
+                samples_done=outcome.done,
+                samples_kept=outcome.kept,
             )
             return
         if isinstance(outcome, AttemptFailure):
@@ -262,8 +264,8 @@ class GenerationLoop:
             if outcome.is_fatal:
                 self._control.take_back(back.unit)
                 self._control.fail(outcome.failure.detail)
-            else:
-                self._control.settle(back.unit, back.attempt, outcome.failure)
+            elif self._control.settle(back.unit, back.attempt, outcome.failure):
+                self._pool.forgive(back.generator)
             return
         self._control.settle(back.unit, back.attempt, result=outcome)
         self._meter.finish(
@@ -288,7 +290,8 @@ class GenerationLoop:
                 return decision
             unit = decision.unit
             attempt = self._control.lease(unit)
-            generator = self._pool.hand_out(unit, attempt)
+            history = self._control.history_for(unit, attempt)
+            generator = self._pool.hand_out(unit, attempt, history)
             self._meter.begin(generator, now_s=time.monotonic())
             self._events.emit(
                 "unit_leased",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import socket
 import time
 from typing import Any
 
@@ -19,6 +20,8 @@ _autoscaler: Any = autoscaler_pb2
 _gcs: Any = gcs_pb2
 _raylet: Any = ray._raylet
 
+_ANSWER_WITHIN_S = 2.0
+
 
 def draining_nodes() -> dict[str, float]:
     """Nodes of the connected cluster that are being drained.
@@ -31,6 +34,19 @@ def draining_nodes() -> dict[str, float]:
     return {
         node: max(at_ms / 1000 - now_s, 0.0) if at_ms else math.inf for node, at_ms in found.items()
     }
+
+
+def is_node_gone(node_id: str) -> bool:
+    """Whether a node is lost; asks the node itself, for the cluster notices late.
+
+    Args:
+        node_id: The node; False is returned for one that the cluster has never known.
+    """
+    for node in ray.nodes():
+        if node["NodeID"] == node_id:
+            place = (node["NodeManagerAddress"], node["NodeManagerPort"])
+            return not node["Alive"] or not _answers(place)
+    return False
 
 
 def drain_node(node_id: str, *, address: str, message: str, remaining_s: float) -> None:
@@ -82,3 +98,11 @@ def node_id_of_this_machine(address: str) -> str:
             "name it with --node-id"
         )
     return str(found[0].hex())
+
+
+def _answers(place: tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(place, timeout=_ANSWER_WITHIN_S):
+            return True
+    except OSError:
+        return False

@@ -22,6 +22,7 @@ from storage.filesystem import open_store
 if TYPE_CHECKING:
     from pipeline.drain import GivenBack
     from pipeline.generator import Generator
+    from pipeline.history import UnitHistory
     from pipeline.result import UnitResult
     from schemas.config import RunConfig
     from schemas.unit import Unit
@@ -78,13 +79,15 @@ class GeneratorActor:
             return _failed(error)
         return str(ray.get_runtime_context().get_node_id())
 
-    def generate(self, unit: Unit, attempt: str) -> UnitResult | GivenBack | AttemptFailure:
+    def generate(
+        self, unit: Unit, attempt: str, history: UnitHistory | None = None
+    ) -> UnitResult | GivenBack | AttemptFailure:
         """Make and commit a unit with the newest weights, unless it has to leave before."""
         try:
             generator = self._loaded()
             if not generator.drain.is_requested:
                 self._take_newest(generator, epoch=epoch_of(attempt))
-            return generator.generate(unit, attempt)
+            return generator.generate(unit, attempt, history)
         except UnitGivenBackError as error:
             return error.given_back
         except Exception as error:  # noqa: BLE001 - the boundary of the actor

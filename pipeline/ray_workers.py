@@ -6,97 +6,33 @@ import heapq
 import logging
 import math
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
 
+from pipeline.deadline import UnitDeadline
 from pipeline.isolate import Failure
+from pipeline.leases import Lease, Return, Worker
+from pipeline.ray_drain import is_node_gone
 from pipeline.ray_generator import ActorHost, AttemptFailure
+from pipeline.result import UnitResult
 from schemas.errors import RunFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pipeline.drain import GivenBack
+    from pipeline.history import UnitHistory
     from pipeline.ray_generator import GeneratorHost
-    from pipeline.result import UnitResult
     from schemas.config import RunConfig
     from schemas.unit import Unit
 
 logger = logging.getLogger(__name__)
 
-LEASES_PER_GENERATOR = 2
-"""One unit in the making and one waiting, so that no generator idles between two."""
-
 ASK_AGAIN_S = 1.0
 
 CHECK_S = 0.25
 """Between two looks at generators from which nothing has arrived."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Return:
-    """A unit that has come back from a generator.
-
-    Attributes:
-        generator: Name of the generator.
-        unit: The unit.
-        attempt: Name of the attempt.
-        outcome: What became of it; None if the generator was lost before it began with it, or
-            with its machine, which was known to go away.
-    """
-
-    generator: str
-    unit: Unit
-    attempt: str
-    outcome: UnitResult | GivenBack | AttemptFailure | None
-
-
-@dataclass(kw_only=True, slots=True)
-class Lease:
-    """A unit at a generator; ``begun_at`` is None while another one is before it."""
-
-    unit: Unit
-    attempt: str
-    promise: Any
-    begun_at: float | None = None
-
-
-@dataclass(kw_only=True, slots=True)
-class Worker:
-    """A generator actor.
-
-    Attributes:
-        name: Its name within the run.
-        actor: Its handle.
-        preparing: Promise that its models are loaded; None if it was not asked, or has answered.
-        is_ready: Whether its models are loaded.
-        ask_at: Clock reading before which it is not asked to prepare (again).
-        lost_at: Clock reading when it was lost; None while it is well.
-        leases: Its units; it works on the first.
-        deaths: How often it was lost since it last finished a unit.
-        node_id: Where it was when its models were loaded.
-        is_draining: Whether it gets no more units and is stopped after those it holds.
-        is_leaving: Whether it is not started again after that.
-    """
-
-    name: str
-    actor: Any
-    preparing: Any = None
-    is_ready: bool = False
-    ask_at: float = 0.0
-    lost_at: float | None = None
-    leases: list[Lease] = field(default_factory=list)
-    deaths: int = 0
-    node_id: str = ""
-    is_draining: bool = False
-    is_leaving: bool = False
-
-    def promises(self) -> list[Any]:
-        """What may arrive from it next."""
-        first = [lease.promise for lease in self.leases[:1]]
-        return first if self.preparing is None else [*first, self.preparing]
 
 
 class WorkerPool:
@@ -123,6 +59,7 @@ class WorkerPool:
         self._room: list[tuple[int, int, Worker]] = []
         self._checked_at = float("-inf")
         self._num_started = 0
+        self._deadline = UnitDeadline(config.generation)
         self._max_deaths = 2 * config.generation.max_attempts
 
     def __len__(self) -> int:
@@ -173,6 +110,12 @@ class WorkerPool:
             worker.actor.stop_after_batch.remote(remaining_s[worker.node_id])
         return [worker.name for worker in told]
 
+    def forgive(self, name: str) -> None:
+        """Do not count what a generator died of: it was a sample, and that is known now."""
+        for worker in self._workers:
+            if worker.name == name:
+                worker.deaths = 0
+
     def retire(self) -> str:
         """Let one generator finish its unit and stop it for good; returns its name.
 
@@ -193,8 +136,13 @@ class WorkerPool:
         """Whether :meth:`hand_out` finds a generator."""
         return self._least_loaded() is not None
 
-    def hand_out(self, unit: Unit, attempt: str) -> str:
+    def hand_out(self, unit: Unit, attempt: str, history: UnitHistory | None = None) -> str:
         """Give a unit to the ready generator that holds fewest; returns its name.
+
+        Args:
+            unit: The unit.
+            attempt: Name of the attempt.
+            history: What earlier attempts left; None if there were none.
 
         Raises:
             RunFailedError: If there is no room.
@@ -203,8 +151,10 @@ class WorkerPool:
         if worker is None:
             raise RunFailedError("no generator has room for a unit")
         _, place, _ = heapq.heappop(self._room)
-        promise = worker.actor.generate.remote(unit, attempt)
-        lease = Lease(unit=unit, attempt=attempt, promise=promise)
+        known = () if history is None else (history,)
+        promise = worker.actor.generate.remote(unit, attempt, *known)
+        is_careful = history is not None and history.is_careful
+        lease = Lease(unit=unit, attempt=attempt, promise=promise, is_careful=is_careful)
         worker.leases.append(lease)
         worker.leases[0].begun_at = worker.leases[0].begun_at or time.monotonic()
         heapq.heappush(self._room, (len(worker.leases), place, worker))
@@ -230,7 +180,7 @@ class WorkerPool:
             self._checked_at = time.monotonic()
         returned: list[Return] = []
         for worker in list(self._workers):
-            if is_check_due or worker.preparing in arrived or _head_of(worker) in arrived:
+            if is_check_due or worker.preparing in arrived or worker.head() in arrived:
                 returned += self._collect(worker, arrived)
         self._find_room()
         if self._num_started and not self._workers:
@@ -257,14 +207,14 @@ class WorkerPool:
         self._room = [
             (len(worker.leases), place, worker)
             for place, worker in enumerate(self._workers)
-            if _has_room(worker)
+            if worker.has_room()
         ]
         heapq.heapify(self._room)
 
     def _least_loaded(self) -> Worker | None:
         while self._room:
             load, _, worker = self._room[0]
-            if _has_room(worker) and len(worker.leases) == load:
+            if worker.has_room() and len(worker.leases) == load:
                 return worker
             heapq.heappop(self._room)
         return None
@@ -285,16 +235,20 @@ class WorkerPool:
             return []
         returned: list[Return] = []
         try:
-            if _head_of(worker) in arrived:
+            if worker.head() in arrived:
                 outcome = ray.get(worker.leases[0].promise)
+                if isinstance(outcome, UnitResult):
+                    lease = worker.leases[0]
+                    worker.sample_s = self._deadline.note(lease.unit, lease.age_s())
                 returned.append(self._pop(worker, outcome))
                 worker.deaths = 0
         except ray.exceptions.RayError as error:
             return [*returned, *self._lose(worker, Failure("generator_died", _first_line(error)))]
-        if self._is_stuck(worker):
-            limit_s = self._config.generation.unit_timeout_s
+        if worker.leases and worker.leases[0].age_s() > (limit_s := self._limit_s(worker)):
             self._host.kill(worker.actor, no_restart=False)
-            detail = f"not done within generation.unit_timeout_s = {limit_s:g}"
+            detail = f"not done within {limit_s:.0f} s; units like it are much faster"
+            if limit_s >= self._config.generation.unit_timeout_s:
+                detail = f"not done within generation.unit_timeout_s = {limit_s:g}"
             returned += self._lose(worker, Failure("timeout", detail))
         return returned
 
@@ -357,17 +311,20 @@ class WorkerPool:
             generator=worker.name, unit=lease.unit, attempt=lease.attempt, outcome=outcome
         )
 
-    def _is_stuck(self, worker: Worker) -> bool:
-        if not worker.leases or worker.leases[0].begun_at is None:
-            return False
-        age_s = time.monotonic() - worker.leases[0].begun_at
-        return age_s > self._config.generation.unit_timeout_s
+    def _limit_s(self, worker: Worker) -> float:
+        """Seconds that the unit in the making may take."""
+        lease = worker.leases[0]
+        return self._deadline.limit_s(
+            lease.unit, own_s=worker.sample_s, is_careful=lease.is_careful
+        )
 
     def _lose(self, worker: Worker, failure: Failure) -> list[Return]:
         """Take all units back; only the one in the making is to blame, unless the machine went."""
         logger.warning("generator_lost name=%s reason=%s", worker.name, failure)
-        is_machine = worker.is_draining and failure.reason == "generator_died"
-        blamed = None if is_machine else AttemptFailure(failure=failure, is_fatal=False)
+        has_died = failure.reason == "generator_died"
+        is_machine = worker.is_draining and has_died
+        is_blameless = is_machine or (has_died and is_node_gone(worker.node_id))
+        blamed = None if is_blameless else AttemptFailure(failure=failure, is_fatal=False)
         returned = [self._pop(worker, blamed)] if worker.leases else []
         returned += [self._pop(worker, None) for _ in list(worker.leases)]
         worker.is_ready = False
@@ -385,13 +342,3 @@ class WorkerPool:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n", 1)[0]
-
-
-def _head_of(worker: Worker) -> Any:
-    """What is to come next from a generator at work; None if it has no unit."""
-    return worker.leases[0].promise if worker.leases else None
-
-
-def _has_room(worker: Worker) -> bool:
-    can_work = worker.is_ready and not worker.is_draining
-    return can_work and len(worker.leases) < LEASES_PER_GENERATOR

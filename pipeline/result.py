@@ -34,6 +34,7 @@ class UnitResult:
         reasons: Error class to number of filtered and failed samples.
         errors: Error class to number of failed samples alone.
         seconds: Time by stage, and ``all``.
+        taken_over: Images that earlier attempts at the unit had made and stored.
         tar_bytes: Size of the shard.
         worker: Host and process that made it.
         is_committed: Whether this attempt is the visible one; False if another came first.
@@ -47,6 +48,7 @@ class UnitResult:
     reasons: dict[str, int]
     errors: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    taken_over: int = 0
     tar_bytes: int = 0
     worker: str = ""
     is_committed: bool = False

@@ -60,6 +60,7 @@ class Draft:
         image_png: Bytes of the image as stored before, if it is labelled again.
         labels: Task to label array, encoded as in :class:`schemas.sample.Sample`.
         confidence: Task to float32 [H, W].
+        is_taken_over: Whether an earlier attempt at the unit made the image.
     """
 
     row: ManifestRow
@@ -67,6 +68,7 @@ class Draft:
     image_png: bytes | None = None
     labels: dict[Task, NDArray[Any]] = field(default_factory=dict)
     confidence: dict[Task, NDArray[np.float32]] = field(default_factory=dict)
+    is_taken_over: bool = False
 
 
 def planned_row(

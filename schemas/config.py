@@ -279,7 +279,13 @@ class GenerationSection(Section):
         default=1, description="Rounds that generation may run ahead of training."
     )
     max_attempts: PositiveInt = Field(default=3, description="Attempts at one unit.")
-    unit_timeout_s: Annotated[float, Field(gt=0.0)] = 1800.0
+    unit_timeout_s: Annotated[float, Field(gt=0.0)] = Field(
+        default=1800.0, description="Longest time that a unit may take; then its generator hangs."
+    )
+    min_unit_timeout_s: Annotated[float, Field(gt=0.0)] = Field(
+        default=120.0,
+        description="The same for units known to be fast; between both, five times the median.",
+    )
     max_failed_fraction: Fraction = Field(
         default=0.5, description="Share of failed samples in recent units that stops the run."
     )

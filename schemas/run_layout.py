@@ -20,6 +20,9 @@ CHECKPOINTS_DIR = "checkpoints"
 EVENTS_DIR = "events"
 LOCK_DIR = "lock"
 
+SUSPECTS_DIR = "suspects"
+PARTIAL_DIR = "partial"
+
 COLLECTED_WEIGHTS_DIR = "weights/collected"
 
 _VERSION_DIR = re.compile(r"^v(\d{8})$")
@@ -57,6 +60,26 @@ def parse_unit_manifest(name: str) -> tuple[str, int] | None:
     """Unit id and revision of a file name made by :func:`unit_manifest_path`; else None."""
     match = _UNIT_MANIFEST.fullmatch(name)
     return (match.group(1), int(match.group(2) or 0)) if match else None
+
+
+def suspects_path(unit_id: str) -> str:
+    """Evidence against samples of a unit whose attempts died."""
+    return f"{SUSPECTS_DIR}/{unit_id}.json"
+
+
+def working_on_path(unit_id: str, attempt: str) -> str:
+    """What a careful attempt at a unit is working on."""
+    return f"{SUSPECTS_DIR}/{unit_id}.{attempt}.json"
+
+
+def partial_path(unit_id: str, attempt: str) -> str:
+    """Images of an attempt that had to leave before its unit was done."""
+    return f"{PARTIAL_DIR}/{unit_id}.{attempt}.tar"
+
+
+def unit_of_file(name: str) -> str:
+    """Unit id in the name of a file of one of the two folders above."""
+    return name.partition(".")[0]
 
 
 def compacted_path(number: int) -> str:

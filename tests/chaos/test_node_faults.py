@@ -41,7 +41,7 @@ def test_a_drained_node_finishes_its_batch_and_its_generator_makes_the_rest_else
     config = make_config(tmp_path, **ONE_BY_ONE)
     faults = Faults(config.run.url)
     faults.hold(LAST_BUT_ONE)
-    prepare(config)
+    store = prepare(config)
     loop = start_loop(config)
     wait_until(faults.held, "a batch in the making", loop)
     (spot,) = cluster.worker_nodes
@@ -57,7 +57,10 @@ def test_a_drained_node_finishes_its_batch_and_its_generator_makes_the_rest_else
 
     rows = expect_planned_is_committed(config)
     assert {row["status"] for row in rows} == {"ok"}
-    assert [event["samples_done"] for event in events_of(loop, "unit_given_back")] == [3, 0]
+    back = events_of(loop, "unit_given_back")
+    assert [(event["samples_done"], event["samples_kept"]) for event in back] == [(3, 3), (0, 0)]
+    assert sorted(event["taken_over"] for event in events_of(loop, "unit_done")) == [0, 3]
+    assert store.list_dir("partial") == []
     assert events_of(loop, "node_draining")
     assert not events_of(loop, "attempt_failed")
 
@@ -80,6 +83,25 @@ def test_a_run_is_paused_scaled_up_and_down_and_goes_on_without_a_restart(
     write_steering(store, Steering(num_generators=1))
     assert loop.join(WAIT_S) == "finished"
     assert {row["status"] for row in expect_planned_is_committed(config)} == {"ok"}
+    assert not events_of(loop, "attempt_failed")
+
+
+def test_a_node_that_is_lost_without_notice_costs_only_the_unit_in_the_making_and_no_blame(
+    tmp_path, cluster, start_loop
+):
+    config = make_config(tmp_path, **ONE_BY_ONE)
+    faults = Faults(config.run.url)
+    faults.hold(LAST_BUT_ONE)
+    prepare(config)
+    loop = start_loop(config)
+    wait_until(faults.held, "a unit in the making", loop)
+    (lost,) = cluster.worker_nodes
+    add_generator_node(cluster)
+    cluster.remove_node(lost, allow_graceful=False)
+    faults.release()
+    assert loop.join(WAIT_S) == "finished"
+    assert {row["status"] for row in expect_planned_is_committed(config)} == {"ok"}
+    assert len(events_of(loop, "unit_given_back")) == 2
     assert not events_of(loop, "attempt_failed")
 
 

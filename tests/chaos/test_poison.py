@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
+from pipeline.history import DEATHS_OF_A_KILLER
 from tests.chaos.cluster import (
     WAIT_S,
+    events_of,
     expect_planned_is_committed,
     running_cluster,
+    wait_until,
 )
 from tests.chaos.faults import Faults
 from tests.pipeline.small_run import make_config, prepare
@@ -15,6 +21,8 @@ from tests.pipeline.small_run import make_config, prepare
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
 
 POISON = "train-000000-02"
+LATE = "train-000001-02"
+"""Seventh of eight units of one sample: how long one takes is known by then."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,3 +42,53 @@ def test_a_sample_that_breaks_the_model_becomes_a_row_with_a_reason(tmp_path, st
     assert (poisoned["status"], poisoned["error_class"]) == ("failed", "RuntimeError")
     assert poisoned["error_msg"] == f"poisoned by {POISON}"
     assert {row["status"] for row in rows.values()} == {"ok"}
+
+
+def test_a_sample_that_kills_its_process_becomes_a_row_and_all_others_are_made(
+    tmp_path, start_loop
+):
+    config = make_config(tmp_path, plan={"unit_size": 4})
+    faults = Faults(config.run.url)
+    faults.kill_maker(POISON)
+    store = prepare(config)
+    loop = start_loop(config)
+    assert loop.join(WAIT_S) == "finished"
+    rows = {row["source_key"]: row for row in expect_planned_is_committed(config)}
+    guilty = rows.pop(POISON)
+    assert (guilty["status"], guilty["error_class"]) == ("failed", "killed_its_process")
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert faults.deaths() == 1 + DEATHS_OF_A_KILLER
+    assert store.list_dir("suspects") == []
+
+
+def test_what_is_known_of_a_killer_outlives_the_driver(tmp_path, start_loop):
+    config = make_config(tmp_path, plan={"unit_size": 4})
+    faults = Faults(config.run.url)
+    faults.kill_maker(POISON)
+    prepare(config)
+    loop = start_loop(config)
+    wait_until(lambda: len(events_of(loop, "attempt_failed")) == 2, "two deaths", loop)
+    loop.stop(timeout_s=0)
+    assert start_loop(config).join(WAIT_S) == "finished"
+    rows = expect_planned_is_committed(config)
+    assert [row["source_key"] for row in rows if row["status"] == "failed"] == [POISON]
+    assert faults.deaths() <= 2 + DEATHS_OF_A_KILLER
+
+
+def test_a_generator_that_hangs_is_told_by_the_time_that_units_usually_take(tmp_path, start_loop):
+    limits = {"min_unit_timeout_s": 2.0, "unit_timeout_s": 1800.0}
+    config = make_config(tmp_path, plan={"unit_size": 1}, generation=limits)
+    faults = Faults(config.run.url)
+    faults.hold(LATE)
+    prepare(config)
+    loop = start_loop(config)
+    wait_until(faults.held, "a unit in the making", loop)
+    (pid,) = faults.held()
+    os.kill(pid, signal.SIGSTOP)
+    faults.release()
+    assert loop.join(WAIT_S) == "finished"
+    assert {row["status"] for row in expect_planned_is_committed(config)} == {"ok"}
+    (failed,) = events_of(loop, "attempt_failed")
+    assert failed["reason"] == "timeout"
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

@@ -223,7 +223,7 @@ class Breaking:
     def __getattr__(self, name):
         return getattr(self._generator, name)
 
-    def generate(self, unit, attempt):
+    def generate(self, unit, attempt, history=None):
         self.tried[unit.unit_id] += 1
         if self._is_bad(unit):
             raise self._error
