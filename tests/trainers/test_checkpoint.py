@@ -21,7 +21,6 @@ from trainers.checkpoint import (
 from trainers.ray_checkpoints import checkpoint_folders
 from trainers.stage import run_stage
 
-
 NUMBERS = {"format": 1, "step": 2, "seen_images": 8, "ema_updates": 0}
 
 
