@@ -13,7 +13,7 @@ from schemas.errors import ConfigError
 from storage.codecs import decode_image
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -69,14 +69,17 @@ def find_images(paths: Sequence[str | Path]) -> dict[str, Path]:
         folder without the suffix; files that differ in the suffix alone keep it.
 
     Raises:
-        ConfigError: If a path does not exist, a folder has no image, or two images would have one
-            name.
+        ConfigError: If a path does not exist, a folder has no image, a name is no UTF-8, or two
+            images would have one name.
     """
     found: list[tuple[Path, Path]] = []
     for given in paths:
         path = Path(given).expanduser()
         found += [(file, file.relative_to(_base(path))) for file in _files(path)]
     found = list({file.resolve(): (file, name) for file, name in found}.values())
+    for file, _ in found:
+        if not _is_text(str(file)):
+            raise ConfigError(f"{str(file)!a}: wanted a name in UTF-8; rename the file")
     stems = [name.with_suffix("") for _, name in found]
     named: dict[str, Path] = {}
     for (file, name), stem in zip(found, stems, strict=True):
@@ -91,13 +94,13 @@ def find_images(paths: Sequence[str | Path]) -> dict[str, Path]:
 
 
 def _base(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
+    return path if _holds(path, Path.is_dir) else path.parent
 
 
 def _files(path: Path) -> list[Path]:
-    if path.is_file():
+    if _holds(path, Path.is_file):
         return [path]
-    if not path.is_dir():
+    if not _holds(path, Path.is_dir):
         raise ConfigError(f"{path}: no such file or folder; name a JPEG, a PNG or a folder of them")
     files = [
         file
@@ -112,6 +115,23 @@ def _files(path: Path) -> list[Path]:
             "name another folder, or the files themselves"
         )
     return files
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written; Python keeps odd bytes of a name as half surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _holds(path: Path, question: Callable[[Path], bool]) -> bool:
+    try:
+        return question(path)
+    except OSError:
+        # Such as a name that is longer than the file system takes.
+        return False
 
 
 def _from_pil(picture: Image.Image) -> NDArray[np.uint8]:

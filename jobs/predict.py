@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from deployment import LoadedRun, load_run
 from deployment.inputs import as_rgb, find_images
@@ -121,7 +122,10 @@ def read_together(
             image = as_rgb(file)
         except (SampleError, OSError) as error:
             entry["error"] = str(error)
-            console.print(f"left out: {file}: {error}", style="red", soft_wrap=True)
+            # A name may hold what steers a terminal, and what rich takes for markup.
+            named = str(file) if str(file).isprintable() else ascii(str(file))
+            line = Text(f"left out: {named}: {error}", style="red")
+            console.print(line, soft_wrap=True)
             continue
         entry["height"], entry["width"] = image.shape[:2]
         held[name] = image

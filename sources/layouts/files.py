@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 _MAX_NPY_BYTES = 2**30
+_MAX_BYTES = 2**31
+_confined: ContextVar[Path | None] = ContextVar("confined", default=None)
 
 
 @contextlib.contextmanager
@@ -57,6 +60,8 @@ def read_list(path: Path, *, remedy: str) -> tuple[str, ...]:
         SourceError: If the file is missing, empty or names a line twice.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise SourceError(f"{path}: wanted a list, found no plain file; {remedy}")
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
         raise SourceError(f"{path}: the list of the split is missing; {remedy}") from error
@@ -71,16 +76,33 @@ def read_list(path: Path, *, remedy: str) -> tuple[str, ...]:
     return names
 
 
+@contextlib.contextmanager
+def confined_to(root: Path) -> Iterator[None]:
+    """Let :func:`read_bytes` read nothing, in the block, to which a link leads out of a folder."""
+    token = _confined.set(root.resolve())
+    try:
+        yield
+    finally:
+        _confined.reset(token)
+
+
 def read_bytes(path: Path) -> bytes:
     """The bytes of a sample's file.
 
     Raises:
-        SampleError: ``file_missing`` if it is not there.
+        SampleError: ``file_missing`` if there is no plain file, ``too_large``, ``outside_root``.
     """
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise SampleError("file_missing", f"{path}: wanted a file, found none") from error
+    root, target = _confined.get(), path.resolve()
+    if root is not None and not target.is_relative_to(root):
+        raise SampleError(
+            "outside_root", f"{path}: leads to {target}, which is not under {root}; copy it there"
+        )
+    # A pipe or a device would be read for ever.
+    if not path.is_file():
+        raise SampleError("file_missing", f"{path}: wanted a file, found none")
+    if path.stat().st_size > _MAX_BYTES:
+        raise SampleError("too_large", f"{path}: {path.stat().st_size} bytes for one sample")
+    return path.read_bytes()
 
 
 def read_image(path: Path) -> Array:

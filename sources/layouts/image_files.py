@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import SampleError, SourceError
 from schemas.sample import Sample, Task
-from sources.layouts.files import expect_one_size, read_image
+from sources.layouts.files import confined_to, expect_one_size, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -115,11 +115,12 @@ class ImageFiles:
         if key not in self.images:
             raise SampleError("key_missing", f"{key} is in no split of {self.root}")
         path = self.images[key]
-        sample = Sample(
-            key=key,
-            image=self.image_reader(path),
-            labels={task: read(path) for task, read in self.labels.items()},
-            caption=self.caption(path),
-            meta={"file": path.relative_to(self.root).as_posix(), **self.meta(path)},
-        )
+        with confined_to(self.root):
+            sample = Sample(
+                key=key,
+                image=self.image_reader(path),
+                labels={task: read(path) for task, read in self.labels.items()},
+                caption=self.caption(path),
+                meta={"file": path.relative_to(self.root).as_posix(), **self.meta(path)},
+            )
         return expect_one_size(sample, path)

@@ -48,6 +48,8 @@ def load_mat(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: wanted a file, found none")
     content = path.read_bytes()
     if content.startswith(_HDF5):
         raise ValueError("wanted a MATLAB file up to v7, found v7.3 (HDF5)")

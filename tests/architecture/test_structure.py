@@ -22,6 +22,9 @@ PACKAGES = (
     "jobs",
 )
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+SCRIPTS = sorted(
+    path for part in ("benchmarks", "examples") for path in (ROOT / part).rglob("*.py")
+)
 MAX_LINES = 400
 UNPICKLERS = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 FORBIDDEN_CALLS = {
@@ -68,7 +71,8 @@ def test_ray_is_imported_only_in_files_named_for_it() -> None:
 
 
 def test_nothing_unpickles_or_evaluates() -> None:
-    for path in FILES:
+    assert len(SCRIPTS) > 5
+    for path in (*FILES, *SCRIPTS):
         imported = {name.split(".")[0] for name in imported_modules(path)}
         assert not UNPICKLERS & imported, path
         for node in ast.walk(ast.parse(path.read_text())):

@@ -131,6 +131,7 @@ RAY_CLUSTER_FIELDS = {
     "headGroupSpec": dict,
     "workerGroupSpecs": list,
 }
+AUTOSCALER_FIELDS = {"version": str, "idleTimeoutSeconds": int, "upscalingMode": str}
 HEAD_FIELDS = {"serviceType": str, "rayStartParams": dict, "template": dict}
 WORKER_FIELDS = {
     "groupName": str,
@@ -161,6 +162,13 @@ def test_the_ray_job_has_kuberays_fields_and_types(job):
     assert spec["submissionMode"] in {"K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"}
     cluster = spec["rayClusterSpec"]
     expect_fields(cluster, RAY_CLUSTER_FIELDS)
+    expect_fields(cluster["autoscalerOptions"], AUTOSCALER_FIELDS)
+    assert cluster["autoscalerOptions"]["version"] in {"v1", "v2"}
+    assert cluster["autoscalerOptions"]["upscalingMode"] in {
+        "Default",
+        "Aggressive",
+        "Conservative",
+    }
     expect_fields(cluster["headGroupSpec"], HEAD_FIELDS)
     for group in cluster["workerGroupSpecs"]:
         expect_fields(group, WORKER_FIELDS)
