@@ -10,9 +10,17 @@ import pipeline.generator
 import pipeline.images
 from pipeline.build import open_run_source
 from pipeline.history import MAX_KILLERS, Care, HistoryBook, UnitHistory
+from pipeline.isolate import Failure
 from pipeline.plan import make_plan
 from pipeline.rows import planned_rows
-from tests.pipeline.small_run import all_commits, make_config, make_generator, prepare, publish
+from tests.pipeline.small_run import (
+    all_commits,
+    make_config,
+    make_control,
+    make_generator,
+    prepare,
+    publish,
+)
 
 KEY = "some_key"
 
@@ -88,6 +96,31 @@ def test_a_unit_in_which_many_samples_kill_is_not_tried_for_ever(store, unit):
     book.note_death(unit, "a01")
     told = [die_over(store, book, unit, f"a{i}", f"key{i}") for i in range(MAX_KILLERS + 1)]
     assert told == [True] * MAX_KILLERS + [False]
+
+
+def test_deaths_over_samples_that_are_known_do_not_use_up_the_attempts(config, store):
+    control, death = make_control(config), Failure("generator_died", "gone")
+    unit = control.decide().unit
+    assert not control.settle(unit, control.lease(unit), death)
+    for key in ("one", "one", "another", "another"):
+        attempt = control.lease(unit)
+        Care(store, unit, attempt, control.history_for(unit, attempt)).working_on([key])
+        assert control.settle(unit, attempt, death)
+    assert all_commits(config) == []
+    assert control.decide().unit == unit
+    assert control.history_for(unit, "a06").killers.keys() == {"one", "another"}
+
+
+def test_deaths_over_nothing_known_use_them_up(config, store):
+    control = make_control(config)
+    unit = control.decide().unit
+    for _ in range(config.generation.max_attempts):
+        attempt = control.lease(unit)
+        control.history_for(unit, attempt)
+        assert not control.settle(unit, attempt, Failure("generator_died", "gone"))
+    (commit,) = all_commits(config)
+    assert {row.error_class for row in commit.rows} == {"generator_died"}
+    assert store.list_dir("suspects") == []
 
 
 def test_the_note_of_the_attempt_that_commits_is_removed_too(store, unit):
