@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from deployment.run_files import read_config
 from jobs.command_line import run_job
 from schemas.errors import ConfigError
 from storage.compaction import UNITS_PER_FILE, compact, plan_compaction
@@ -25,12 +26,13 @@ def main(arguments: Sequence[str]) -> None:
     """Compact the run that the command line names.
 
     Raises:
-        ConfigError: If a file should hold no unit.
+        ConfigError: If a file should hold no unit, or there is no run.
     """
     parsed = _parse(arguments)
     if parsed.units_per_file < 1:
         raise ConfigError(f"--units-per-file {parsed.units_per_file}: wanted at least 1")
     store = open_store(parsed.run)
+    read_config(store)
     places = find_units(store)
     single = sum(place.part < 0 for place in places)
     print(f"{len(places)} units, {single} of them in files of their own")
