@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 KEYS_PER_UNIT = 4
 IMAGE = bytes(512)
 WEIGHTS_BYTES = 100_000
+ASK_S = 0.2
 PARENTS_READ = 16
 """Of so many units that label again, one reads its images' manifest as a real one would."""
 
@@ -54,7 +55,8 @@ def make_config(url: str, *, rounds: int) -> RunConfig:
         f"plan.unit_size={KEYS_PER_UNIT}",
         "plan.variants=1",
         "plan.images=reuse",
-        "generation.max_lead=1",
+        "generation.max_lead=4",
+        "training.poll_s=0.5",
     )
     return load_config(resolve_path("configs/rooms_demo.yaml"), changes)
 
@@ -80,6 +82,8 @@ class GeneratorProcess:
         self._threads = ThreadPoolExecutor(1)
         self._busy: dict[int, asyncio.Lock] = {}
         self._registry: Any = None
+        self._newest: Any = None
+        self._ask_at = float("-inf")
 
     async def prepare(self, index: int) -> str:
         """Load nothing."""
@@ -90,11 +94,7 @@ class GeneratorProcess:
         """Sleep, then commit a unit, one at a time for each generator."""
         async with self._busy[index]:
             begun = time.monotonic()
-            if self._registry is None:
-                run_id = self._config.run_id
-                name, namespace = registry_name(run_id), namespace_of(run_id)
-                self._registry = ray.get_actor(name, namespace=namespace)
-            version, _, _ = await self._registry.latest.remote()
+            version = await self._newest_version()
             await asyncio.sleep(self._pace.unit_s * random.uniform(0.5, 1.5))
             result = UnitResult(
                 unit_id=unit.unit_id,
@@ -107,6 +107,18 @@ class GeneratorProcess:
             )
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, self._commit, unit, result)
+
+    async def _newest_version(self) -> int:
+        """Ask the registry, for all generators of this process that ask within a short while."""
+        if time.monotonic() > self._ask_at:
+            self._ask_at = time.monotonic() + ASK_S
+            if self._registry is None:
+                run_id = self._config.run_id
+                name, namespace = registry_name(run_id), namespace_of(run_id)
+                self._registry = ray.get_actor(name, namespace=namespace)
+            self._newest = self._registry.latest.remote()
+        version, _, _ = await self._newest
+        return int(version)
 
     def _commit(self, unit: Unit, result: UnitResult) -> UnitResult:
         if unit.kind == "relabel" and int(unit.unit_id, 16) % PARENTS_READ == 0:

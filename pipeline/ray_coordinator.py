@@ -39,6 +39,7 @@ TURN_S = 0.25
 TURN_SHARE = 0.1
 REFRESH_S = 2.0
 REFRESH_SHARE = 0.1
+LONGEST_REFRESH_S = 20.0
 QUIET_S = 60.0
 REPORT_S = 5.0
 
@@ -318,9 +319,9 @@ class GenerationLoop:
             self._control.note_outage(str(error))
             return
         self._is_informed = True
-        # However long a store takes to list, little of the driver's time is spent on it.
+        # Where a store takes long to list, looks are rarer: generators must not wait for them.
         spent_s = time.monotonic() - started_s
-        self._refresh_at += spent_s / REFRESH_SHARE
+        self._refresh_at += min(spent_s / REFRESH_SHARE, LONGEST_REFRESH_S)
 
     def _wait_for_store(self) -> Decision:
         """Hand nothing out: what has been committed meanwhile is not known."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOOKING_SHARE = 0.1
+_LONGEST_POLLS = 10
 _QUIET_POLLS = 30
 
 
@@ -50,8 +51,8 @@ class LiveShardList:
     its weight comes next, ties broken at random.
 
     A look costs what is new since the last one, and a draw the logarithm of the list's length.
-    However long a store takes, at most a tenth of the time is spent on looking. Not safe for use by
-    several threads.
+    Where a store takes long to list, looks are rarer, up to ten times. Not safe for use by several
+    threads.
     """
 
     def __init__(
@@ -157,8 +158,8 @@ class LiveShardList:
                 self._add(brief, least)
         self._current_version = max(self._current_version, -1 if newest is None else newest)
         self._drop_stale()
-        if self._poll_s:
-            self._poll_at += (self._clock() - now) / _LOOKING_SHARE
+        spent_s = self._clock() - now
+        self._poll_at += min(spent_s / _LOOKING_SHARE, _LONGEST_POLLS * self._poll_s)
         return len(found)
 
     def draw(self) -> LiveShard | None:
