@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
+_MOST_SKIPPED = 2
 
 OnVersion = Callable[[int], None]
 """Called after a version is committed; only a hint, so it must not raise."""
@@ -62,6 +63,7 @@ class WeightsPublisher:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._in_flight: Future[WeightsManifest | None] | None = None
         self._snapshot: DensePredictor | None = None
+        self._skipped = 0
         self.newest: WeightsManifest | None = newest_manifest(store)
 
     def start(self, learner: Learner, *, is_last: bool = False) -> bool:
@@ -92,12 +94,15 @@ class WeightsPublisher:
     def poll(self) -> bool:
         """Take note of a finished version; True if none is on its way any more.
 
+        A version that the store did not take is passed over: the next one holds more.
+
         Raises:
-            RunFailedError: If it could not be written.
+            RunFailedError: If three in a row could not be written, or a younger driver holds the
+                run.
         """
         if self._in_flight is not None and not self._in_flight.done():
             return False
-        self._collect(timeout_s=0.0)
+        self._collect(timeout_s=0.0, most_skipped=_MOST_SKIPPED)
         return True
 
     def finish(self, *, timeout_s: float = 600.0) -> WeightsManifest | None:
@@ -113,17 +118,22 @@ class WeightsPublisher:
         """End the thread; a version on its way is still written."""
         self._thread.shutdown(wait=True)
 
-    def _collect(self, *, timeout_s: float) -> None:
+    def _collect(self, *, timeout_s: float, most_skipped: int = 0) -> None:
         if self._in_flight is None:
             return
         future, self._in_flight = self._in_flight, None
         try:
             manifest = future.result(timeout=timeout_s)
         except (OSError, TimeoutError) as error:
+            self._skipped += 1
+            if self._skipped <= most_skipped:
+                logger.warning("version_is_passed_over stage=%s error=%s", self._stage, error)
+                return
             raise RunFailedError(
                 f"wanted to publish weights to {self._store.url}, found {error!r} after "
                 f"{_ATTEMPTS} attempts; mend the storage and start the same command again"
             ) from error
+        self._skipped = 0
         self.newest = manifest or self.newest
 
     def _publish(

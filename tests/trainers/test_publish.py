@@ -1,6 +1,9 @@
 """Publishing in the background: order, snapshots, failures."""
 
+import shutil
 import threading
+from concurrent import futures
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,6 +127,32 @@ def change(learner, step):
     learner.step = step
     with torch.no_grad():
         next(learner.creation.parameters()).add_(1)
+
+
+def test_a_version_that_the_store_did_not_take_is_passed_over_but_not_for_long(store, learner):
+    publisher = make_publisher(store)
+
+    def publish(step):
+        learner.step = learner.seen_images = step
+        assert publisher.start(learner)
+        futures.wait([publisher._in_flight])
+
+    folder = Path(store.root) / "weights"
+    folder.parent.mkdir()
+    folder.write_text("in the way")
+    publish(1)
+    publish(2)
+    folder.unlink()
+    publish(3)
+    assert publisher.poll()
+    assert [publisher.newest.step] == [3]
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    publish(4)
+    publish(5)
+    publish(6)
+    with pytest.raises(RunFailedError, match=r"wanted to publish.*mend the storage"):
+        publisher.poll()
 
 
 def test_a_stage_that_was_resumed_publishes_no_step_a_second_time(store, learner):
