@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.compact import main as compact_main
+from pipeline.control import GenerationControl
 from pipeline.weights import WeightsWatch
 from sources.live_shards import LiveShardList
 from storage.compaction import compact
@@ -66,6 +67,8 @@ def test_torn_manifests_are_passed_over_named_and_their_units_made_again_by_the_
     live.refresh()
     assert live.num_samples == len(plan) - len(TORN)
     assert status_of(store, capsys)["units"]["torn_paths"] == paths
+    progress = GenerationControl(config, store, plan).progress()
+    assert (progress["torn_manifests"], progress["torn_paths"]) == (len(TORN), paths[:5])
     expect_damage(store, capsys, *paths)
     # The same command: the units' next revisions stand beside the torn files.
     generate_again(store)
