@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas.config_file import dump_config
-from schemas.errors import AlreadyCommittedError, ConfigError
+from schemas.config_file import dump_config, parse_config, parse_tree
+from schemas.errors import AlreadyCommittedError, ConfigError, UserError
 from schemas.run_layout import CONFIG_FILE
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def claim_run_directory(store: RunStore, config: RunConfig) -> None:
     """Write config.resolved.yaml, or check that the one there is equal.
 
+    What an older version of the project did not write has its default value.
+
     Raises:
         ConfigError: If the directory holds a run of another configuration.
     """
@@ -24,12 +26,20 @@ def claim_run_directory(store: RunStore, config: RunConfig) -> None:
         store.put_if_absent(CONFIG_FILE, wanted.encode())
     except AlreadyCommittedError:
         found = store.read_bytes(CONFIG_FILE).decode()
-        if found != wanted:
+        if found != wanted and _with_defaults(found, store.uri(CONFIG_FILE)) != wanted:
             raise ConfigError(
                 f"run.url = {config.run.url!r}: holds a run of another configuration\n"
                 f"{_first_difference(found, wanted)}\n"
                 "choose another run.url, or go on with the configuration it was started with"
             ) from None
+
+
+def _with_defaults(text: str, origin: str) -> str:
+    """A stored configuration as this version of the project writes it; as it is if it cannot."""
+    try:
+        return dump_config(parse_config(parse_tree(text.encode(), origin=origin), origin=origin))
+    except UserError:
+        return text
 
 
 def _first_difference(found: str, wanted: str) -> str:

@@ -19,7 +19,7 @@ from trainers.train_stage import train_stage_locally
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
 
-STEPS = 600
+STEPS = 200
 NEVER = 10_000
 NOTICE_S = 60.0
 
@@ -75,8 +75,8 @@ def test_a_drained_trainer_writes_a_checkpoint_and_goes_on_elsewhere_from_it(
     wait_until(lambda: list(nodes.iterdir()), "a training worker")
     (node_id,) = [path.name for path in nodes.iterdir()]
     drain_node(node_id, address=cluster.address, message="spot", remaining_s=NOTICE_S)
-    states = "checkpoints/self_improve/*/checkpoint_*/state.json"
-    wait_until(lambda: list(run.glob(states)), "a checkpoint before its time")
+    noted = "checkpoints/self_improve/*/checkpoint_manager_snapshot.json"
+    wait_until(lambda: list(run.glob(noted)), "a checkpoint before its time")
     (node,) = [each for each in cluster.worker_nodes if each.node_id == node_id]
     cluster.remove_node(node, allow_graceful=False)
     work.join()
