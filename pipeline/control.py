@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MOST_VERSIONS = 20
+"""So many versions are told in events, the newest: a long run has thousands."""
+
 MOST_TORN_PATHS = 5
 """So many torn manifests are named in events; jobs/status.py names all."""
 
@@ -219,6 +222,7 @@ class GenerationControl:
         """Plain figures about the loop, for events and displays."""
         newest = self._newest
         totals = self.ledger.totals
+        newest_versions = sorted(totals.versions.items())[-MOST_VERSIONS:]
         return {
             "units_planned": self.ledger.num_units,
             "units_committed": totals.units,
@@ -227,7 +231,7 @@ class GenerationControl:
             "samples_filtered": totals.statuses["filtered"],
             "samples_failed": totals.statuses["failed"],
             "reasons": dict(totals.reasons.most_common(5)),
-            "samples_by_version": {str(v): n for v, n in sorted(totals.versions.items())},
+            "samples_by_version": {str(v): n for v, n in newest_versions},
             "newest_version": None if newest is None else newest.version,
             "torn_manifests": self._reader.torn,
             "torn_paths": self._reader.torn_paths[:MOST_TORN_PATHS],

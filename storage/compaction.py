@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from schemas.errors import AlreadyCommittedError, DamagedShardError
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNITS_PER_FILE = 256
+
+_READERS = 8
+_FILES_PER_TURN = 16
 
 GRACE_S = 600.0
 """Longer than any reader takes from listing a folder to reading what it found there."""
@@ -143,7 +148,7 @@ class Compactor:
         self._makers: set[str] = set()
 
     def turn(self) -> tuple[int, int]:
-        """Write what files can be filled, and remove what has been replaced for long enough.
+        """Write some of the files that can be filled, and remove what was replaced long enough ago.
 
         Returns:
             The number of compacted files written and of units' files removed.
@@ -167,7 +172,8 @@ class Compactor:
     def _write(self, places: Sequence[UnitPlace]) -> int:
         number = self._next
         try:
-            for group in plan_compaction(places, units_per_file=self._units_per_file):
+            groups = plan_compaction(places, units_per_file=self._units_per_file)
+            for group in groups[:_FILES_PER_TURN]:
                 number += bool(_write_file(self._store, group, number))
         except AlreadyCommittedError as error:
             # Somebody else compacts, too: the next turn sees what is left to do.
@@ -226,14 +232,18 @@ def _write_file(store: RunStore, places: Sequence[UnitPlace], number: int) -> in
 
 def _tables(store: RunStore, places: Sequence[UnitPlace]) -> list[pa.Table]:
     """Tables of units that can be read; torn ones stay where they are."""
-    tables = []
-    for place in places:
-        origin = store.uri(place.path)
-        try:
-            table = parse_parquet(store.read_bytes(place.path), origin=origin)
-            brief_of_table(table, origin=origin, unit_id=place.unit_id)
-        except DamagedShardError as error:
-            logger.warning("manifest_is_torn unit=%s reason=%s", place.unit_id, error)
-            continue
-        tables.append(table)
-    return tables
+    # A store answers many small questions at once.
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(partial(_table, store), places)
+        return [table for table in found if table is not None]
+
+
+def _table(store: RunStore, place: UnitPlace) -> pa.Table | None:
+    origin = store.uri(place.path)
+    try:
+        table = parse_parquet(store.read_bytes(place.path), origin=origin)
+        brief_of_table(table, origin=origin, unit_id=place.unit_id)
+    except DamagedShardError as error:
+        logger.warning("manifest_is_torn unit=%s reason=%s", place.unit_id, error)
+        return None
+    return table
