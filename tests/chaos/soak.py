@@ -45,7 +45,7 @@ from tests.end_to_end.job_process import (
 
 VICTIMS = ("generator", "registry", "trainer", "node", "driver")
 LATEST_S = {"driver": 45.0, "parts": 12.0}
-STEPS = {"driver": 400, "parts": 1200}
+STEPS = {"driver": 1200, "parts": 1200}
 """Enough that work is left when the last kill comes."""
 
 
