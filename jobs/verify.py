@@ -21,7 +21,7 @@ from deployment.run_files import read_config
 from jobs.command_line import run_job
 from schemas.errors import ConfigError, DamagedShardError, RunFailedError
 from schemas.run_layout import CHECKPOINTS_DIR, SHARDS_DIR, captions_path
-from storage.captions import read_shard_captions
+from storage.captions import damaged_shards, read_shard_captions
 from storage.filesystem import open_store
 from storage.inventory import list_files
 from storage.manifest_table import iterate_units
@@ -84,6 +84,7 @@ class Verification:
         self._named: set[str] = set()
         self._keys = KeysOfRounds()
         self._captions: Callable[[str], frozenset[str]] = lru_cache(maxsize=4)(self._read_captions)
+        self._damaged_captions: set[str] = set()
         self._unnamed: list[int] = []
 
     def problems(self, *, workers: int) -> Iterator[Problem]:
@@ -98,6 +99,7 @@ class Verification:
         # What is listed first may be named by a manifest that is committed meanwhile.
         tars = list_files(self._store, SHARDS_DIR)
         yield from self._check_weights()
+        yield from self._check_captions()
         with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
             running: deque[Future[list[Problem]]] = deque()
             for found in self._check_units():
@@ -151,17 +153,21 @@ class Verification:
                 text = f"labelled with other weights than version {version} is now"
                 yield Problem(path, text, f"{RESTORE} the folder of version {version}")
         captioned = {row.source_key for row in commit.rows if row.caption_model}
-        if captioned and unit.kind == "synthesize":
+        is_readable = unit.source_shard not in self._damaged_captions
+        if captioned and unit.kind == "synthesize" and is_readable:
             missing = captioned - self._captions(unit.source_shard)
             if missing:
                 text = f"no caption of {len(missing)} source key(s), first {min(missing)}"
                 yield Problem(captions_path(unit.source_shard), text, RESTORE)
 
     def _read_captions(self, shard: str) -> frozenset[str]:
-        try:
-            return frozenset(read_shard_captions(self._store, shard))
-        except DamagedShardError:
-            return frozenset()
+        return frozenset(read_shard_captions(self._store, shard))
+
+    def _check_captions(self) -> Iterator[Problem]:
+        self._damaged_captions = damaged_shards(self._store)
+        for shard in sorted(self._damaged_captions):
+            remedy = f"{RESTORE}, or run jobs/generate.py: it captions that source shard again"
+            yield Problem(captions_path(shard), "captions that cannot be read", remedy)
 
     def _check_weights(self) -> Iterator[Problem]:
         for version in list_versions(self._store):

@@ -140,6 +140,7 @@ def test_torn_captions_are_made_again_by_the_same_command(tmp_path, capsys):
     _, store, plan = begin_run(tmp_path)
     tear(store, "captions/train-000000.parquet", TORN["cut in the middle"])
     tear(store, "captions/train-000001.parquet", TORN["of no bytes"])
+    expect_damage(store, capsys, "captions/train-000000", "captions/train-000001")
     generate_again(store)
     rows = expect_whole(store.url, plan)
     assert {row["status"] for row in rows} == {"ok"}
