@@ -161,7 +161,12 @@ EVENTS = [
     Item(
         "events: garbage between good ones",
         lambda folder: list(
-            read_events(_log(folder, b"\n".join([_lines(EVENT), *GARBAGE.values(), _lines(EVENT)])))
+            read_events(
+                _log(
+                    folder,
+                    b"\n".join([_lines(EVENT), *GARBAGE.values(), _lines({**EVENT, "step": 2})]),
+                )
+            )
         ),
         Accepted(lambda found: len(found) == 2),
     ),
