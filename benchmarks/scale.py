@@ -1,6 +1,6 @@
 """A run of many generators in simulation: what its driver spends on a unit, and whether that grows.
 
-    python -m benchmarks.scale --units 1000 10000 100000 --out scale.json
+    python -m benchmarks.scale --units 10000 100000 --out scale.json
 
 Generators and trainer sleep instead of computing. All between them is the real thing: coordinator,
 leases, registry, commit of a small tar and its manifest, compaction, the live list of shards,
