@@ -99,7 +99,7 @@ class RayCheckpoints:
         notice = ray.train.get_preemption_info()
         if notice is None:
             return False
-        named = (tuple(sorted(notice.node_ids)), notice.deadline_ms)
+        named = (*notice.preempted_node_ids, notice.deadline_ms)
         is_new = named != self._answered
         self._answered = named
         return is_new

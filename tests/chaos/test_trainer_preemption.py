@@ -56,10 +56,11 @@ def test_a_drained_trainer_writes_a_checkpoint_and_goes_on_elsewhere_from_it(
         from trainers import stage
 
         is_first = not list(nodes.iterdir())
-        (nodes / ray.get_runtime_context().get_node_id()).touch()
+        note = nodes / ray.get_runtime_context().get_node_id()
         step = stage.train_step
 
         def slow_step(*arguments, **options):
+            note.touch()
             time.sleep(0.1 if is_first else 0.0)
             return step(*arguments, **options)
 
@@ -72,7 +73,7 @@ def test_a_drained_trainer_writes_a_checkpoint_and_goes_on_elsewhere_from_it(
         target=lambda: ended.update(ray_train.train_stage_on_ray(config, "self_improve"))
     )
     work.start()
-    wait_until(lambda: list(nodes.iterdir()), "a training worker")
+    wait_until(lambda: list(nodes.iterdir()), "a first step")
     (node_id,) = [path.name for path in nodes.iterdir()]
     drain_node(node_id, address=cluster.address, message="spot", remaining_s=NOTICE_S)
     noted = "checkpoints/self_improve/*/checkpoint_manager_snapshot.json"
