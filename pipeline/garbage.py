@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Literal
 from pipeline.plan import image_maker_id
 from schemas.run_layout import (
     CHECKPOINTS_DIR,
+    PARTIAL_DIR,
     SHARDS_DIR,
+    SUSPECTS_DIR,
     WEIGHTS_DIR,
     parse_weights_dir,
+    unit_of_file,
 )
 from schemas.weights import WEIGHTS_MANIFEST
 
@@ -265,12 +268,19 @@ def compacted_manifests(content: RunContent, limits: Limits) -> list[Removal]:
 
 
 def leftovers(content: RunContent, limits: Limits) -> list[Removal]:
-    """Names with a leading dot: what a killed writer left."""
+    """What a killed writer left: names with a leading dot, and aids for units that stand by now."""
     return [
         Removal(kind="leftover", paths=(file.path,), size_bytes=file.size_bytes)
         for file in content.files
-        if file.name.startswith(".") and _is_before(file.modified_at, limits)
+        if (file.name.startswith(".") or _is_used_up(file, content))
+        and _is_before(file.modified_at, limits)
     ]
+
+
+def _is_used_up(file: StoredFile, content: RunContent) -> bool:
+    """Whether it was to help with a unit that is committed; its driver died before it tidied up."""
+    is_aid = file.path.startswith((f"{PARTIAL_DIR}/", f"{SUSPECTS_DIR}/"))
+    return is_aid and unit_of_file(file.name) in content.committed_at
 
 
 def _tars(commit: UnitCommit) -> set[str]:

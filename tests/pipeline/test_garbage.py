@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipeline.garbage import Limits, RunContent, find_garbage, limits_of
+from schemas.run_layout import partial_path, suspects_path, working_on_path
 from storage.filesystem import open_store
 from storage.inventory import StoredFile
 from tests.pipeline.small_run import make_config
@@ -173,3 +174,15 @@ def test_manifests_go_when_the_file_that_replaces_them_is_old():
 def test_what_killed_writers_left_goes():
     files = [file("manifest/units/r=0000/.x.tmp"), file(".y.tmp", YOUNG), file("results.json")]
     assert found(content((), files)) == [files[0].path]
+
+
+def test_aids_of_a_unit_go_once_it_is_committed_and_they_are_old(rounds):
+    unit_id = UNIT.unit_id
+    aids = [
+        file(partial_path(unit_id, "a1")),
+        file(suspects_path(unit_id)),
+        file(working_on_path(unit_id, "a1")),
+    ]
+    others = [file(partial_path("0" * 16, "a1")), file(partial_path(unit_id, "a2"), YOUNG)]
+    run = content(rounds[:1], [*aids, *others])
+    assert found(run, kind="leftover") == [aid.path for aid in aids]

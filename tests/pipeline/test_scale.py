@@ -96,6 +96,7 @@ def expect_same_as_a_new_driver(config, store, plan, control) -> None:
     assert found["units_committed"] == len(plan)
 
 
+@pytest.mark.slow
 def test_a_run_of_three_times_as_many_rounds_asks_no_more_of_storage_for_a_unit() -> None:
     short = counts_of_a_run("memory://scale-short", rounds=4, units_per_round=20)
     long = counts_of_a_run("memory://scale-long", rounds=12, units_per_round=20)

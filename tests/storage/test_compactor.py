@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
+
 from schemas.run_layout import COMPACTED_DIR, UNITS_DIR, compacted_path
 from schemas.unit import Unit
 from storage.compaction import Compactor, compact
@@ -199,6 +201,7 @@ def counts_of_a_run(store: RunStore, num_units: int) -> tuple[float, float]:
     return names / (num_units / 8), counting.reads.total() / num_units
 
 
+@pytest.mark.slow
 def test_a_run_four_times_as_long_costs_no_more_names_and_reads_per_unit() -> None:
     stores = [open_store(f"memory://compactor-{units}") for units in (128, 512)]
     short, long = counts_of_a_run(stores[0], 128), counts_of_a_run(stores[1], 512)
