@@ -89,6 +89,11 @@ class Soak:
         self.kills.append(kill)
         print(kill, flush=True)  # noqa: T201
 
+    def is_ahead(self) -> bool:
+        """Whether the run held more at the last kill than at the one before."""
+        held = [(kill.units, kill.version, kill.step) for kill in self.kills[-2:]]
+        return len(held) == 2 and held[0] != held[1]
+
     def expect_whole(self) -> None:
         """Fail unless the run ended as if nobody had been killed."""
         expect_whole(str(self.run), self.plan)
@@ -119,21 +124,23 @@ def soak_driver(folder: Path, *, kills: int, seed: int, latest_s: float, steps: 
         folder: Of the run and the logs.
         kills: How often.
         seed: Of the moments.
-        latest_s: Latest moment after a start, in seconds: a bit beyond what the start takes.
+        latest_s: Latest moment after a start, in seconds: a bit beyond what the start takes. It
+            grows while nothing is achieved between two kills, for a machine may be busy.
         steps: Of the self-improving stage.
     """
     soak, draw = _begin(folder, steps), random.Random(seed)
-    started_s = time.monotonic()
+    started_s, reach_s = time.monotonic(), latest_s
     with ray_folder() as ray:
         for _ in range(kills):
             before = committed(soak.run)
             with _submitted(soak, folder, environment(ray)) as tree:
-                moment_s = draw.uniform(0.0, latest_s)
+                moment_s = draw.uniform(0.0, reach_s)
                 if not _waits(tree, moment_s):
                     assert tree.poll() == 0, tree.output
                     break
                 tree.end()
             soak.note("driver", moment_s)
+            reach_s = latest_s if soak.is_ahead() else 1.2 * reach_s
             assert before.items() <= committed(soak.run).items(), "what was committed has changed"
         with _submitted(soak, folder, environment(ray)) as tree:
             ended = tree.wait()

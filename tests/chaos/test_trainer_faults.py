@@ -131,22 +131,18 @@ def test_a_worker_killed_between_a_version_and_the_registrys_put_loses_nothing(
     died = tmp_path / "died"
 
     def prepare_worker():
-        from trainers import ray_train
+        from trainers import publish
 
-        make_hint = ray_train.registry_hint
+        commit = publish.publish_weights
 
-        def dying_hint(name, *, namespace):
-            tell = make_hint(name, namespace=namespace)
+        def commit_and_die(store, data, **facts):
+            manifest = commit(store, data, **facts)
+            if manifest.version == 2 and not died.exists():
+                died.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return manifest
 
-            def tell_or_die(version):
-                if version == 2 and not died.exists():
-                    died.touch()
-                    os.kill(os.getpid(), signal.SIGKILL)
-                tell(version)
-
-            return tell_or_die
-
-        ray_train.registry_hint = dying_hint
+        publish.publish_weights = commit_and_die
 
     registry = start_registry(config.run_id, store.url)
     ended = train_with(monkeypatch, config, prepare_worker)
