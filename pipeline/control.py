@@ -51,7 +51,8 @@ class GenerationControl:
         store: The run.
         plan: All units of the run.
         pinned_version: Label with this version alone, whatever is published.
-        weights_final: Whether no newer version will come; may be set later.
+        weights_final: Whether no newer version will come than there is now; for later,
+            :meth:`expect_no_newer_weights`.
         lock: The driver's hold on the run, looked at before anything is committed here.
 
     Attributes:
@@ -79,6 +80,7 @@ class GenerationControl:
         self._stop_reason = ""
         self.is_paused = False
         self.is_look_due = False
+        self._is_last_look_due = False
         self.weights_final = weights_final
         self._newest = self._watch.newest()
         self.ledger = UnitLedger(config, plan, history=self._reader.refresh())
@@ -91,11 +93,21 @@ class GenerationControl:
             quiet_s: Least time between two looks where nothing new has been found for long; no
                 matter if a look is due.
         """
+        is_last = self._is_last_look_due
         self._newest = self._watch.newest()
         quiet_s = 0.0 if self.is_look_due else quiet_s
         found = self._absorb(self._reader.refresh(quiet_s=quiet_s))
         self.is_look_due = False
+        self.weights_final = self.weights_final or is_last
         return found
+
+    def expect_no_newer_weights(self) -> None:
+        """No version comes any more: final is what the next look finds, not what the last one did.
+
+        May be called by any thread.
+        """
+        self._is_last_look_due = True
+        self.is_look_due = True
 
     def decide(self) -> Decision:
         """Decide on what storage showed at the last :meth:`refresh`."""

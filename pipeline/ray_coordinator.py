@@ -146,7 +146,7 @@ class GenerationLoop:
 
     def expect_no_newer_weights(self) -> None:
         """From now on, end with what can be made from the weights there are."""
-        self._control.weights_final = True
+        self._control.expect_no_newer_weights()
 
     def join(self, timeout_s: float | None = None) -> str:
         """Wait until all that can be made is committed; no newer weights are expected any more.

@@ -161,6 +161,20 @@ def test_relabelling_keeps_image_bytes_and_renews_labels(tmp_path):
         assert row.seed == rows[0, key].seed
 
 
+def test_the_last_version_is_looked_for_before_units_are_left_out(tmp_path):
+    config = make_config(tmp_path, plan={"rounds": 3})
+    store = prepare(config)
+    control, generator = make_control(config), make_generator(config)
+    run_units(control, generator, store)
+    publish(config, 1, seen_images=8)
+    control.expect_no_newer_weights()
+    assert control.decide().kind == "starved"
+    decision = run_units(control, generator, store)
+    assert decision.kind == "finished"
+    assert "4 unit(s) left out" in decision.reason
+    assert {commit.unit.round for commit in all_commits(config)} == {0, 1}
+
+
 def test_fresh_rounds_make_other_images(tmp_path):
     config = make_config(tmp_path, plan={"rounds": 2, "images": "fresh"})
     decision, _ = run_all(config, weights_final=True)
