@@ -56,6 +56,8 @@ def told(job, run, *options, how=None):
     return done.stdout
 
 
+# Two whole drivers and three commands, one after the other.
+@pytest.mark.timeout(240)
 def test_a_run_begun_an_hour_ahead_is_ended_an_hour_behind(tmp_path):
     """Not only the drivers: their Ray, with generators and trainers, is of their time."""
     arguments, plan = write_loop(tmp_path)
