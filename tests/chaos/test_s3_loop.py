@@ -21,7 +21,7 @@ from tests.chaos.small_loop import make_loop_config, write_loop
 from tests.chaos.wholeness import expect_whole
 from tests.end_to_end.job_process import Ended, environment, finish_job, ray_folder, running_job
 
-# A whole run takes 25 s on an idle machine of two cores, and one of these is two of them.
+# One of these is two whole runs, one after the other, with waits for a store that fails.
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
 RATE = 0.05
