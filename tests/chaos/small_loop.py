@@ -10,13 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.generate import plan_of
+from jobs.local_loop import generate_first_round
 from schemas.config import RunConfig
 from schemas.config_file import dump_config, parse_config
 from schemas.unit import Unit
 from storage.codecs import encode_sample
+from storage.filesystem import open_store
 from storage.shards import pack_tar
 from tests.tiny_models import IMAGE_SIZE_PX, tiny_diffusion_folder
 from tests.trainers.small_stage import make_sample
+from trainers.train_stage import train_stage_locally
 
 STEPS = 24
 CHECKPOINT_STEPS = 4
@@ -61,7 +64,7 @@ def make_loop_config(folder: Path, **changes: dict[str, Any]) -> RunConfig:
         "ray": {"object_store_mb": 80},
     }
     for section, values in changes.items():
-        tree.setdefault(section, {}).update(values)
+        tree[section] = {**tree.get(section, {}), **values}
     return parse_config(tree, origin="test")
 
 
@@ -75,6 +78,32 @@ def write_loop(folder: Path, **changes: dict[str, Any]) -> tuple[list[str], tupl
     file = folder / "config.yaml"
     file.write_text(dump_config(config))
     return ["--config", str(file)], plan_of(config)
+
+
+def write_generation(folder: Path) -> tuple[list[str], tuple[Unit, ...]]:
+    """Write a run that has its warm-up, and slow units to make: for ``jobs/generate.py``.
+
+    Returns:
+        Arguments of the job, and the plan.
+    """
+    changes = {"creator": {"num_steps": 12, "batch_size": 1}, "plan": {"unit_size": 1}}
+    arguments, _ = write_loop(folder, **changes)
+    config = make_loop_config(folder, **changes)
+    train_stage_locally(config, "warm_up")
+    return [*arguments, "--rounds", "1"], plan_of(config, rounds=1)
+
+
+def write_training(folder: Path) -> tuple[list[str], tuple[Unit, ...]]:
+    """Write a run that has its warm-up and all its images: for ``jobs/train.py``.
+
+    Returns:
+        Arguments of the job, and the plan.
+    """
+    arguments, plan = write_loop(folder, plan={"rounds": 1})
+    config = make_loop_config(folder, plan={"rounds": 1})
+    train_stage_locally(config, "warm_up")
+    generate_first_round(config, open_store(config.run.url))
+    return [*arguments, "--stage", "self_improve"], plan
 
 
 def _write_source(folder: Path) -> None:

@@ -9,11 +9,12 @@ import pytest
 
 from storage.filesystem import open_store
 from storage.weights_store import list_versions, read_manifest
-from tests.chaos.small_loop import CHECKPOINT_STEPS, STEPS, write_loop
+from tests.chaos.small_loop import CHECKPOINT_STEPS, STEPS, write_generation, write_training
 from tests.chaos.submitted import committed, expect_verified, submissions
 from tests.chaos.wholeness import expect_whole
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
+# Several starts of Ray processes, one after the other: a third of this on a machine that is idle.
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")
@@ -22,48 +23,45 @@ def cluster():
         yield made
 
 
-def expect_ended_as_planned(run, plan):
-    expect_whole(str(run), plan)
-    expect_verified(str(run))
-    store = open_store(str(run))
-    versions = list_versions(store)
-    assert versions == list(range(len(versions)))
-    published = [read_manifest(store, version).step for version in versions]
-    assert published == sorted(set(published))
-    assert published[-1] == STEPS
-    final = json.loads((run / "checkpoints/self_improve/final/final.json").read_text())
-    assert final["step"] == STEPS
-    return final
-
-
 def test_a_driver_killed_while_units_are_made_is_followed_by_one_that_makes_the_others(
     tmp_path, cluster
 ):
-    arguments, plan = write_loop(tmp_path)
+    arguments, plan = write_generation(tmp_path)
     run = tmp_path / "run"
-    with cluster.running("self_improve", arguments, log=tmp_path / "1.log") as job:
+    with cluster.running("generate", arguments, log=tmp_path / "1.log") as job:
         job.wait_until(lambda: list(run.glob("manifest/units/*/*")), "a unit")
         assert job.signal(signal.SIGKILL).survivors == []
     before = committed(run)
-    assert not (run / "results.json").exists()
-    ended = cluster.finish("self_improve", arguments, log=tmp_path / "2.log")
+    ended = cluster.finish("generate", arguments, log=tmp_path / "2.log")
     assert ended.code == 0, ended.output
-    expect_ended_as_planned(run, plan)
     assert before.items() <= committed(run).items()
+    expect_whole(str(run), plan)
+    expect_verified(str(run))
 
 
 def test_a_driver_killed_during_training_is_followed_by_one_that_goes_on_at_the_checkpoint(
     tmp_path, cluster
 ):
     """Even if the kill came while Ray Train replaced its record, of which half is left then."""
-    arguments, plan = write_loop(tmp_path)
+    arguments, plan = write_training(tmp_path)
     run = tmp_path / "run"
-    with cluster.running("self_improve", arguments, log=tmp_path / "1.log") as job:
+    with cluster.running("train", arguments, log=tmp_path / "1.log") as job:
         job.wait_until(lambda: list(run.glob("weights/v00000002/manifest.json")), "version 2")
         job.signal(signal.SIGKILL)
     for record in run.glob("checkpoints/*/*/checkpoint_manager_snapshot.json"):
         record.write_bytes(record.read_bytes()[:100])
-    ended = cluster.finish("self_improve", arguments, log=tmp_path / "2.log")
+    before = committed(run)
+    ended = cluster.finish("train", arguments, log=tmp_path / "2.log")
     assert ended.code == 0, ended.output
-    final = expect_ended_as_planned(run, plan)
+    assert before.items() <= committed(run).items()
+
+    store = open_store(str(run))
+    versions = list_versions(store)
+    assert versions == list(range(len(versions)))
+    published = [read_manifest(store, version).step for version in versions]
+    assert published == sorted(set(published))
+    final = json.loads((run / "checkpoints/self_improve/final/final.json").read_text())
+    assert final["step"] == published[-1] == STEPS
     assert final["started_at_step"] in range(CHECKPOINT_STEPS, STEPS + 1, CHECKPOINT_STEPS)
+    expect_whole(str(run), plan)
+    expect_verified(str(run))

@@ -23,7 +23,8 @@ from trainers.final import read_final_weights
 from trainers.ray_train import train_stage_on_ray
 from trainers.train_stage import train_stage_locally
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
+# Several starts of Ray processes, one after the other: a third of this on a machine that is idle.
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
 STEPS = 16
 CHECKPOINT_STEPS = 4

@@ -17,7 +17,8 @@ from tests.trainers.small_stage import commit_synthetic, make_config
 from trainers.stage import ASK_EVERY_STEPS
 from trainers.train_stage import train_stage_locally
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
+# Several starts of Ray processes, one after the other: a third of this on a machine that is idle.
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
 STEPS = 200
 NEVER = 10_000
