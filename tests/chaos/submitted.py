@@ -26,6 +26,9 @@ NUM_CPUS = 8
 """As Ray counts them: room for two drivers' parts side by side, whatever the machine has."""
 
 
+_AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+
+
 class Submissions:
     """A cluster, and jobs that connect to it."""
 
@@ -36,14 +39,17 @@ class Submissions:
     @contextmanager
     def running(self, job: str, arguments: list[str], *, log: Path) -> Iterator[ProcessTree]:
         """Submit a job; it is ended with the block."""
-        how = environment(self._folder, RAY_ADDRESS=self.address)
-        with running_job(job, arguments, log=log, environment=how) as tree:
+        with running_job(job, arguments, log=log, environment=self._environment()) as tree:
             yield tree
 
     def finish(self, job: str, arguments: list[str], *, log: Path) -> Ended:
         """Submit a job and wait for its end."""
-        how = environment(self._folder, RAY_ADDRESS=self.address)
-        return finish_job(job, arguments, log=log, environment=how)
+        return finish_job(job, arguments, log=log, environment=self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        # A Ray that was started in this process before has switched its clusters to tokens.
+        mode = {name: os.environ[name] for name in _AUTHENTICATION if name in os.environ}
+        return environment(self._folder, RAY_ADDRESS=self.address, **mode)
 
 
 @contextmanager

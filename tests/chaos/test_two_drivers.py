@@ -51,12 +51,15 @@ def test_the_elder_ends_with_its_generators_and_the_younger_makes_the_other_unit
     arguments, plan = write_generation(tmp_path)
     run = tmp_path / "run"
     with ExitStack() as stack:
-        start = cluster.running("generate", arguments, log=tmp_path / "elder.log")
-        elder = stack.enter_context(start)
-        elder.wait_until(lambda: list(run.glob("lock/epoch-00000001.json")), "the elder's lock")
-        start = cluster.running("generate", arguments, log=tmp_path / "younger.log")
-        younger = stack.enter_context(start)
-        younger.wait_until(lambda: list(run.glob("lock/epoch-00000002.json")), "the younger's lock")
+        # Both start at once, so that neither is done before the other has come.
+        jobs = [
+            stack.enter_context(cluster.running("generate", arguments, log=tmp_path / name))
+            for name in ("1.log", "2.log")
+        ]
+        for epoch in (1, 2):
+            jobs[0].wait_until((run / f"lock/epoch-{epoch:08d}.json").exists, f"epoch {epoch}")
+        first = json.loads((run / "lock/epoch-00000001.json").read_text())["pid"]
+        elder, younger = sorted(jobs, key=lambda job: job.pid != first)
         expect_fenced(elder.wait(), by=younger.pid)
         (driver,) = status_of(run)["drivers"]
         assert (driver["epoch"], driver["pid"]) == (2, younger.pid)
