@@ -29,13 +29,13 @@ test: test-fast ## all tests but the chaos suite (under ten minutes on two cores
 test-fast: .venv/.installed ## tests without Ray and network (about a minute)
 	$(PYTEST) -m "not ray and not slow and not chaos" -n 2
 
-test-chaos: .venv/.installed ## a test for each fault: kills, lost nodes, failing storage (about ten minutes)
+test-chaos: .venv/.installed ## a test for each fault: kills, lost nodes, failing storage (about twenty minutes)
 	$(PYTEST) -m "chaos and not soak"
 
 test-smoke: .venv/.installed ## the sample of the chaos suite that continuous integration runs
 	$(PYTEST) -m smoke
 
-soak: .venv/.installed ## twenty kills of one run, its seeds printed (about half an hour)
+soak: .venv/.installed ## twenty kills of one run, seeds printed (about half an hour)
 	$(PYTEST) -m soak -s
 
 check: .venv/.installed ## ruff, mypy, import contracts
