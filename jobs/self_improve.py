@@ -19,7 +19,6 @@ from jobs.check_config import expect_enough_samples, expect_models
 from jobs.command_line import config_from, make_parser, run_job
 from jobs.contact_sheet import contact_sheet_from_run
 from jobs.driving import driving
-from jobs.evaluate import score_run
 from jobs.event_tail import EventTail
 from jobs.generate import describe_plan, plan_of, stop_generation
 from jobs.progress import ProgressDisplay, RunView
@@ -112,6 +111,9 @@ def run_loop(config: RunConfig, lock: RunLock, console: Console) -> dict[str, An
     with ray_session.connect(config, console):
         loop = Loop(config=config, lock=lock, console=console, view=RunView(), seconds={})
         learn_and_generate(loop)
+    # Here, since it loads the models' libraries, which takes seconds that the start need not wait.
+    from jobs.evaluate import score_run
+
     console.print("[bold]evaluate[/bold]")
     results: dict[str, Any] = {**score_run(config, store), "seconds": loop.seconds}
     if config.training.synthetic_run is None:

@@ -1,19 +1,20 @@
-"""Open what a run's configuration names: models, source, captioner, generator."""
+"""Open what a run's configuration names: models, source, captioner, generator.
+
+The libraries of the models are imported where they are used: a driver loads none of them, and
+starts seconds sooner.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perception.build import device_of, dtype_of, make_method, open_backbone
-from perception.captioner import Blip2Captioner, FileCaptions, NoCaptions
-from perception.captioner_image_to_text import ImageToTextCaptioner
-from pipeline.caption import SourceCaptions
-from pipeline.generator import Generator
 from schemas.paths import resolve_path
 from sources.protocol import open_source
 
 if TYPE_CHECKING:
     from perception.captioner import Captioner
+    from pipeline.caption import SourceCaptions
+    from pipeline.generator import Generator
     from schemas.config import RunConfig
     from sources.protocol import LabelledSource
     from storage.filesystem import RunStore
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 def open_generator(config: RunConfig, store: RunStore) -> Generator:
     """Load everything a generator needs, but for the creation weights."""
+    from perception.build import make_method, open_backbone
+    from pipeline.generator import Generator
+
     backbone = open_backbone(config)
     return Generator(
         config,
@@ -43,6 +47,11 @@ def open_captioner(config: RunConfig) -> Captioner | SourceCaptions:
     Raises:
         ConfigError: If its files are missing or malformed.
     """
+    from perception.build import device_of, dtype_of
+    from perception.captioner import Blip2Captioner, FileCaptions, NoCaptions
+    from perception.captioner_image_to_text import ImageToTextCaptioner
+    from pipeline.caption import SourceCaptions
+
     kind = config.model.captioner
     if kind in {"blip2", "image_to_text"}:
         load = Blip2Captioner.load if kind == "blip2" else ImageToTextCaptioner.load

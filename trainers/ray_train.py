@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-import ray
 import ray.train
 import ray.train.torch
-import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
-from schemas.config_file import parse_config
 from schemas.errors import RunFailedError, UserError
 from schemas.run_layout import CHECKPOINTS_DIR
 from storage.filesystem import open_store, streaming_filesystem
 from storage.run_lock import RunLock
 from trainers.checkpoint import KEPT_CHECKPOINTS
 from trainers.final import read_final
-from trainers.parts import Host
-from trainers.ranks import ProcessGroupRanks
-from trainers.ray_checkpoints import RayCheckpoints, epoch_dir
-from trainers.train_stage import StageStoppedError, train_stage
+from trainers.ray_checkpoints import epoch_dir
 
 if TYPE_CHECKING:
     from schemas import config as schema
     from storage.filesystem import RunStore
-    from trainers.publish import OnVersion
     from trainers.settings import Stage
-
-logger = logging.getLogger(__name__)
 
 _MAX_FAILURES = 3
 _STOPPED = "stopped"
@@ -168,31 +158,16 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _train_on_worker(loop: dict[str, Any]) -> dict[str, Any]:
-    """Train on one rank; what no restart can mend is returned instead of raised."""
-    config = parse_config(loop["config"], origin="training worker")
-    torch.set_num_threads(config.training.cpus_per_worker)
-    lock: RunLock = loop["lock"]
-    host = Host(
-        lock=lock,
-        ranks=ProcessGroupRanks(),
-        checkpoints=RayCheckpoints(lock, loop["stage"]),
-        device=ray.train.torch.get_device(),
-        on_version=registry_hint(loop["registry"], namespace=loop["namespace"]),
-    )
+    """Train on one rank; what no restart can mend is returned instead of raised.
+
+    Ray's controller imports this module as well and trains nothing. So the libraries of the models,
+    which take seconds to load, are imported here.
+    """
+    from trainers.ray_worker import train_on_worker
+    from trainers.train_stage import StageStoppedError
+
     try:
-        return train_stage(config, loop["stage"], host)
+        return train_on_worker(loop)
     except (StageStoppedError, UserError) as error:
         # All ranks come here together, so none is left waiting for the others.
         return {_STOPPED: str(error)}
-
-
-def registry_hint(name: str, *, namespace: str) -> OnVersion:
-    """Make a callback that tells the weight registry about a version, if there is one."""
-
-    def tell(version: int) -> None:
-        try:
-            ray.get_actor(name, namespace=namespace).publish.remote(version)
-        except Exception as error:  # noqa: BLE001 - a hint: whatever it meets, training goes on
-            logger.info("registry_not_told name=%s version=%d: %s", name, version, error)
-
-    return tell
