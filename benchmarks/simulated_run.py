@@ -90,6 +90,10 @@ class GeneratorProcess:
         self._busy[index] = asyncio.Lock()
         return str(ray.get_runtime_context().get_node_id())
 
+    async def ping(self, index: int) -> int:
+        """Answer with the number of the generator."""
+        return index
+
     async def generate(self, index: int, unit: Unit, attempt: str) -> UnitResult:
         """Sleep, then commit a unit, one at a time for each generator."""
         async with self._busy[index]:
@@ -160,6 +164,7 @@ class SimulatedGenerator:
     def __init__(self, process: Any, index: int) -> None:
         self.prepare = Method(process.prepare, index)
         self.generate = Method(process.generate, index)
+        self.ping = Method(process.ping, index)
 
 
 class SimulatedGenerators:

@@ -65,6 +65,9 @@ class Worker:
         name: Its name within the run.
         actor: Its handle.
         preparing: Promise that its models are loaded; None if it was not asked, or has answered.
+        waking: Promise that its process is there, asked for with ``preparing``: until it is kept,
+            the generator waits for a machine.
+        awake_at: Clock reading when that was first seen; None before.
         is_ready: Whether its models are loaded.
         ask_at: Clock reading before which it is not asked to prepare (again).
         lost_at: Clock reading when it was lost; None while it is well.
@@ -79,6 +82,8 @@ class Worker:
     name: str
     actor: Any
     preparing: Any = None
+    waking: Any = None
+    awake_at: float | None = None
     is_ready: bool = False
     ask_at: float = 0.0
     lost_at: float | None = None
@@ -88,6 +93,11 @@ class Worker:
     node_id: str = ""
     is_draining: bool = False
     is_leaving: bool = False
+
+    def ask_to_prepare(self) -> None:
+        """Have it load its models, as soon as there is a machine for it."""
+        self.preparing = self.actor.prepare.remote()
+        self.waking, self.awake_at = self.actor.ping.remote(), None
 
     def promises(self) -> list[Any]:
         """What may arrive from it next."""

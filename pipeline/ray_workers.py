@@ -91,7 +91,9 @@ class WorkerPool:
         name = f"generator-{self._num_started}"
         self._num_started += 1
         actor = self._start_actor()
-        self._workers.append(Worker(name=name, actor=actor, preparing=actor.prepare.remote()))
+        worker = Worker(name=name, actor=actor)
+        worker.ask_to_prepare()
+        self._workers.append(worker)
         return name
 
     def drain(self, remaining_s: Mapping[str, float]) -> list[str]:
@@ -256,9 +258,10 @@ class WorkerPool:
         """Ask a generator to load its models, or see whether it has done so."""
         if worker.preparing is None:
             if time.monotonic() >= worker.ask_at:
-                worker.preparing = worker.actor.prepare.remote()
+                worker.ask_to_prepare()
             return
         if worker.preparing not in arrived:
+            self._expect_to_load(worker)
             return
         promise, worker.preparing = worker.preparing, None
         worker.ask_at = time.monotonic() + ASK_AGAIN_S
@@ -271,6 +274,19 @@ class WorkerPool:
             self._lose(worker, Failure("generator_died", _first_line(error)))
         else:
             self._note_prepared(worker, answer)
+
+    def _expect_to_load(self, worker: Worker) -> None:
+        """Kill a generator whose process is there and has not loaded its models for too long."""
+        now_s = time.monotonic()
+        if worker.awake_at is None:
+            worker.awake_at = now_s if ray.wait([worker.waking], timeout=0)[0] else None
+            return
+        limit_s = self._config.generation.unit_timeout_s
+        if now_s - worker.awake_at > limit_s:
+            worker.preparing = None
+            self._host.kill(worker.actor, no_restart=False)
+            detail = f"models not loaded within generation.unit_timeout_s = {limit_s:g}"
+            self._lose(worker, Failure("timeout", detail))
 
     def _note_prepared(self, worker: Worker, answer: str | AttemptFailure) -> None:
         if isinstance(answer, str):
@@ -293,7 +309,7 @@ class WorkerPool:
             return
         worker.is_ready = worker.is_draining = False
         worker.actor = self._start_actor()
-        worker.preparing = worker.actor.prepare.remote()
+        worker.ask_to_prepare()
 
     def _give_up_if_gone(self, worker: Worker) -> None:
         worker.lost_at = worker.lost_at or time.monotonic()

@@ -280,7 +280,9 @@ class GenerationSection(Section):
     )
     max_attempts: PositiveInt = Field(default=3, description="Attempts at one unit.")
     unit_timeout_s: Annotated[float, Field(gt=0.0)] = Field(
-        default=1800.0, description="Longest time that a unit may take; then its generator hangs."
+        default=1800.0,
+        description="Longest time that a unit, or loading the models, may take; then a generator "
+        "hangs.",
     )
     min_unit_timeout_s: Annotated[float, Field(gt=0.0)] = Field(
         default=120.0,

@@ -19,6 +19,9 @@ from schemas.config import RunConfig
 
 HOLD_POLL_S = 0.02
 
+LOADING = "models"
+"""Stands for the key of a sample: what is to happen while a generator loads its models."""
+
 
 class Faults:
     """What is to happen to a run's samples, by the key of their real image.
@@ -83,6 +86,7 @@ class FaultyGeneratorActor(GeneratorActor):
         generator = super()._loaded()
         if is_new:
             faults, images = Faults(self._config.run.url), generator._images
+            faults.meet(LOADING)
             create = images._create
 
             def create_with_faults(orders: Sequence[Any]) -> Any:

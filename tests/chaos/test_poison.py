@@ -15,7 +15,7 @@ from tests.chaos.cluster import (
     running_cluster,
     wait_until,
 )
-from tests.chaos.faults import Faults
+from tests.chaos.faults import LOADING, Faults
 from tests.pipeline.small_run import make_config, prepare
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
@@ -90,5 +90,21 @@ def test_a_generator_that_hangs_is_told_by_the_time_that_units_usually_take(tmp_
     assert {row["status"] for row in expect_planned_is_committed(config)} == {"ok"}
     (failed,) = events_of(loop, "attempt_failed")
     assert failed["reason"] == "timeout"
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_generator_that_hangs_while_it_loads_its_models_is_started_again(tmp_path, start_loop):
+    config = make_config(tmp_path, generation={"unit_timeout_s": 20.0})
+    faults = Faults(config.run.url)
+    faults.hold(LOADING)
+    prepare(config)
+    loop = start_loop(config)
+    wait_until(faults.held, "a generator that loads its models", loop)
+    (pid,) = faults.held()
+    os.kill(pid, signal.SIGSTOP)
+    faults.release()
+    assert loop.join(WAIT_S) == "finished"
+    assert {row["status"] for row in expect_planned_is_committed(config)} == {"ok"}
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
