@@ -24,9 +24,9 @@ demo: .venv/.installed ## run the whole loop on this machine's CPU (about five m
 
 test: test-fast ## all tests but the chaos suite (under ten minutes on two cores)
 	$(PYTEST) -m "slow and not ray and not chaos" -n 2
-	$(PYTEST) -m "ray and not chaos"
+	$(PYTEST) -m "ray and not chaos" -n 2 --dist loadfile
 
-test-fast: .venv/.installed ## tests without Ray and network (about a minute)
+test-fast: .venv/.installed ## tests without Ray and network (under a minute)
 	$(PYTEST) -m "not ray and not slow and not chaos" -n 2
 
 test-chaos: .venv/.installed ## a test for each fault: kills, lost nodes, failing storage (about twenty minutes)

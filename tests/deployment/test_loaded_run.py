@@ -25,6 +25,7 @@ def run(config):
     return load_run(config.run.url)
 
 
+@pytest.mark.slow
 def test_three_lines_predict_at_the_images_size(config, tmp_path):
     Image.fromarray(gradient_image(37, 121)).save(tmp_path / "photograph.png")
     run = load_run(config.run.url)
@@ -125,6 +126,7 @@ def test_a_samplers_number_out_of_range_is_an_error(run, options):
         run.vary(gradient_image(8, 8), prompt="a bed", options=options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["source", "file"])
 def test_a_captioner_that_sees_no_new_images_asks_for_a_prompt(tmp_path, kind):
     config = make_run(tmp_path, versions=1, model={"captioner": kind})

@@ -49,6 +49,7 @@ def test_sample_from_prompt(example, run_url, tmp_path):
     assert len(list((tmp_path / "pairs").glob("*.image.png"))) == 4
 
 
+@pytest.mark.slow
 def test_read_manifest_with_duckdb(example, tmp_path, monkeypatch):
     config = make_run(tmp_path, versions=1, method={"tasks": ["normals"]})
     (tmp_path / "run.yaml").write_text(dump_config(config))
@@ -59,6 +60,7 @@ def test_read_manifest_with_duckdb(example, tmp_path, monkeypatch):
     assert "(32, 32, 3), labels ['normals']" in shown
 
 
+@pytest.mark.slow
 def test_train_on_your_folder(example, tmp_path):
     normals = np.zeros((64, 64, 3), np.float32)
     normals[..., 2] = 1

@@ -27,6 +27,7 @@ from schemas.config import MethodSection
 from tests.full_size.meta_backbone import meta_backbone, meta_images
 
 
+@pytest.mark.slow
 def test_parameters_are_as_many_as_published():
     backbone = meta_backbone()
     assert count_parameters(backbone.unet) == 859_520_964
@@ -39,6 +40,7 @@ def test_parameters_are_as_many_as_published():
     assert len(make_blip2_tokenizer()) == BLIP2_NUM_WORDS
 
 
+@pytest.mark.slow
 def test_an_image_of_512_gives_the_25_published_maps():
     backbone = meta_backbone()
     assert encode_moments(backbone, meta_images()).mean.shape == (1, 4, 64, 64)
@@ -49,6 +51,7 @@ def test_an_image_of_512_gives_the_25_published_maps():
     assert pyramid.channels == pyramid_channels(backbone.unet.config)
 
 
+@pytest.mark.slow
 def test_the_adapter_makes_the_published_pyramid():
     backbone = meta_backbone()
     plan = bae_channel_plan(backbone.block_out_channels, backbone.downsample_factor)

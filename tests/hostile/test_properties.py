@@ -6,6 +6,7 @@ import io
 import tarfile
 from contextlib import suppress
 
+import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -54,6 +55,7 @@ def mutated(draw, data: bytes) -> bytes:
     return bytes(content[:stop]) + draw(st.binary(max_size=4))
 
 
+@pytest.mark.slow
 @settings(few, max_examples=12)
 @given(
     seed=st.integers(0, 2**63 - 1),

@@ -151,6 +151,7 @@ def test_the_table_gives_mean_and_spread_and_pairs_seeds_for_the_gain():
     assert "T = 300" not in "".join(table_lines(ablation, found)), "no run has ended"
 
 
+@pytest.mark.slow
 def test_the_command_makes_table_data_and_plot_and_resumes(ablation_file, tmp_path, capsys):
     root = tmp_path / "runs"
     arguments = ["--config", str(ablation_file), "--root", str(root), "--seeds", "0"]
@@ -198,6 +199,7 @@ def test_mistakes_are_named(ablation_file, tmp_path):
         load_ablation(ablation_file)
 
 
+@pytest.mark.slow
 def test_all_shipped_ablations_can_be_planned():
     from pathlib import Path
 

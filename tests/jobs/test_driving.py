@@ -32,6 +32,7 @@ def fail():
     raise RunFailedError("all generators were lost")
 
 
+@pytest.mark.slow
 def test_an_elder_that_waits_is_interrupted_and_says_who_took_over(store):
     started_s = time.monotonic()
     with pytest.raises(FencedError, match="the younger"), driving(store, job="elder", roles=BOTH):

@@ -43,6 +43,7 @@ def end_stage(store: RunStore, config: RunConfig, stage: str, *, seed: int) -> N
     store.write_bytes(f"{final_dir(stage)}/final.json", json.dumps({"stage": stage}).encode())
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_stage_by_stage(config, store):
     end_stage(store, config, "warm_up", seed=1)
     assert set(score_run(config, store, split="train")) == {"warm_up"}
@@ -53,6 +54,7 @@ def test_a_run_is_scored_stage_by_stage(config, store):
     assert means["warm_up"] != means["self_improved"]
 
 
+@pytest.mark.slow
 def test_all_means_every_published_version_and_both_kinds_of_final_weights(config, store):
     end_stage(store, config, "warm_up", seed=1)
     publish(config, 0)

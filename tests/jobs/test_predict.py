@@ -58,6 +58,7 @@ def test_every_image_gets_maps_at_its_own_size(run_url, photographs, tmp_path):
     assert {entry["name"] for entry in index["images"]} == {*SIZES, "sub/print"}
 
 
+@pytest.mark.slow
 def test_the_job_gives_what_the_library_gives(run_url, photographs, tmp_path):
     main(["--run", run_url, str(photographs), "--out", str(tmp_path / "out"), "--npy"])
     found = load_run(run_url).predict(photographs / "wide.png")

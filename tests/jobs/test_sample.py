@@ -52,6 +52,7 @@ def test_a_prompt_gives_pairs_that_read_like_those_of_a_shard(run_url, tmp_path,
         assert sheet.width < 5 * 200, "no column for real images, as there are none"
 
 
+@pytest.mark.slow
 def test_an_image_gives_variations_under_its_own_caption(run_url, photograph, tmp_path):
     out = tmp_path / "out"
     main(["--run", run_url, "--from", str(photograph), "--count", "2", "--out", str(out)])
@@ -62,6 +63,7 @@ def test_an_image_gives_variations_under_its_own_caption(run_url, photograph, tm
         assert sample.caption
 
 
+@pytest.mark.slow
 def test_options_reach_the_sampler(run_url, photograph, tmp_path):
     out = tmp_path / "out"
     options = ["--prompt", "a sofa", "--t-start", "300", "--steps", "3", "--guidance", "2"]

@@ -37,6 +37,7 @@ def test_a_stage_is_trained_in_this_process(tmp_path, config_file, capsys):
     assert "step: 4" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_configuration_is_refused_in_the_same_run_directory(tmp_path, config_file):
     main(["--config", str(config_file), "--stage", "warm_up", "--local"])
     with pytest.raises(ConfigError, match="another configuration"):

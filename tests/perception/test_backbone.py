@@ -133,6 +133,7 @@ def old_attention_name(name):
     return name
 
 
+@pytest.mark.slow
 def test_the_id_follows_the_content_not_the_place(folder):
     first = load_backbone(folder).model_id
     assert first == load_backbone(tiny_diffusion_folder("epsilon")).model_id

@@ -45,6 +45,7 @@ def expect_same_images(found, wanted):
     assert (difference > 0).mean() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_changes_neither_images_nor_features(name):
     plain = tiny_backbone()
@@ -115,6 +116,7 @@ def test_tiling_decodes_large_images_in_tiles_of_the_models_size():
     assert max(sides) == IMAGE_SIZE_PX // backbone.downsample_factor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_networks_get_float32_latents_and_make_similar_images(dtype):
     half, full = load_backbone(tiny_diffusion_folder(), dtype=dtype), tiny_backbone()

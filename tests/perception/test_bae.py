@@ -284,6 +284,7 @@ def test_the_same_seeds_give_the_same_loss() -> None:
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_the_method_learns_a_fixed_batch() -> None:
     method, pyramid, labels = make_small_method(), make_pyramid(2), make_labels(2)
     optimiser = torch.optim.Adam(method.parameters(), lr=1e-2)
@@ -298,6 +299,7 @@ def test_the_method_learns_a_fixed_batch() -> None:
     assert losses[-1] < losses[0] - 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", SIX_TASKS[1:])
 def test_the_plain_heads_learn_a_fixed_batch(task: str) -> None:
     method, pyramid, labels = make_small_method((task,)), make_pyramid(2), make_labels(2)

@@ -42,6 +42,7 @@ def test_predictions_are_unit_normals_with_an_error_in_degrees():
     assert 0 < error_deg.min() <= error_deg.max() < 180
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_encoder_and_the_loss_falls_on_a_fixed_batch():
     method = make_method().train()
     pyramid, labels = FeaturePyramid(maps=(), images=images()), make_labels(2)
@@ -61,6 +62,7 @@ def test_gradients_reach_the_encoder_and_the_loss_falls_on_a_fixed_batch():
     assert {f"projections.{place}.weight" for place in range(4)} <= reached
 
 
+@pytest.mark.slow
 def test_the_published_encoder_has_the_widths_that_the_decoder_was_made_for():
     spec = make_spec(block_out_channels=(320, 640, 1280, 1280), vae_scale_factor=8)
     with torch.device("meta"):

@@ -29,6 +29,7 @@ def folders(tmp_path_factory):
     return {kind: write_captioner(kind, root / kind) for kind in KINDS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_captions_are_words_and_do_not_depend_on_the_batch(folders, kind):
     captioner = ImageToTextCaptioner.load(folders[kind], max_new_tokens=6, local_files_only=True)

@@ -34,6 +34,7 @@ def count_hooks(module):
     return sum(len(each._forward_hooks) for each in module.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", [(32, 32), (64, 32)])
 def test_twenty_five_maps_fall_into_four_levels(layout, size):

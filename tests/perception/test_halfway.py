@@ -78,6 +78,7 @@ def test_the_same_seed_gives_the_same_image_and_another_seed_another(images):
     assert grey_levels_apart(first, other) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -138,6 +139,7 @@ def test_guidance_mixes_the_empty_and_the_given_prompt_linearly():
     torch.testing.assert_close(guided, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_both_samplers_land_close_with_many_steps(images):
     backbone = tiny_backbone()
     exact = HalfwaySettings(num_steps=80, spacing="trailing")

@@ -76,6 +76,7 @@ def test_a_vae_factor_that_misses_a_stride_is_refused() -> None:
         stride_plan(2, width_ratio=1.0)
 
 
+@pytest.mark.slow
 def test_the_full_size_host_has_the_published_shapes(monkeypatch) -> None:
     # A meta tensor has no singular value to start spectral norm from.
     monkeypatch.setattr("perception.adapter.spectral_norm", lambda layer, **_: layer)
@@ -213,6 +214,7 @@ def test_the_deformable_decoder_drops_the_coarsest_level_too() -> None:
         assert [tuple(each.shape) for each in levels] == [(2, 16, s, s) for s in (4, 8, 16)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_deformable_layers", [0, 1])
 def test_gradients_reach_every_parameter(num_deformable_layers) -> None:
     method = make_small(num_deformable_layers=num_deformable_layers).train()
@@ -223,6 +225,7 @@ def test_gradients_reach_every_parameter(num_deformable_layers) -> None:
     assert all(each.grad.isfinite().all() for each in method.parameters())
 
 
+@pytest.mark.slow
 def test_loss_falls_on_a_fixed_batch() -> None:
     method = make_small().train()
     pyramid, labels = make_pyramid(2), make_labels(2, side=64)

@@ -38,6 +38,7 @@ def make_small(tasks=SIX_TASKS, **options) -> InvPT:
     return make_small_host("invpt", tasks, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tasks", "size"), [(PASCAL_TASKS, (512, 512)), (NYUD_TASKS, (448, 576))])
 def test_full_size_shapes(tasks, size) -> None:
     with torch.device("meta"):

@@ -34,6 +34,7 @@ def make_small(tasks=SIX_TASKS, **options) -> TaskPrompter:
     return make_small_host("taskprompter", tasks, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tasks", "size", "windows", "widths"),
     [(PASCAL_TASKS, (512, 512), 1, (300, 350)), (NYUD_TASKS, (448, 576), 16, (768, 768))],

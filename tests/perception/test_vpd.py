@@ -310,6 +310,7 @@ def test_depth_without_a_valid_pixel_costs_nothing() -> None:
     assert float(found.grad.abs().sum()) == 0
 
 
+@pytest.mark.slow
 def test_loss_falls_on_a_fixed_batch() -> None:
     torch.manual_seed(0)
     method, images, labels = make_small().train(), make_images(3), make_targets(3)

@@ -92,6 +92,7 @@ def test_a_folder_gives_the_labels_that_were_put_into_it(tmp_path):
             np.testing.assert_allclose(label, wanted[task], atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soft", [False, True])
 def test_all_tasks_are_labelled_stored_shown_and_learnt_from(tmp_path, soft):
     config = folder_config(tmp_path, soft_labels=soft, average_mirrored=True)

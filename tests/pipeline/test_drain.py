@@ -129,6 +129,7 @@ def test_a_unit_given_back_leaves_nothing_and_is_made_by_another_generator(tmp_p
     assert [commit.unit for commit in all_commits(config)] == [unit]
 
 
+@pytest.mark.slow
 def test_labels_are_renewed_batch_by_batch_and_given_back_likewise(tmp_path):
     config = make_config(tmp_path, creator={"batch_size": 1}, plan={"rounds": 2})
     store = prepare(config)

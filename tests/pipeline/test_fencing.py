@@ -27,6 +27,7 @@ def test_the_epoch_is_in_the_attempt_and_comes_back_out_of_it():
     assert epoch_of("a01-e7-0000") == 0
 
 
+@pytest.mark.slow
 def test_a_unit_tells_of_which_driver_it_is(tmp_path):
     config = make_config(tmp_path)
     store = prepare(config)

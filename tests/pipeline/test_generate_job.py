@@ -45,6 +45,7 @@ def test_a_version_that_does_not_exist_is_named_with_those_that_do(config, comma
         main([*command, "--local", "--weights", "7"])
 
 
+@pytest.mark.slow
 def test_it_captions_and_makes_what_the_weights_allow_and_nothing_twice(config, command, capsys):
     publish(config, 0)
     main([*command, "--local"])
@@ -62,6 +63,7 @@ def test_it_captions_and_makes_what_the_weights_allow_and_nothing_twice(config, 
     assert "generator seconds left" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_pinned_version_labels_everything(config, command):
     publish(config, 0)
     publish(config, 1, seen_images=24)

@@ -71,6 +71,7 @@ def test_stored_samples_decode_and_tell_where_they_come_from(tmp_path):
         assert row.tar_size > 0
 
 
+@pytest.mark.slow
 def test_variants_of_one_image_differ(tmp_path):
     config = make_config(tmp_path, plan={"variants": 2})
     run_all(config)
@@ -79,6 +80,7 @@ def test_variants_of_one_image_differ(tmp_path):
     assert all(images[key] != images[key.removesuffix("0") + "1"] for key in first)
 
 
+@pytest.mark.slow
 def test_the_same_configuration_makes_the_same_bytes(tmp_path):
     one, other = make_config(tmp_path, "one"), make_config(tmp_path, "other")
     for config in (one, other):
@@ -87,6 +89,7 @@ def test_the_same_configuration_makes_the_same_bytes(tmp_path):
     assert digests(one, leave_out=(JSON_MEMBER,)) == digests(other, leave_out=(JSON_MEMBER,))
 
 
+@pytest.mark.slow
 def test_a_second_run_makes_nothing_twice(tmp_path):
     config = make_config(tmp_path)
     run_all(config)
@@ -99,6 +102,7 @@ def test_a_second_run_makes_nothing_twice(tmp_path):
     assert {c.unit.unit_id: c.attempt for c in all_commits(config)} == before
 
 
+@pytest.mark.slow
 def test_an_image_that_does_not_decode_is_a_failed_row_and_the_rest_is_made(tmp_path):
     write_source(tmp_path / "source", with_broken_image=True)
     config = make_config(tmp_path, plan={"rounds": 2})
@@ -142,6 +146,7 @@ def test_what_screening_drops_is_a_row_with_its_reason_and_not_in_the_tar(tmp_pa
     assert stored_members(config) == {}
 
 
+@pytest.mark.slow
 def test_relabelling_keeps_image_bytes_and_renews_labels(tmp_path):
     config = make_config(tmp_path, plan={"rounds": 3})
     store = prepare(config)
@@ -161,6 +166,7 @@ def test_relabelling_keeps_image_bytes_and_renews_labels(tmp_path):
         assert row.seed == rows[0, key].seed
 
 
+@pytest.mark.slow
 def test_the_last_version_is_looked_for_before_units_are_left_out(tmp_path):
     config = make_config(tmp_path, plan={"rounds": 3})
     store = prepare(config)
@@ -175,6 +181,7 @@ def test_the_last_version_is_looked_for_before_units_are_left_out(tmp_path):
     assert {commit.unit.round for commit in all_commits(config)} == {0, 1}
 
 
+@pytest.mark.slow
 def test_fresh_rounds_make_other_images(tmp_path):
     config = make_config(tmp_path, plan={"rounds": 2, "images": "fresh"})
     decision, _ = run_all(config, weights_final=True)
@@ -244,6 +251,7 @@ class Breaking:
         return self._generator.generate(unit, attempt)
 
 
+@pytest.mark.slow
 def test_a_unit_that_cannot_be_made_is_committed_as_failed_after_its_attempts(tmp_path):
     config = make_config(tmp_path)
     store = prepare(config)
@@ -259,6 +267,7 @@ def test_a_unit_that_cannot_be_made_is_committed_as_failed_after_its_attempts(tm
     assert {row.error_class for row in failed} == {"RuntimeError"}
 
 
+@pytest.mark.slow
 def test_a_unit_that_the_disk_fails_stays_open_for_a_later_run(tmp_path):
     config = make_config(tmp_path)
     store = prepare(config)

@@ -90,6 +90,7 @@ def broken_run(tmp_path, **changes):
     return config, store
 
 
+@pytest.mark.slow
 def test_a_retry_heals_what_can_be_healed_and_nothing_else_changes(tmp_path, capsys):
     config, store = broken_run(tmp_path)
     before, live = digests(config), LiveShardList(store, poll_s=0)
@@ -130,6 +131,7 @@ def test_a_retry_that_is_no_better_leaves_what_stands_and_ends(tmp_path, capsys)
     assert unit.revision == 2, "the try is on record"
 
 
+@pytest.mark.slow
 def test_a_retry_whose_every_attempt_fails_leaves_what_stands(tmp_path):
     config, store = broken_run(tmp_path)
     before = digests(config)
@@ -151,6 +153,7 @@ def test_a_unit_whose_shard_is_damaged_is_replaced_when_named(tmp_path):
     assert digests(config).keys() >= before.keys()
 
 
+@pytest.mark.slow
 def test_a_unit_that_failed_whole_is_made_again_with_the_newest_weights(tmp_path):
     config = make_config(tmp_path)
     store = prepare(config)
@@ -181,6 +184,7 @@ def test_failed_labels_are_retried_on_the_images_that_are_there(tmp_path):
     assert {row.creation_version for row in retried.rows} == {1}
 
 
+@pytest.mark.slow
 def test_of_two_retries_one_is_visible(tmp_path):
     config, store = broken_run(tmp_path)
     (unit,) = plan_of_retry(store, config).units

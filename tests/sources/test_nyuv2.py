@@ -41,6 +41,7 @@ def mean_normal_of(samples: list[Sample], class_id: int) -> np.ndarray:
     return found.mean(axis=0)
 
 
+@pytest.mark.slow
 def test_sixty_four_photographs_are_read_with_all_labels(source, samples):
     assert len(samples) == 64
     assert all(isinstance(sample, Sample) for sample in samples)

@@ -81,6 +81,7 @@ def expect_one_winner(store: RunStore, told: dict[str, dict[str, bool]], count: 
     assert manifest_table(store).num_rows == SAMPLES_PER_UNIT * count
 
 
+@pytest.mark.slow
 def test_a_unit_whose_committer_is_killed_is_visible_whole_or_not_at_all(
     local_store: RunStore,
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_kill_at_any_moment_leaves_whole_units_only(local_store: RunStore) -> 
     assert len(list_committed(local_store)) >= 25
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_commits_and_the_others_tar_is_never_named(
     local_store: RunStore,
 ) -> None:

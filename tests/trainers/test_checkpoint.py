@@ -36,6 +36,7 @@ def store(tmp_path):
     return open_store(str(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_restoring_gives_back_weights_optimiser_counts_and_position(tmp_path):
     settings, learner, parts = make_stage(make_config(tmp_path), "real_only_control")
     run_stage(settings, learner, parts)

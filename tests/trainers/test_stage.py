@@ -2,6 +2,7 @@
 
 import threading
 
+import pytest
 import torch
 
 from perception.state_file import state_to_bytes
@@ -34,6 +35,7 @@ def test_warm_up_leaves_the_creation_weights_alone(tmp_path):
         assert torch.equal(tensor, before[name])
 
 
+@pytest.mark.slow
 def test_a_resumed_stage_equals_the_uninterrupted_one(tmp_path):
     config = make_config(tmp_path, hflip=True)
     settings, whole, parts = make_stage(config, "real_only_control")
@@ -62,6 +64,7 @@ def test_nothing_is_resumed_where_nothing_was_kept(tmp_path):
     assert learner.step == 0
 
 
+@pytest.mark.slow
 def test_the_control_differs_from_self_improving_by_its_data_alone(tmp_path):
     config = make_config(tmp_path)
     learners = {}
@@ -75,6 +78,7 @@ def test_the_control_differs_from_self_improving_by_its_data_alone(tmp_path):
     assert largest_difference(control, improved) > 0
 
 
+@pytest.mark.slow
 def test_self_improving_publishes_a_version_each_so_many_images(tmp_path):
     config = make_config(tmp_path)
     store = open_store(config.run.url)
@@ -92,6 +96,7 @@ def test_self_improving_publishes_a_version_each_so_many_images(tmp_path):
     assert told == list_versions(store)[1:]
 
 
+@pytest.mark.slow
 def test_progress_events_tell_what_the_terminal_shows(tmp_path):
     config = make_config(tmp_path)
     commit_synthetic(open_store(config.run.url), version=0)
@@ -126,6 +131,7 @@ def run_on_threads(config: RunConfig, world: int):
     return [learner for _, learner, _ in made]
 
 
+@pytest.mark.slow
 def test_two_ranks_hold_equal_weights_after_half_a_batch_each(tmp_path):
     config = make_config(tmp_path)
     first, second = run_on_threads(config, 2)
@@ -133,6 +139,7 @@ def test_two_ranks_hold_equal_weights_after_half_a_batch_each(tmp_path):
     assert (first.step, first.seen_images) == (6, 24)
 
 
+@pytest.mark.slow
 def test_two_ranks_average_as_often_as_one_with_the_whole_batch(tmp_path):
     config = make_config(tmp_path)
     (alone,) = run_on_threads(config, 1)

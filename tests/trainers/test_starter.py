@@ -219,6 +219,7 @@ def test_the_shipped_captioner_describes_a_held_out_room():
         assert slots.things or slots.wall or slots.floor, answer
 
 
+@pytest.mark.slow
 def test_the_shipped_backbone_encodes_to_unit_latents_and_gives_25_maps():
     rooms = Rooms([str(ROOT / "data/rooms/validation-*.tar")]).first(16)
     backbone = load_backbone(STARTER / "diffusion", local_files_only=True)

@@ -70,6 +70,7 @@ def test_no_gradient_reaches_the_backbone(learner, features):
     assert all(parameter.grad is None for parameter in frozen)
 
 
+@pytest.mark.slow
 def test_the_loss_falls_on_a_batch_that_comes_again_and_again(learner, features):
     batch = make_batch()
     losses = [step(learner, batch, features)["loss"] for _ in range(15)]

@@ -24,6 +24,7 @@ def store(config):
     return open_store(config.run.url)
 
 
+@pytest.mark.slow
 def test_warm_up_ends_with_version_zero_and_both_final_weights(config, store):
     ended = train_stage_locally(config, "warm_up")
     assert (ended["stage"], ended["step"], ended["seen_images"]) == ("warm_up", 4, 16)
@@ -45,6 +46,7 @@ def test_the_loop_publishes_and_ends_with_the_newest_version(config, store):
     assert has_final(store, "self_improve")
 
 
+@pytest.mark.slow
 def test_the_control_starts_from_version_zero_and_publishes_nothing(config, store):
     train_stage_locally(config, "warm_up")
     ended = train_stage_locally(config, "real_only_control")
@@ -55,11 +57,13 @@ def test_the_control_starts_from_version_zero_and_publishes_nothing(config, stor
     load_state_bytes(make_stage(config, "warm_up")[1].creation, creation)
 
 
+@pytest.mark.slow
 def test_a_stage_that_has_ended_is_not_trained_again(config, store):
     first = train_stage_locally(config, "warm_up")
     assert train_stage_locally(config, "warm_up") == first == read_final(store, "warm_up")
 
 
+@pytest.mark.slow
 def test_a_stopped_stage_goes_on_at_its_checkpoint(config, store):
     def stop(fields):
         raise KeyboardInterrupt
@@ -76,6 +80,7 @@ def test_a_loop_without_warm_up_says_what_to_do(config):
         train_stage_locally(config, "real_only_control")
 
 
+@pytest.mark.slow
 def test_a_loop_that_finds_no_synthetic_samples_starves(config, store):
     train_stage_locally(config, "warm_up")
     with pytest.raises(StageStoppedError, match=r"waited .* for 4 synthetic samples, found 0"):
@@ -83,6 +88,7 @@ def test_a_loop_that_finds_no_synthetic_samples_starves(config, store):
     assert next(e["wanted"] for e in read_events(store) if e["event"] == "starved") == 4
 
 
+@pytest.mark.slow
 def test_weights_of_another_method_are_refused(config, store, tmp_path):
     train_stage_locally(config, "warm_up")
     other = config.model_copy(
@@ -98,6 +104,7 @@ def test_a_diverging_stage_stops_with_its_reason(tmp_path):
         train_stage_locally(make_config(tmp_path, warm_up=wild), "warm_up")
 
 
+@pytest.mark.slow
 def test_equal_seeds_train_equal_weights(tmp_path):
     stores = []
     for name in ("a", "b"):
