@@ -27,7 +27,7 @@ test: test-fast ## all tests but the chaos suite (under ten minutes on two cores
 	$(PYTEST) -m "ray and not chaos" -n 2 --dist loadfile
 
 test-fast: .venv/.installed ## tests without Ray and network (under a minute)
-	$(PYTEST) -m "not ray and not slow and not chaos" -n 2
+	$(PYTEST) -m "not ray and not slow and not chaos" -n 2 --ignore tests/chaos
 
 test-chaos: .venv/.installed ## a test for each fault: kills, lost nodes, failing storage (about twenty minutes)
 	$(PYTEST) -m "chaos and not soak"

@@ -12,6 +12,7 @@ from tests.chaos.cluster import (
     add_generator_node,
     events_of,
     expect_planned_is_committed,
+    is_alive,
     running_cluster,
     wait_until,
 )
@@ -95,9 +96,11 @@ def test_a_node_that_is_lost_without_notice_costs_only_the_unit_in_the_making_an
     prepare(config)
     loop = start_loop(config)
     wait_until(faults.held, "a unit in the making", loop)
-    (lost,) = cluster.worker_nodes
+    (pid,), (lost,) = faults.held(), cluster.worker_nodes
     add_generator_node(cluster)
     cluster.remove_node(lost, allow_graceful=False)
+    # A generator outlives its raylet for a moment, in which it could end the unit.
+    wait_until(lambda: not is_alive(pid), "the end of the lost node's generator")
     faults.release()
     assert loop.join(WAIT_S) == "finished"
     assert {row["status"] for row in expect_planned_is_committed(config)} == {"ok"}
