@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from pipeline.plan import make_plan
@@ -88,15 +87,6 @@ def registry_of(config: RunConfig) -> Any:
 def kill_process(pid: int) -> None:
     """Kill a process on the spot: it cleans nothing up."""
     os.kill(pid, signal.SIGKILL)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process is there and has not ended."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status[0] not in "ZX"
 
 
 def events_of(loop: GenerationLoop, name: str) -> list[dict[str, Any]]:

@@ -12,11 +12,11 @@ from tests.chaos.cluster import (
     add_generator_node,
     events_of,
     expect_planned_is_committed,
-    is_alive,
     running_cluster,
     wait_until,
 )
 from tests.chaos.faults import Faults
+from tests.end_to_end.job_process import session_of_living
 from tests.pipeline.small_run import make_config, prepare, publish
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
@@ -100,7 +100,7 @@ def test_a_node_that_is_lost_without_notice_costs_only_the_unit_in_the_making_an
     add_generator_node(cluster)
     cluster.remove_node(lost, allow_graceful=False)
     # A generator outlives its raylet for a moment, in which it could end the unit.
-    wait_until(lambda: not is_alive(pid), "the end of the lost node's generator")
+    wait_until(lambda: session_of_living(pid) is None, "the end of the lost node's generator")
     faults.release()
     assert loop.join(WAIT_S) == "finished"
     assert {row["status"] for row in expect_planned_is_committed(config)} == {"ok"}

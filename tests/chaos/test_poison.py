@@ -75,6 +75,15 @@ def test_what_is_known_of_a_killer_outlives_the_driver(tmp_path, start_loop):
     assert faults.deaths() <= 2 + DEATHS_OF_A_KILLER
 
 
+def hang(faults, loop):
+    """Stop the generator that is held, and hold nobody any more; returns its process."""
+    wait_until(faults.held, "a generator that is held", loop)
+    (pid,) = faults.held()
+    os.kill(pid, signal.SIGSTOP)
+    faults.release()
+    return pid
+
+
 def test_a_generator_that_hangs_is_told_by_the_time_that_units_usually_take(tmp_path, start_loop):
     limits = {"min_unit_timeout_s": 2.0, "unit_timeout_s": 1800.0}
     config = make_config(tmp_path, plan={"unit_size": 1}, generation=limits)
@@ -82,10 +91,7 @@ def test_a_generator_that_hangs_is_told_by_the_time_that_units_usually_take(tmp_
     faults.hold(LATE)
     prepare(config)
     loop = start_loop(config)
-    wait_until(faults.held, "a unit in the making", loop)
-    (pid,) = faults.held()
-    os.kill(pid, signal.SIGSTOP)
-    faults.release()
+    pid = hang(faults, loop)
     assert loop.join(WAIT_S) == "finished"
     assert {row["status"] for row in expect_planned_is_committed(config)} == {"ok"}
     (failed,) = events_of(loop, "attempt_failed")
@@ -100,10 +106,7 @@ def test_a_generator_that_hangs_while_it_loads_its_models_is_started_again(tmp_p
     faults.hold(LOADING)
     prepare(config)
     loop = start_loop(config)
-    wait_until(faults.held, "a generator that loads its models", loop)
-    (pid,) = faults.held()
-    os.kill(pid, signal.SIGSTOP)
-    faults.release()
+    pid = hang(faults, loop)
     assert loop.join(WAIT_S) == "finished"
     assert {row["status"] for row in expect_planned_is_committed(config)} == {"ok"}
     with pytest.raises(ProcessLookupError):

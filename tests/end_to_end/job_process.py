@@ -211,10 +211,11 @@ class ProcessTree:
 
     def _members(self) -> list[int]:
         pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-        return [pid for pid in pids if _session_of_living(pid) == self._process.pid]
+        return [pid for pid in pids if session_of_living(pid) == self._process.pid]
 
 
-def _session_of_living(pid: int) -> int | None:
+def session_of_living(pid: int) -> int | None:
+    """Return the session of a process; None if it has ended, even if nobody took note of that."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except _GONE:
