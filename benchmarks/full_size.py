@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from perception.build import dtype_of, make_method, open_backbone
 from perception.captioner import Blip2Captioner
 from perception.diffusion.halfway import HalfwaySettings, synthesize_halfway
-from pipeline.label import label_images
+from pipeline.make.label import label_images
 from schemas.config_file import apply_override, parse_config
 from schemas.sample import Sample
 from sources.batches import collate

@@ -28,11 +28,11 @@ from rich.table import Table
 
 from benchmarks.simulated_run import Pace, SimulatedGenerators, SimulatedTrainer, make_config
 from benchmarks.simulated_run import plan_of as make_simulated_plan
-from pipeline.control import GenerationControl
-from pipeline.ray_compaction import Compaction
-from pipeline.ray_coordinator import GenerationLoop
-from storage.filesystem import RunStore, open_store
-from storage.manifest_table import list_parts, list_revisions
+from pipeline.loop.control import GenerationControl
+from pipeline.on_ray.compaction import Compaction
+from pipeline.on_ray.coordinator import GenerationLoop
+from storage.files.stores import RunStore, open_store
+from storage.manifests.table import list_parts, list_revisions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

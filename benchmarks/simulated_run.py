@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from pipeline.pack import EncodedSample, commit_samples
-from pipeline.plan import make_plan
-from pipeline.ray_names import namespace_of, registry_name
-from pipeline.result import UnitResult
-from pipeline.rows import planned_rows
+from pipeline.loop.plan import make_plan
+from pipeline.make.pack import EncodedSample, commit_samples
+from pipeline.make.result import UnitResult
+from pipeline.make.rows import planned_rows
 from schemas.config_file import load_config
+from schemas.names import namespace_of, registry_name
 from schemas.paths import resolve_path
 from schemas.sample import SourceShard
 from sources.live_shards import LiveShardList
-from storage.filesystem import RunStore, open_store
-from storage.manifest_table import read_unit
-from storage.weights_store import publish_weights
+from storage.files.stores import RunStore, open_store
+from storage.manifests.table import read_unit
+from storage.records.weights import publish_weights
 
 if TYPE_CHECKING:
     from schemas.config import RunConfig
@@ -168,7 +168,7 @@ class SimulatedGenerator:
 
 
 class SimulatedGenerators:
-    """A :class:`pipeline.ray_generator.GeneratorHost` with many generators to a process."""
+    """A :class:`pipeline.on_ray.generator.GeneratorHost` with many generators to a process."""
 
     def __init__(self, config: RunConfig, pace: Pace, *, num_hosts: int) -> None:
         remote: Any = ray.remote(num_cpus=1, max_concurrency=10_000)(GeneratorProcess)

@@ -29,7 +29,7 @@ from perception.diffusion.features import extract_features
 from perception.methods.protocol import supervised_loss
 from schemas.config_file import parse_config
 from schemas.paths import resolve_path
-from storage.filesystem import open_store
+from storage.files.stores import open_store
 from trainers.features import FeatureExtractor
 from trainers.learner import make_learner
 from trainers.parts import Host, make_parts

@@ -9,19 +9,19 @@ from deployment.loaded_run import load_run
 from deployment.manifest import EXPORT_FILE, FORMAT, ExportManifest
 from deployment.model_card import make_model_card
 from deployment.model_copy import backbone_files, encoder_files
-from deployment.run_files import read_config
-from pipeline.rows import code_version
+from pipeline.make.rows import code_version
+from runs.run_files import read_config
 from schemas.config_file import dump_config
 from schemas.paths import resolve_path
 from schemas.run_layout import CONFIG_FILE, RESULTS_FILE, weights_dir
 from schemas.weights import WEIGHTS_FILE, WEIGHTS_MANIFEST
-from storage.filesystem import open_store
-from storage.weights_store import read_weights
+from storage.files.stores import open_store
+from storage.records.weights import read_weights
 
 if TYPE_CHECKING:
     from deployment.loaded_run import LoadedRun
     from schemas.config import RunConfig
-    from storage.filesystem import RunStore
+    from storage.files.stores import RunStore
 
 BACKBONE_FOLDER = "backbone"
 ENCODER_FOLDER = "encoder"

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from perception.shapes import ShapeError
 from schemas.errors import ConfigError
-from storage.codecs import decode_image
+from storage.samples.codecs import decode_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, cast
 from deployment.inputs import as_rgb, name_of
 from deployment.manifest import ExportManifest, read_export_manifest
 from deployment.predictor import Prediction, Predictor
-from deployment.run_files import describe_image_size, find_version, read_config
 from deployment.sampling import PairMaker, SamplingOptions
 from perception.build import make_method, open_backbone
 from perception.seeding import sample_seed
 from perception.state_file import keys_digest, load_state_bytes
-from pipeline.build import open_captioner
+from pipeline.make.build import open_captioner
+from runs.run_files import describe_image_size, find_version, read_config
 from schemas.errors import ConfigError, DamagedShardError, WeightsMismatchError
-from storage.filesystem import RunStore, open_store
-from storage.weights_store import expect_fits, read_weights
+from storage.files.stores import RunStore, open_store
+from storage.records.weights import expect_fits, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

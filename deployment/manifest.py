@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from storage.filesystem import RunStore
+    from storage.files.stores import RunStore
 
 EXPORT_FILE = "export.json"
 FORMAT = 1

@@ -13,8 +13,8 @@ from perception.diffusion.halfway import (
     synthesize_halfway,
 )
 from perception.seeding import sample_seed
-from pipeline.rows import code_version, pixels_sha256, start_of
-from pipeline.synthesize import sampler_settings
+from pipeline.make.rows import code_version, pixels_sha256, start_of
+from pipeline.make.synthesize import sampler_settings
 from schemas.errors import ConfigError
 from schemas.sample import Sample
 from sources.resize import resize_image

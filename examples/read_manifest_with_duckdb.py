@@ -6,9 +6,9 @@ import sys
 
 import duckdb
 
-from storage.codecs import decode_sample
-from storage.filesystem import open_store
-from storage.shards import read_member_range
+from storage.files.stores import open_store
+from storage.samples.codecs import decode_sample
+from storage.samples.shards import read_member_range
 
 # Units lie in files of their own or together, and the greatest revision of each counts.
 SAMPLES = """

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from deployment import load_run
-from storage.codecs import encode_sample
+from storage.samples.codecs import encode_sample
 
 
 def main(url: str, prompt: str, folder: str) -> None:

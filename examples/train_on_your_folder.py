@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 
 from deployment import load_run
-from jobs.run_directory import claim_run_directory
+from runs.directory import claim_run_directory
 from schemas.config_file import parse_config
-from storage.filesystem import open_store
+from storage.files.stores import open_store
 from trainers.train_stage import train_stage_locally
 
 

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from jobs.ablation_plan import AblationRun, plan_ablation
-from jobs.ablation_run import make_images, make_run, make_warm_up
-from jobs.ablation_table import Found, table_lines, write_plot
-from jobs.check_config import expect_models
-from jobs.command_line import run_job
-from jobs.results import read_results
-from schemas.ablation import Ablation, load_ablation
+from experiments.ablation import Ablation, load_ablation
+from experiments.plan import AblationRun, plan_ablation
+from experiments.run import make_images, make_run, make_warm_up
+from experiments.table import Found, table_lines, write_plot
+from runs.checks import expect_models
+from runs.command_line import run_job
+from runs.results import read_results
 from schemas.config_file import dump_config
 from schemas.errors import ConfigError, RunFailedError, UserError
-from storage.filesystem import open_store
+from storage.files.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from deployment.run_files import read_config
-from jobs.command_line import run_job
+from runs.command_line import run_job
+from runs.run_files import read_config
 from schemas.errors import ConfigError
-from storage.compaction import UNITS_PER_FILE, compact, plan_compaction
-from storage.filesystem import open_store
-from storage.manifest_table import find_units
+from storage.files.stores import open_store
+from storage.manifests.compaction import UNITS_PER_FILE, compact, plan_compaction
+from storage.manifests.table import find_units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from deployment.export import export_run
 from deployment.manifest import EXPORT_FILE
-from jobs.command_line import run_job
-from jobs.output_folder import open_output
+from deployment.output_folder import open_output
+from runs.command_line import run_job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,23 +20,23 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from deployment.run_files import read_config
-from jobs.command_line import run_job
-from pipeline.garbage import RunContent, find_garbage, limits_of
+from runs.command_line import run_job
+from runs.garbage import RunContent, find_garbage, limits_of
+from runs.run_files import read_config
 from schemas.errors import ConfigError
 from schemas.run_layout import CHECKPOINTS_DIR
-from storage.compaction import replaced_manifests
-from storage.filesystem import open_store
-from storage.inventory import list_files, remove_file, store_clock
-from storage.manifest_table import ManifestReader, UnitPlace, find_units
-from storage.removal import collect_labels, collect_weights
+from storage.files.inventory import list_files, remove_file, store_clock
+from storage.files.stores import open_store
+from storage.manifests.compaction import replaced_manifests
+from storage.manifests.removal import collect_labels, collect_weights
+from storage.manifests.table import ManifestReader, UnitPlace, find_units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pipeline.garbage import Removal
-    from storage.filesystem import RunStore
-    from storage.inventory import StoredFile
+    from runs.garbage import Removal
+    from storage.files.inventory import StoredFile
+    from storage.files.stores import RunStore
 
 LEAST_AGE = timedelta(hours=1)
 _AGE = re.compile(r"(\d+)([smhd])")
@@ -127,7 +127,7 @@ def remove(
 
     Args:
         store: The run.
-        removals: What :func:`pipeline.garbage.find_garbage` returned.
+        removals: What :func:`runs.garbage.find_garbage` returned.
         before_each: Told each before it goes.
     """
     for removal in removals:

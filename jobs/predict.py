@@ -19,14 +19,14 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from deployment import LoadedRun, load_run
 from deployment.inputs import as_rgb, find_images
-from jobs.command_line import run_job
-from jobs.output_folder import open_output
-from jobs.overview import draw_overview
+from deployment.options import add_run_options, open_run
+from deployment.output_folder import open_output
+from deployment.overview import draw_overview
+from runs.command_line import run_job
 from schemas.errors import ConfigError, RunFailedError, SampleError
 from schemas.sample import CONFIDENCE_MEMBERS, LABEL_MEMBERS, TASKS
-from storage.codecs import encode_confidence_png, encode_label
+from storage.samples.codecs import encode_confidence_png, encode_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from deployment import LoadedRun
     from deployment.predictor import Prediction
     from schemas.sample import Task
-    from storage.filesystem import RunStore
+    from storage.files.stores import RunStore
 
 INDEX_FILE = "predictions.json"
 MAX_HELD_BYTES = 64 * 2**20
@@ -189,20 +190,6 @@ def parse_tasks(text: str | None) -> tuple[Task, ...]:
     return cast("tuple[Task, ...]", tuple(names))
 
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Read ``HEIGHTxWIDTH``.
-
-    Raises:
-        ConfigError: If it is something else.
-    """
-    if text is None:
-        return None
-    sides = text.lower().split("x")
-    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise ConfigError(f"--image-size {text}: wanted HEIGHTxWIDTH in pixels, such as 480x640")
-    return int(sides[0]), int(sides[1])
-
-
 def make_parser() -> argparse.ArgumentParser:
     """Parser of this job's options."""
     parser = argparse.ArgumentParser(description="Predict for images with a run's weights.")
@@ -219,31 +206,6 @@ def make_parser() -> argparse.ArgumentParser:
         "--average-mirrored", action="store_true", help="predict the mirror image too and average"
     )
     return parser
-
-
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which weights are used and where results go."""
-    parser.add_argument("--run", required=True, help="run directory or exported folder, or a URL")
-    parser.add_argument("--out", required=True, help="new or empty folder for the results")
-    parser.add_argument(
-        "--weights", default="final", help="final (default) or the number of a published version"
-    )
-    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N, instead of the run's")
-    parser.add_argument("--diffusion", help="where the run's backbone lies now")
-    parser.add_argument(
-        "--image-size", metavar="HxW", help="training images' size, if the source is not here"
-    )
-
-
-def open_run(parsed: argparse.Namespace) -> LoadedRun:
-    """Load the run that the options of :func:`add_run_options` name."""
-    return load_run(
-        parsed.run,
-        weights=parsed.weights,
-        device=parsed.device,
-        diffusion=parsed.diffusion,
-        image_size=parse_size(parsed.image_size),
-    )
 
 
 def _npy(array: NDArray[Any]) -> bytes:

@@ -13,11 +13,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
-from jobs.command_line import run_job
+from runs.command_line import run_job
 from schemas.errors import UserError
 from schemas.sample import TASKS
-from sources.layouts.fit import PrepareFit
-from sources.layouts.prepare import (
+from sources.layouts.protocol import LayoutOptions
+from sources.layouts.registry import all_layouts, find_layout
+from sources.prepare.fit import PrepareFit
+from sources.prepare.prepare import (
     AUTO,
     Prepared,
     PrepareRequest,
@@ -26,9 +28,7 @@ from sources.layouts.prepare import (
     prepare,
     resolve_layout,
 )
-from sources.layouts.protocol import LayoutOptions
-from sources.layouts.registry import all_layouts, find_layout
-from sources.layouts.report import Expected, describe_counts, describe_oddities
+from sources.prepare.report import Expected, describe_counts, describe_oddities
 from sources.protocol import Split
 
 if TYPE_CHECKING:

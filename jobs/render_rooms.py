@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.command_line import run_job
+from kit.renderer.encode import encode_view, sample_key
+from kit.renderer.render import VIEWS_PER_SEED, render_room
+from kit.renderer.shard_manifest import write_manifest
+from runs.command_line import run_job
 from schemas.errors import UserError
-from sources.rooms_render.encode import encode_view, sample_key
-from sources.rooms_render.render import VIEWS_PER_SEED, render_room
-from sources.rooms_render.shard_manifest import write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

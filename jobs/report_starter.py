@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from jobs.command_line import run_job
+from kit.starter.data import Rooms
+from kit.starter.export import folder_bytes
+from kit.starter.report import ReportedRooms, make_report, parameter_counts
 from perception.captioner import Blip2Captioner
 from perception.diffusion.backbone import load_backbone
-from trainers.starter.data import Rooms
-from trainers.starter.export import folder_bytes
-from trainers.starter.report import ReportedRooms, make_report, parameter_counts
+from runs.command_line import run_job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

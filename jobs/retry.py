@@ -19,27 +19,27 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from deployment.run_files import read_config
-from jobs.check_config import expect_models
-from jobs.command_line import run_job
-from jobs.generate import check_weights, generate_on_ray, plan_of
-from pipeline.build import open_captioner, open_generator, open_run_source
-from pipeline.caption import caption_missing, missing_captions
-from pipeline.control import GenerationControl
-from pipeline.local_runner import run_units
-from pipeline.retry import RetryPlan, plan_retry
+from pipeline.loop.control import GenerationControl
+from pipeline.loop.local_runner import run_units
+from pipeline.loop.retry import RetryPlan, plan_retry
+from pipeline.make.build import open_captioner, open_generator, open_run_source
+from pipeline.make.caption import caption_missing, missing_captions
+from runs.checks import expect_models
+from runs.command_line import run_job
+from runs.generation import check_weights, generate_on_ray, plan_of
+from runs.run_files import read_config
 from schemas.errors import ConfigError, DamagedShardError, RunFailedError
-from storage.filesystem import open_store
-from storage.manifest_table import ManifestReader, iterate_units
-from storage.run_lock import RunLock
+from storage.files.stores import open_store
+from storage.manifests.table import ManifestReader, iterate_units
+from storage.records.run_lock import RunLock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from schemas.config import RunConfig
     from schemas.unit import Unit
-    from storage.filesystem import RunStore
-    from storage.manifest_table import UnitCommit
+    from storage.files.stores import RunStore
+    from storage.manifests.table import UnitCommit
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from deployment.inputs import as_rgb
+from deployment.options import add_run_options, open_run
+from deployment.output_folder import open_output
 from deployment.sampling import SamplingOptions
-from jobs.command_line import run_job
-from jobs.contact_sheet import SheetRow, make_contact_sheet
-from jobs.output_folder import open_output
-from jobs.predict import add_run_options, open_run
+from runs.command_line import run_job
+from runs.contact_sheet import SheetRow, make_contact_sheet
 from schemas.errors import ConfigError, RunFailedError, SampleError
 from schemas.run_layout import CONTACT_SHEET_FILE
-from storage.codecs import encode_sample
+from storage.samples.codecs import encode_sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from deployment import LoadedRun
     from schemas.sample import Sample
-    from storage.filesystem import RunStore
+    from storage.files.stores import RunStore
 
 INDEX_FILE = "samples.json"
 SHOWN = 32

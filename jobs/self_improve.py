@@ -14,35 +14,35 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from jobs import ray_session
-from jobs.check_config import expect_enough_samples, expect_models
-from jobs.command_line import config_from, make_parser, run_job
-from jobs.contact_sheet import contact_sheet_from_run
-from jobs.driving import driving
-from jobs.event_tail import EventTail
-from jobs.generate import describe_plan, plan_of, stop_generation
-from jobs.progress import ProgressDisplay, RunView
-from jobs.ray_signals import RaySignals
-from jobs.results import read_results, relative_gain, results_table, write_results
-from jobs.run_directory import claim_run_directory
-from pipeline.ray_captions import caption_source_on_ray
-from pipeline.ray_coordinator import GenerationLoop
-from pipeline.ray_names import registry_name
+from pipeline.on_ray.captions import caption_source_on_ray
+from pipeline.on_ray.coordinator import GenerationLoop
+from runs.checks import expect_enough_samples, expect_models
+from runs.command_line import config_from, make_parser, run_job
+from runs.contact_sheet import contact_sheet_from_run
+from runs.directory import claim_run_directory
+from runs.driving import driving
+from runs.event_tail import EventTail
+from runs.generation import describe_plan, plan_of, stop_generation
+from runs.on_ray import session as ray_session
+from runs.on_ray.gauges import RaySignals
+from runs.progress import ProgressDisplay, RunView
+from runs.results import read_results, relative_gain, results_table, write_results
 from schemas.errors import RunFailedError
+from schemas.names import registry_name
 from schemas.run_layout import CONTACT_SHEET_FILE
-from storage.filesystem import open_store
-from storage.manifest_table import ManifestReader
-from storage.weights_store import list_versions
+from storage.files.stores import open_store
+from storage.manifests.table import ManifestReader
+from storage.records.weights import list_versions
 from trainers.final import has_final
-from trainers.ray_train import train_stage_on_ray
+from trainers.on_ray.train import train_stage_on_ray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from schemas.config import RunConfig
-    from storage.filesystem import RunStore
-    from storage.run_lock import RunLock
-    from trainers.settings import Stage
+    from schemas.stages import Stage
+    from storage.files.stores import RunStore
+    from storage.records.run_lock import RunLock
 
 
 @dataclass(kw_only=True)
@@ -112,7 +112,7 @@ def run_loop(config: RunConfig, lock: RunLock, console: Console) -> dict[str, An
         loop = Loop(config=config, lock=lock, console=console, view=RunView(), seconds={})
         learn_and_generate(loop)
     # Here, since it loads the models' libraries, which takes seconds that the start need not wait.
-    from jobs.evaluate import score_run
+    from runs.scoring import score_run
 
     console.print("[bold]evaluate[/bold]")
     results: dict[str, Any] = {**score_run(config, store), "seconds": loop.seconds}

@@ -15,28 +15,28 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.command_line import run_job
-from jobs.results import read_results
-from jobs.run_state import GENERATION_EVENT, run_state
-from pipeline.plan import make_plan
+from pipeline.loop.plan import make_plan
+from runs.command_line import run_job
+from runs.results import read_results
+from runs.state import GENERATION_EVENT, run_state
 from schemas.config_file import parse_config, parse_tree
 from schemas.errors import ConfigError, DamagedShardError, SampleError, UserError
 from schemas.run_layout import CHECKPOINTS_DIR, CONFIG_FILE, EVENTS_DIR
 from sources.protocol import open_source
-from storage.captions import captioned_shards
-from storage.events import read_events
-from storage.filesystem import open_store
-from storage.inventory import list_files
-from storage.manifest_table import ManifestReader
-from storage.run_lock import Driver, current_drivers
-from storage.weights_store import list_versions, read_manifest
+from storage.files.inventory import list_files
+from storage.files.stores import open_store
+from storage.manifests.table import ManifestReader
+from storage.records.captions import captioned_shards
+from storage.records.events import read_events
+from storage.records.run_lock import Driver, current_drivers
+from storage.records.weights import list_versions, read_manifest
 from trainers.progress import PROGRESS_EVENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from schemas.manifest import ManifestRow
-    from storage.filesystem import RunStore
+    from storage.files.stores import RunStore
 
 STAGES = ("warm_up", "real_only_control", "self_improve")
 NEWEST_EVENTS = 8

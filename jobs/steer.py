@@ -11,11 +11,11 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jobs.command_line import run_job
-from pipeline.steering import MOST_GENERATORS, Steering, read_steering, write_steering
+from runs.command_line import run_job
 from schemas.errors import ConfigError
 from schemas.run_layout import CONFIG_FILE
-from storage.filesystem import open_store
+from storage.files.stores import open_store
+from storage.records.steering import MOST_GENERATORS, Steering, read_steering, write_steering
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

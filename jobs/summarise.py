@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.command_line import run_job
-from jobs.results import ROWS, read_results, relative_gain
+from runs.command_line import run_job
+from runs.results import read_results, relative_gain
 from schemas.errors import ConfigError
-from storage.filesystem import open_store
+from schemas.stages import RESULT_ROWS
+from storage.files.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,7 @@ def summary_table(
     names: Sequence[str], results: Sequence[dict[str, Any]], *, task: str, metric: str
 ) -> Table:
     """Rows of ``metric`` for each run and set of weights, and the gain over the control."""
-    rows = [row for row in ROWS if all(one.get(row) for one in results)]
+    rows = [row for row in RESULT_ROWS if all(one.get(row) for one in results)]
     table = Table("run", *rows, "gain %", title=f"{task} {metric}, test split")
     columns: list[list[float]] = [[] for _ in range(len(rows) + 1)]
     for name, one in zip(names, results, strict=True):

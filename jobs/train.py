@@ -12,22 +12,23 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console
 
-from jobs.check_config import expect_models
-from jobs.command_line import config_from, make_parser, run_job
-from jobs.driving import driving
-from jobs.event_tail import EventTail
-from jobs.progress import ProgressDisplay, RunView
-from jobs.run_directory import claim_run_directory
+from runs.checks import expect_models
+from runs.command_line import config_from, make_parser, run_job
+from runs.directory import claim_run_directory
+from runs.driving import driving
+from runs.event_tail import EventTail
+from runs.progress import ProgressDisplay, RunView
+from schemas.stages import Stage
 from sources.protocol import open_source
-from storage.filesystem import open_store
+from storage.files.stores import open_store
 from trainers.progress import PROGRESS_EVENT
-from trainers.settings import Stage, StageSettings, stage_settings
+from trainers.settings import StageSettings, stage_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from schemas.config import RunConfig
-    from storage.run_lock import RunLock
+    from storage.records.run_lock import RunLock
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -73,8 +74,8 @@ def train(
 
             torch.set_num_threads(config.training.cpus_per_worker)
             return train_stage_locally(config, stage, lock=lock)
-        from jobs import ray_session
-        from trainers.ray_train import train_stage_on_ray
+        from runs.on_ray import session as ray_session
+        from trainers.on_ray.train import train_stage_on_ray
 
         with ray_session.connect(config, console):
             return train_stage_on_ray(config, stage, lock=lock)

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from jobs.command_line import run_job
+from kit.renderer.caption import vocabulary
+from kit.starter import autoencoder, captioner, denoiser
+from kit.starter.data import Rooms
+from kit.starter.export import export_captioner, export_diffusion, folder_bytes
+from kit.starter.loop import LoopSettings
+from kit.starter.tokenizer import make_caption_tokenizer, make_clip_tokenizer
+from runs.command_line import run_job
 from schemas.errors import UserError
-from sources.rooms_render.caption import vocabulary
-from trainers.starter import autoencoder, captioner, denoiser
-from trainers.starter.data import Rooms
-from trainers.starter.export import export_captioner, export_diffusion, folder_bytes
-from trainers.starter.loop import LoopSettings
-from trainers.starter.tokenizer import make_caption_tokenizer, make_clip_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

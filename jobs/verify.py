@@ -17,15 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from deployment.run_files import read_config
-from jobs.command_line import run_job
-from schemas.errors import ConfigError, DamagedShardError, RunFailedError
-from schemas.run_layout import CHECKPOINTS_DIR, SHARDS_DIR, captions_path
-from storage.captions import damaged_shards, read_shard_captions
-from storage.filesystem import open_store
-from storage.inventory import list_files
-from storage.manifest_table import iterate_units
-from storage.verify import (
+from runs.command_line import run_job
+from runs.run_files import read_config
+from runs.verification import (
     MAKE_AGAIN,
     RESTORE,
     KeysOfRounds,
@@ -35,14 +29,20 @@ from storage.verify import (
     check_weights,
     sha256_of_file,
 )
-from storage.weights_store import list_versions, read_manifest
+from schemas.errors import ConfigError, DamagedShardError, RunFailedError
+from schemas.run_layout import CHECKPOINTS_DIR, SHARDS_DIR, captions_path
+from storage.files.inventory import list_files
+from storage.files.stores import open_store
+from storage.manifests.table import iterate_units
+from storage.records.captions import damaged_shards, read_shard_captions
+from storage.records.weights import list_versions, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
 
-    from storage.filesystem import RunStore
-    from storage.manifest_file import UnitCommit
+    from storage.files.stores import RunStore
+    from storage.manifests.file import UnitCommit
 
 _TORN_PART = (
     f"{RESTORE}, or start the run's command again: units that lie nowhere else are made again"

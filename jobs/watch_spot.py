@@ -13,13 +13,13 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-from jobs.command_line import run_job
-from pipeline.spot_notice import AwsMetadata, GcpMetadata, Notice, find_metadata, wait_for_end
+from ops.spot_notice import AwsMetadata, GcpMetadata, Notice, find_metadata, wait_for_end
+from runs.command_line import run_job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.spot_notice import Metadata
+    from ops.spot_notice import Metadata
 
 POLL_S = 5.0
 RESERVE_S = 5.0
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def drain(notice: Notice, parsed: argparse.Namespace) -> None:
     """Drain this machine's Ray node."""
-    from pipeline.ray_drain import cluster_address, drain_node, node_id_of_this_machine
+    from pipeline.on_ray.drain import cluster_address, drain_node, node_id_of_this_machine
 
     address = cluster_address(parsed.address)
     node_id = parsed.node_id or node_id_of_this_machine(address)

@@ -12,8 +12,8 @@ from sources.folder_description import TaskFiles, load_description, resolve_root
 from sources.folder_keys import Names, sample_key, split_names, spread
 from sources.folder_labels import decode_task_file, size_from_header
 from sources.resize import center_crop, resize_image, resize_label
-from storage.codecs import decode_image
-from storage.pictures import MAX_PIXELS
+from storage.samples.codecs import decode_image
+from storage.samples.pictures import MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,9 +10,9 @@ from PIL import Image
 from schemas.errors import SampleError
 from schemas.sample import IGNORE_ID, IGNORE_PROBABILITY, Task
 from sources.folder_description import ClassFiles, DepthFiles, NormalsFiles, ProbabilityFiles
-from storage.codecs import decode_class_ids, decode_depth, decode_normals
-from storage.npy import decode_npy, npy_shape
-from storage.pictures import DECODE_ERRORS, MAX_PIXELS, read_label_png
+from storage.samples.codecs import decode_class_ids, decode_depth, decode_normals
+from storage.samples.npy import decode_npy, npy_shape
+from storage.samples.pictures import DECODE_ERRORS, MAX_PIXELS, read_label_png
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,15 +10,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from storage.manifest_table import BriefReader
-from storage.weights_store import latest_version
+from storage.manifests.table import BriefReader
+from storage.records.weights import latest_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from schemas.config_training import TrainingSection
-    from storage.filesystem import RunStore
-    from storage.unit_brief import UnitBrief
+    from storage.files.stores import RunStore
+    from storage.manifests.unit_brief import UnitBrief
 
 logger = logging.getLogger(__name__)
 

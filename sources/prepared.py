@@ -10,7 +10,7 @@ from schemas.errors import ConfigError, SourceError
 from schemas.paths import resolve_path
 from sources.prepared_facts import PREPARED_FILE, read_facts
 from sources.shard_folder import Row, ShardFolder
-from storage.filesystem import open_store
+from storage.files.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,7 +10,7 @@ from schemas.errors import SourceError
 from schemas.sample import Task
 
 if TYPE_CHECKING:
-    from storage.filesystem import RunStore
+    from storage.files.stores import RunStore
 
 MANIFEST_FILE = "manifest.parquet"
 PREPARED_FILE = "prepared.json"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from schemas.sample import IGNORE_PROBABILITY
-from sources.rooms_render.classes import CLASS_ID, VOID_ID
+from sources.rooms_classes import CLASS_ID, VOID_ID
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ def saliency_of(ids: Array) -> Array:
     Walls, floor, ceiling, windows, doors, pictures, rugs and curtains are background.
 
     Args:
-        ids: uint8 [H, W], indices into ``sources.rooms_render.classes.CLASSES``.
+        ids: uint8 [H, W], indices into ``sources.rooms_classes.CLASSES``.
 
     Returns:
         float32 [H, W]: 1 on :data:`SALIENT_CLASSES`, 0 elsewhere, -1 where void.
@@ -56,7 +56,7 @@ def boundaries_of(ids: Array) -> Array:
     depth within a class are none: with them 1.7 per cent more pixels would be, most of them specks.
 
     Args:
-        ids: uint8 [H, W], indices into ``sources.rooms_render.classes.CLASSES``.
+        ids: uint8 [H, W], indices into ``sources.rooms_classes.CLASSES``.
 
     Returns:
         float32 [H, W]: 1 on boundaries, 0 elsewhere, -1 where void.

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from schemas.errors import DamagedShardError, SampleError, SourceError
 from schemas.sample import Sample, SourceShard, UnreadableSample
 from sources.prepared_facts import MANIFEST_FILE
-from storage.codecs import decode_sample
-from storage.filesystem import open_store
-from storage.pictures import MAX_PIXELS
-from storage.shards import load_shard, read_tar
+from storage.files.stores import open_store
+from storage.samples.codecs import decode_sample
+from storage.samples.pictures import MAX_PIXELS
+from storage.samples.shards import load_shard, read_tar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

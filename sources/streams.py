@@ -11,15 +11,15 @@ import numpy as np
 
 from schemas.errors import DamagedShardError, SampleError, SourceError
 from schemas.sample import Sample, SourceShard, UnreadableSample
-from storage.codecs import decode_sample
-from storage.shards import load_shard, read_tar
+from storage.samples.codecs import decode_sample
+from storage.samples.shards import load_shard, read_tar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sources.live_shards import LiveShard, LiveShardList
     from sources.protocol import LabelledSource, Split
-    from storage.filesystem import RunStore
+    from storage.files.stores import RunStore
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from storage.filesystem import RunStore
+from storage.files.stores import RunStore
 
 
 class CountingFolders(RunStore):

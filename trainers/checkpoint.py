@@ -19,7 +19,7 @@ from schemas.errors import RunFailedError, WeightsMismatchError
 from schemas.run_layout import CHECKPOINTS_DIR
 
 if TYPE_CHECKING:
-    from storage.filesystem import RunStore
+    from storage.files.stores import RunStore
     from trainers.learner import Learner
 
 CheckpointFiles = Mapping[str, bytes]

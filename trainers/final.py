@@ -14,7 +14,7 @@ from trainers.checkpoint import CREATION_FILE, EXPLOITATION_FILE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from storage.filesystem import RunStore
+    from storage.files.stores import RunStore
     from trainers.learner import Learner
 
 FINAL_FILE = "final.json"

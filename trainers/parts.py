@@ -9,8 +9,8 @@ from sources.live_shards import LiveShardList
 from sources.mixture import Mixture
 from sources.protocol import open_source
 from sources.streams import RealStream, SyntheticStream
-from storage.events import EventWriter
-from storage.filesystem import open_store
+from storage.files.stores import open_store
+from storage.records.events import EventWriter
 from trainers.features import FeatureExtractor
 from trainers.progress import OnProgress, Progress
 from trainers.publish import OnVersion, WeightsPublisher
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from schemas.config import RunConfig
     from sources.batches import Batch
     from sources.protocol import LabelledSource
-    from storage.filesystem import RunStore
-    from storage.run_lock import RunLock
+    from storage.files.stores import RunStore
+    from storage.records.run_lock import RunLock
     from trainers.checkpoint import Checkpoints
     from trainers.settings import StageSettings
 

@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from sources.batches import Batch
-    from storage.events import EventWriter
+    from storage.records.events import EventWriter
 
 OnProgress = Callable[[dict[str, Any]], None]
 """Receives the fields of every ``trainer_progress`` event."""

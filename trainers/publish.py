@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from perception.state_file import keys_digest, state_digest, state_to_bytes
 from schemas.errors import AlreadyCommittedError, RunFailedError
-from storage.run_lock import RunLock
-from storage.weights_store import latest_version, publish_weights, read_manifest
+from storage.records.run_lock import RunLock
+from storage.records.weights import latest_version, publish_weights, read_manifest
 from trainers.learner import Learner, copy_weights_
 
 if TYPE_CHECKING:
     from perception.methods.protocol import DensePredictor
     from schemas.weights import WeightsManifest
-    from storage.filesystem import RunStore
+    from storage.files.stores import RunStore
 
 logger = logging.getLogger(__name__)
 

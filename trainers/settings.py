@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from schemas.config import RunConfig
     from schemas.config_training import StageSection
-
-Stage = Literal["warm_up", "real_only_control", "self_improve"]
-"""``warm_up``: Eq. 6 on real pairs. ``self_improve``: Eq. 7 and Eq. 8 on real and synthetic pairs.
-``real_only_control``: as ``self_improve``, from the same weights, but on real pairs alone."""
+    from schemas.stages import Stage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from perception.build import device_of, make_method, open_backbone
 from perception.state_file import keys_digest, load_state_bytes, state_to_bytes
 from schemas.errors import NotFiniteError, RunFailedError, WeightsMismatchError
-from storage.filesystem import RunStore, open_store
-from storage.run_lock import RunLock, fenced_message
-from storage.weights_store import expect_fits, read_weights
+from storage.files.stores import RunStore, open_store
+from storage.records.run_lock import RunLock, fenced_message
+from storage.records.weights import expect_fits, read_weights
 from trainers.checkpoint import StoredCheckpoints
 from trainers.final import read_final, write_final
 from trainers.learner import Learner, copy_weights_, make_learner
 from trainers.parts import Host, TrainParts, make_parts
 from trainers.publish import OnVersion, publish_warm_up
 from trainers.ranks import agree_on_all, agree_on_equal
-from trainers.settings import Stage, StageSettings, stage_settings
+from trainers.settings import StageSettings, stage_settings
 from trainers.stage import resume_stage, run_stage, validate
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from perception.diffusion.backbone import DiffusionBackbone
     from schemas.config import RunConfig
+    from schemas.stages import Stage
     from trainers.progress import OnProgress
 
 

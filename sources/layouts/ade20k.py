@@ -10,10 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import SourceError
-from sources.layouts.files import class_ids, expect_folders, read_ids_png, read_image
-from sources.layouts.image_files import ImageFiles, index_images
 from sources.layouts.protocol import Layout, LayoutOptions, choose_tasks
-from sources.layouts.reading import reading
+from sources.readers.files import class_ids, expect_folders, read_ids_png, read_image
+from sources.readers.image_files import ImageFiles, index_images
+from sources.readers.reading import reading
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,8 @@ import numpy as np
 from schemas.errors import SampleError
 from schemas.sample import IGNORE_ID
 from sources.layouts.cityscapes_classes import CITYSCAPES_19, NUM_LABEL_IDS, SCORED_LABEL_IDS
-from sources.layouts.files import (
+from sources.layouts.protocol import Layout, LayoutOptions, choose_tasks
+from sources.readers.files import (
     class_ids,
     expect_folders,
     naming,
@@ -25,11 +26,10 @@ from sources.layouts.files import (
     read_ids_png,
     read_image,
 )
-from sources.layouts.image_files import ImageFiles, ReadArray, index_images
-from sources.layouts.protocol import Layout, LayoutOptions, choose_tasks
-from sources.layouts.reading import expect_labels, reading
-from storage.codecs import MAX_DEPTH_M
-from storage.pictures import read_label_png
+from sources.readers.image_files import ImageFiles, ReadArray, index_images
+from sources.readers.reading import expect_labels, reading
+from storage.samples.codecs import MAX_DEPTH_M
+from storage.samples.pictures import read_label_png
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

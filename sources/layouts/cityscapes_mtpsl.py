@@ -15,16 +15,16 @@ import numpy as np
 
 from schemas.errors import SampleError, SourceError
 from sources.layouts.cityscapes_classes import CITYSCAPES_7, CITYSCAPES_19
-from sources.layouts.files import (
+from sources.layouts.protocol import Layout, LayoutOptions, choose_tasks
+from sources.readers.files import (
     class_ids,
     expect_folders,
     image_from_unit,
     read_npy,
     valid_depth,
 )
-from sources.layouts.image_files import ImageFiles, ReadArray, index_images
-from sources.layouts.protocol import Layout, LayoutOptions, choose_tasks
-from sources.layouts.reading import expect_labels, reading
+from sources.readers.image_files import ImageFiles, ReadArray, index_images
+from sources.readers.reading import expect_labels, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ import numpy as np
 
 from schemas.errors import SampleError, SourceError
 from schemas.sample import IGNORE_ID
-from sources.layouts.matlab import read_variables
 from sources.layouts.nyu_classes import NYU_13, NYU_40
+from sources.readers.matlab import read_variables
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import SampleError
-from sources.layouts.files import expect_folders, read_image, read_normals_png, stored_norm
-from sources.layouts.image_files import ImageFiles, index_images
 from sources.layouts.protocol import Layout, LayoutOptions, choose_tasks
+from sources.readers.files import expect_folders, read_image, read_normals_png, stored_norm
+from sources.readers.image_files import ImageFiles, index_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sources.layouts.files import expect_folders, naming, read_bytes
-from sources.layouts.image_files import ImageFiles, index_images
 from sources.layouts.protocol import Layout, LayoutOptions, choose_tasks
-from storage.codecs import decode_depth
+from sources.readers.files import expect_folders, naming, read_bytes
+from sources.readers.image_files import ImageFiles, index_images
+from storage.samples.codecs import decode_depth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

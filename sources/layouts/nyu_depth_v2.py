@@ -15,11 +15,11 @@ import numpy as np
 from schemas.errors import SampleError, SourceError
 from schemas.sample import Sample, Task
 from sources.layouts.class_map import ClassMap, find_class_map
-from sources.layouts.files import expect_one_size, read_image, read_normals_png, stored_norm
-from sources.layouts.files import valid_depth as valid
-from sources.layouts.hdf5 import MatFile, read_slice
-from sources.layouts.matlab import read_variables
 from sources.layouts.protocol import Layout, LayoutOptions, Signs, choose_tasks
+from sources.readers.files import expect_one_size, read_image, read_normals_png, stored_norm
+from sources.readers.files import valid_depth as valid
+from sources.readers.hdf5 import MatFile, read_slice
+from sources.readers.matlab import read_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from schemas.errors import SampleError, SourceError
-from sources.layouts.files import (
+from sources.layouts.nyu_classes import NYU_40
+from sources.layouts.protocol import LayoutOptions, Signs, choose_tasks
+from sources.readers.files import (
     class_ids,
     expect_folders,
     first_suffix,
@@ -22,9 +24,7 @@ from sources.layouts.files import (
     valid_depth,
     with_signs,
 )
-from sources.layouts.image_files import ImageFiles, ReadArray, index_images
-from sources.layouts.nyu_classes import NYU_40
-from sources.layouts.protocol import LayoutOptions, Signs, choose_tasks
+from sources.readers.image_files import ImageFiles, ReadArray, index_images
 
 if TYPE_CHECKING:
     from pathlib import Path

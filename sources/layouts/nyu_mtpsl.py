@@ -6,7 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import SourceError
-from sources.layouts.files import (
+from sources.layouts.nyu_classes import NYU_13
+from sources.layouts.protocol import Layout, LayoutOptions, Signs, choose_tasks
+from sources.readers.files import (
     class_ids,
     expect_folders,
     image_from_unit,
@@ -16,9 +18,7 @@ from sources.layouts.files import (
     valid_depth,
     with_signs,
 )
-from sources.layouts.image_files import ImageFiles, ReadArray, index_images
-from sources.layouts.nyu_classes import NYU_13
-from sources.layouts.protocol import Layout, LayoutOptions, Signs, choose_tasks
+from sources.readers.image_files import ImageFiles, ReadArray, index_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

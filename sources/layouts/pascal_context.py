@@ -16,7 +16,10 @@ import numpy as np
 
 from schemas.errors import SampleError, SourceError
 from schemas.sample import IGNORE_ID
-from sources.layouts.files import (
+from sources.layouts.pascal_classes import CONTEXT_IDS_WITH_NORMALS, VOC_21
+from sources.layouts.pascal_parts import paint_parts
+from sources.layouts.protocol import Layout, LayoutOptions, Signs, choose_tasks
+from sources.readers.files import (
     class_ids,
     expect_folders,
     naming,
@@ -27,13 +30,10 @@ from sources.layouts.files import (
     read_normals_png,
     stored_norm,
 )
-from sources.layouts.image_files import ImageFiles, ReadArray, index_images
-from sources.layouts.matlab import load_mat
-from sources.layouts.pascal_classes import CONTEXT_IDS_WITH_NORMALS, VOC_21
-from sources.layouts.pascal_parts import paint_parts
-from sources.layouts.protocol import Layout, LayoutOptions, Signs, choose_tasks
-from sources.layouts.reading import expect_labels, reading
-from storage.pictures import read_label_png
+from sources.readers.image_files import ImageFiles, ReadArray, index_images
+from sources.readers.matlab import load_mat
+from sources.readers.reading import expect_labels, reading
+from storage.samples.pictures import read_label_png
 
 if TYPE_CHECKING:
     from pathlib import Path

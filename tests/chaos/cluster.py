@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.plan import make_plan
-from pipeline.ray_coordinator import GenerationLoop
-from pipeline.ray_names import namespace_of, registry_name
+from pipeline.loop.plan import make_plan
+from pipeline.on_ray.coordinator import GenerationLoop
 from schemas.config import RunConfig
-from storage.events import read_events
-from storage.filesystem import open_store
+from schemas.names import namespace_of, registry_name
+from storage.files.stores import open_store
+from storage.records.events import read_events
 from tests.chaos.wholeness import Row, expect_whole
 from tests.pipeline.small_run import open_run_source
 

@@ -9,7 +9,7 @@ from tests.chaos.faults import FaultyHost
 
 @pytest.fixture
 def start_loop():
-    from pipeline.ray_coordinator import GenerationLoop
+    from pipeline.on_ray.coordinator import GenerationLoop
 
     loops = []
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.generator import Generator
-from pipeline.ray_generator import ActorHost, GeneratorActor, start_generator
+from pipeline.make.generator import Generator
+from pipeline.on_ray.generator import ActorHost, GeneratorActor, start_generator
 from schemas.config import RunConfig
 
 HOLD_POLL_S = 0.02

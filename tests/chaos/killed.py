@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from storage.filesystem import RunStore
+from storage.files.stores import RunStore
 
 CHANGES = ("write_bytes", "put_if_absent", "remove_file", "remove")
 BROKE = 99

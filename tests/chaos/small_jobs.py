@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from jobs import compact, gc, generate, retry, status, verify
-from jobs.generate import plan_of
-from jobs.run_directory import claim_run_directory
+from runs.directory import claim_run_directory
+from runs.generation import plan_of
 from schemas.config import RunConfig
 from schemas.errors import RunFailedError
 from schemas.run_layout import CONFIG_FILE
 from schemas.unit import Unit
-from storage.filesystem import RunStore
+from storage.files.stores import RunStore
 from tests.pipeline import small_run
 
 

@@ -9,14 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.generate import plan_of
-from jobs.local_loop import generate_first_round
+from runs.generation import plan_of
+from runs.local_loop import generate_first_round
 from schemas.config import RunConfig
 from schemas.config_file import dump_config, parse_config
 from schemas.unit import Unit
-from storage.codecs import encode_sample
-from storage.filesystem import open_store
-from storage.shards import pack_tar
+from storage.files.stores import open_store
+from storage.samples.codecs import encode_sample
+from storage.samples.shards import pack_tar
 from tests.tiny_models import IMAGE_SIZE_PX, tiny_diffusion_folder
 from tests.trainers.small_stage import make_sample
 from trainers.train_stage import train_stage_locally

@@ -29,9 +29,9 @@ from rich.table import Table
 
 from jobs.verify import main as verify
 from schemas.unit import Unit
-from storage.events import read_events
-from storage.filesystem import open_store
-from storage.weights_store import list_versions, read_manifest
+from storage.files.stores import open_store
+from storage.records.events import read_events
+from storage.records.weights import list_versions, read_manifest
 from tests.chaos.killable_cluster import KillableCluster, killable_cluster
 from tests.chaos.small_loop import write_loop
 from tests.chaos.submitted import committed

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from storage.events import read_events
-from storage.filesystem import open_store
+from storage.files.stores import open_store
+from storage.records.events import read_events
 from tests.chaos.skewed_clock import skewed_clock
 from tests.chaos.small_loop import write_loop
 from tests.chaos.submitted import expect_verified
@@ -26,7 +26,8 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
 def test_a_process_with_a_wrong_clock_has_one(tmp_path, hours):
     """The instrument itself: all ways in which the project tells the time."""
     code = (
-        "from pipeline.control import time; from storage.inventory import datetime, UTC; "
+        "from pipeline.loop.control import time\n"
+        "from storage.files.inventory import datetime, UTC\n"
         "assert isinstance(datetime.fromtimestamp(0, UTC), datetime); "
         "print(time.time(), datetime.now(UTC).timestamp())"
     )

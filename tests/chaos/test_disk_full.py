@@ -18,8 +18,8 @@ import pytest
 from schemas.config_file import dump_config
 from schemas.errors import AlreadyCommittedError
 from schemas.unit import Unit
-from storage.filesystem import RunStore, open_store
-from storage.manifest_table import list_committed
+from storage.files.stores import RunStore, open_store
+from storage.manifests.table import list_committed
 from tests.chaos.small_jobs import begin_run, expect_verified
 from tests.chaos.wholeness import expect_whole
 from tests.end_to_end.job_process import Ended, environment, finish_job, ray_folder

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from storage.filesystem import open_store
-from storage.weights_store import list_versions, read_manifest
+from storage.files.stores import open_store
+from storage.records.weights import list_versions, read_manifest
 from tests.chaos.small_loop import CHECKPOINT_STEPS, STEPS, write_generation, write_training
 from tests.chaos.submitted import committed, expect_verified, submissions
 from tests.chaos.wholeness import expect_whole

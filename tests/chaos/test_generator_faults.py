@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.plan import make_plan
-from pipeline.result import new_attempt
-from storage.weights_store import read_manifest, read_weights
+from pipeline.loop.plan import make_plan
+from pipeline.make.result import new_attempt
+from storage.records.weights import read_manifest, read_weights
 from tests.chaos.cluster import (
     WAIT_S,
     events_of,

@@ -15,21 +15,21 @@ import pytest
 
 from jobs import compact
 from jobs.gc import read_content, remove
-from pipeline.build import open_generator
-from pipeline.control import GenerationControl
-from pipeline.garbage import find_garbage, limits_of
-from pipeline.isolate import Failure
-from pipeline.local_runner import run_units
-from pipeline.pack import commit_failed_unit
+from pipeline.loop.control import GenerationControl
+from pipeline.loop.local_runner import run_units
+from pipeline.make.build import open_generator
+from pipeline.make.isolate import Failure
+from pipeline.make.pack import commit_failed_unit
+from runs.garbage import find_garbage, limits_of
 from schemas.config import RunConfig
 from schemas.errors import DamagedShardError
 from schemas.unit import Unit
 from sources.live_shards import LiveShardList
-from storage.filesystem import RunStore
-from storage.inventory import store_clock
-from storage.manifest_table import ManifestReader
-from storage.shards import load_shard
-from storage.weights_store import list_versions
+from storage.files.inventory import store_clock
+from storage.files.stores import RunStore
+from storage.manifests.table import ManifestReader
+from storage.records.weights import list_versions
+from storage.samples.shards import load_shard
 from tests.chaos.killed import in_a_process, lasting, start_process, strike
 from tests.chaos.small_jobs import (
     begin_run,

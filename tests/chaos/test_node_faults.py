@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.drain import RESERVE_S
-from pipeline.steering import Steering, write_steering
-from storage.weights_store import read_manifest
+from pipeline.make.drain import RESERVE_S
+from storage.records.steering import Steering, write_steering
+from storage.records.weights import read_manifest
 from tests.chaos.cluster import (
     WAIT_S,
     add_generator_node,
@@ -37,7 +37,7 @@ def cluster():
 def test_a_drained_node_finishes_its_batch_and_its_generator_makes_the_rest_elsewhere(
     tmp_path, cluster, start_loop
 ):
-    from pipeline.ray_drain import drain_node, draining_nodes
+    from pipeline.on_ray.drain import drain_node, draining_nodes
 
     config = make_config(tmp_path, **ONE_BY_ONE)
     faults = Faults(config.run.url)

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from pipeline.history import DEATHS_OF_A_KILLER
+from pipeline.make.history import DEATHS_OF_A_KILLER
 from tests.chaos.cluster import (
     WAIT_S,
     events_of,

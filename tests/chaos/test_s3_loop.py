@@ -14,8 +14,8 @@ from PIL import Image
 
 from jobs import compact, export, gc, predict, retry, status, verify
 from schemas.unit import Unit
-from storage.filesystem import RunStore, open_store
-from storage.manifest_table import list_committed
+from storage.files.stores import RunStore, open_store
+from storage.manifests.table import list_committed
 from tests.chaos.s3_server import S3Server
 from tests.chaos.small_loop import make_loop_config, write_loop
 from tests.chaos.wholeness import expect_whole

@@ -14,10 +14,11 @@ from s3fs import S3FileSystem
 
 from schemas.errors import AlreadyCommittedError, StoreUnreachableError
 from sources.live_shards import LiveShardList
-from storage import events, filesystem, patience
-from storage.events import EventWriter, read_events
-from storage.filesystem import RunStore, open_store
-from storage.patience import Patience
+from storage.files import patience, stores
+from storage.files.patience import Patience
+from storage.files.stores import RunStore, open_store
+from storage.records import events
+from storage.records.events import EventWriter, read_events
 from tests.chaos.faulty_proxy import FAULTS
 from tests.chaos.s3_server import S3Server, free_port
 from tests.chaos.wholeness import expect_whole
@@ -189,7 +190,7 @@ def test_the_log_waits_for_a_store_and_loses_nothing(s3, store, monkeypatch):
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 4097, 10_000])
 def test_an_object_of_any_size_is_read_whole(s3, store, size, monkeypatch):
-    monkeypatch.setattr(filesystem, "_ONE_ANSWER_BYTES", 4096)
+    monkeypatch.setattr(stores, "_ONE_ANSWER_BYTES", 4096)
     data = bytes(index % 251 for index in range(size))
     store.write_bytes("there", data)
     s3.inject(rules=[{"kind": "truncated", "method": "GET", "times": 2}])

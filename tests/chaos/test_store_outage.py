@@ -6,9 +6,9 @@ import uuid
 
 import pytest
 
-from pipeline.ray_coordinator import GenerationLoop
-from storage import patience
-from storage.patience import Patience
+from pipeline.on_ray.coordinator import GenerationLoop
+from storage.files import patience
+from storage.files.patience import Patience
 from tests.chaos.cluster import (
     WAIT_S,
     expect_planned_is_committed,

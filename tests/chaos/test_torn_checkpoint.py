@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.filesystem import open_store
-from storage.weights_store import read_weights
+from storage.files.stores import open_store
+from storage.records.weights import read_weights
 from tests.chaos.killed import in_a_process, strike
 from tests.chaos.wholeness import expect_whole
 from tests.trainers.small_stage import make_config

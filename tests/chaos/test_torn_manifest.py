@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from jobs.compact import main as compact_main
-from pipeline.control import GenerationControl
-from pipeline.weights import WeightsWatch
+from pipeline.loop.control import GenerationControl
 from sources.live_shards import LiveShardList
-from storage.compaction import compact
-from storage.manifest_table import ManifestReader
-from storage.weights_store import list_versions
+from storage.manifests.compaction import compact
+from storage.manifests.table import ManifestReader
+from storage.records.weights import list_versions
+from storage.records.weights_watch import WeightsWatch
 from tests.chaos.small_jobs import (
     begin_run,
     collect_garbage,

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from jobs.run_directory import claim_run_directory
 from jobs.verify import main as verify
-from storage.filesystem import open_store
-from storage.weights_store import list_versions, read_manifest, read_weights
+from runs.directory import claim_run_directory
+from storage.files.stores import open_store
+from storage.records.weights import list_versions, read_manifest, read_weights
 from tests.chaos.killed import strike
 from tests.chaos.wholeness import expect_whole
 from tests.trainers.small_stage import commit_synthetic, make_config
 from trainers.final import read_final_weights
-from trainers.ray_train import train_stage_on_ray
+from trainers.on_ray.train import train_stage_on_ray
 from trainers.train_stage import train_stage_locally
 
 # Several starts of Ray processes, one after the other: a third of this on a machine that is idle.
@@ -65,7 +65,7 @@ def run(tmp_path):
 
 def train_with(monkeypatch, config, prepare_worker):
     """Run the stage on a worker that is prepared first; Ray sends the code along."""
-    from trainers import ray_train
+    from trainers.on_ray import train as ray_train
 
     original = ray_train._train_on_worker
 
@@ -126,7 +126,7 @@ def test_a_worker_killed_between_a_version_and_the_registrys_put_loses_nothing(
     """The version is committed and nobody has been told; the registry finds it by itself."""
     import ray
 
-    from pipeline.ray_registry import start_registry
+    from pipeline.on_ray.registry import start_registry
 
     config, store, plan = run
     died = tmp_path / "died"

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from jobs.run_directory import claim_run_directory
 from jobs.verify import main as verify
-from storage.filesystem import open_store
-from storage.weights_store import list_versions
+from runs.directory import claim_run_directory
+from storage.files.stores import open_store
+from storage.records.weights import list_versions
 from tests.chaos.cluster import running_cluster, wait_until
 from tests.chaos.wholeness import expect_whole
 from tests.trainers.small_stage import commit_synthetic, make_config
@@ -34,8 +34,8 @@ def cluster():
 def test_a_drained_trainer_writes_a_checkpoint_and_goes_on_elsewhere_from_it(
     tmp_path, cluster, monkeypatch
 ):
-    from pipeline.ray_drain import drain_node
-    from trainers import ray_train
+    from pipeline.on_ray.drain import drain_node
+    from trainers.on_ray import train as ray_train
 
     config = make_config(
         tmp_path,

@@ -10,8 +10,8 @@ from typing import get_args
 
 import pytest
 
-from jobs.command_line import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER
-from jobs.run_state import StateName
+from runs.command_line import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER
+from runs.state import StateName
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "operations.md").read_text()
@@ -29,7 +29,7 @@ def test_every_job_that_is_named_exists(file):
 
 
 def test_every_option_that_is_named_is_an_option_of_its_job():
-    shared = (ROOT / "jobs" / "command_line.py").read_text()
+    shared = (ROOT / "runs" / "command_line.py").read_text()
     for file, rest in COMMANDS:
         source = (ROOT / file).read_text()
         source += shared if "make_parser" in source else ""

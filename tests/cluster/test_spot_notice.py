@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from jobs.watch_spot import main
-from pipeline.spot_notice import (
+from ops.spot_notice import (
     AwsMetadata,
     GcpMetadata,
     MetadataError,
@@ -177,11 +177,11 @@ def test_the_watcher_ends_where_there_is_nothing_to_watch(server, capsys):
 
 
 def test_the_watcher_drains_the_node_with_what_is_left_of_the_deadline(server, monkeypatch):
-    import pipeline.ray_drain
+    import pipeline.on_ray.drain
 
     calls = []
     monkeypatch.setattr(
-        pipeline.ray_drain, "drain_node", lambda node_id, **how: calls.append((node_id, how))
+        pipeline.on_ray.drain, "drain_node", lambda node_id, **how: calls.append((node_id, how))
     )
     server.items[f"{AWS}/instance-life-cycle"] = "spot"
     server.items[f"{AWS}/spot/instance-action"] = ending_at(120)

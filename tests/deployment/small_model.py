@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from jobs.run_directory import claim_run_directory
 from perception.build import make_method
 from perception.methods.protocol import DensePredictor, Predictions, Pyramid
 from perception.state_file import keys_digest, state_to_bytes
+from runs.directory import claim_run_directory
 from schemas.config import RunConfig
 from schemas.sample import Task
-from storage.filesystem import open_store
-from storage.weights_store import publish_weights
+from storage.files.stores import open_store
+from storage.records.weights import publish_weights
 from tests.pipeline.small_run import make_config
 from tests.tiny_models import tiny_backbone, tiny_captioner_folder
 

@@ -9,7 +9,7 @@ from PIL import Image
 from deployment import load_run
 from deployment.sampling import SamplingOptions
 from schemas.errors import ConfigError, SourceError
-from storage.filesystem import open_store
+from storage.files.stores import open_store
 from tests.deployment.small_model import TASKS, gradient_image, make_run
 from tests.pipeline.small_run import make_config
 from tests.tiny_models import CAPTION_WORDS, tiny_backbone, tiny_diffusion_folder

@@ -10,7 +10,7 @@ from perception.build import make_method
 from schemas.errors import ConfigError
 from schemas.sample import TASKS as ALL_TASKS
 from schemas.sample import Sample
-from storage.codecs import decode_sample, encode_sample
+from storage.samples.codecs import decode_sample, encode_sample
 from tests.deployment.small_model import TASKS, colour_reader, gradient_image
 from tests.pipeline.small_run import make_config
 from tests.tiny_models import tiny_backbone

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from jobs.command_line import run_job
+from runs.command_line import run_job
 from schemas.config_file import load_config
 from tests.end_to_end.job_process import ROOT, arguments_of
 from tests.end_to_end.run_reader import manifest_rows, members_by_key
@@ -170,8 +170,8 @@ def test_a_task_without_labels_is_refused(refused, folder):
 
 
 def test_a_run_directory_of_another_configuration_is_refused_with_the_difference(refused, tmp_path):
-    from jobs.run_directory import claim_run_directory
-    from storage.filesystem import open_store
+    from runs.directory import claim_run_directory
+    from storage.files.stores import open_store
 
     run = tmp_path / "run"
     other = load_config(ROOMS, (f"run.url={run}", "creator.t_start=500"))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.evaluate import score_floor, score_run
+from runs.scoring import score_floor, score_run
 from schemas.config_file import load_config
-from storage.filesystem import open_store
+from storage.files.stores import open_store
 from trainers.train_stage import train_stage_locally
 
 SHORT = (

@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from jobs.contact_sheet import contact_sheet_from_run
-from jobs.local_loop import run_locally
+from runs.contact_sheet import contact_sheet_from_run
+from runs.local_loop import run_locally
 from schemas.config_file import load_config
-from storage.filesystem import open_store
+from storage.files.stores import open_store
 from tests.end_to_end.job_process import FEW_STEPS
 from tests.end_to_end.run_reader import PNG_SIGNATURE, manifest_rows, sha256, tars
 from tests.sources.nyuv2 import nyuv2_folder

@@ -21,10 +21,10 @@ from schemas.errors import DamagedShardError, WeightsMismatchError
 from schemas.manifest import ManifestRow
 from schemas.run_layout import unit_manifest_path, weights_dir
 from schemas.unit import Unit
-from storage.captions import read_captions
-from storage.filesystem import open_store
-from storage.manifest_table import ManifestReader, UnitCommit, commit_unit, read_unit
-from storage.weights_store import publish_weights, read_weights
+from storage.files.stores import open_store
+from storage.manifests.table import ManifestReader, UnitCommit, commit_unit, read_unit
+from storage.records.captions import read_captions
+from storage.records.weights import publish_weights, read_weights
 from tests.hostile.outcomes import PICKLE, Accepted, Item, Refused
 
 UNIT = Unit(

@@ -7,17 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs.event_tail import EventTail
-from jobs.results import read_results
-from jobs.run_state import run_state
 from jobs.status import _overview, read_status
-from pipeline.steering import Steering, read_steering
+from runs.event_tail import EventTail
+from runs.results import read_results
+from runs.state import run_state
 from schemas.errors import ConfigError, DamagedShardError
 from schemas.run_layout import CONFIG_FILE, EVENTS_DIR, RESULTS_FILE, STEERING_FILE, epoch_path
-from storage.events import read_events
-from storage.filesystem import RunStore, open_store
-from storage.manifest_table import ManifestReader
-from storage.run_lock import drivers, take_run
+from storage.files.stores import RunStore, open_store
+from storage.manifests.table import ManifestReader
+from storage.records.events import read_events
+from storage.records.run_lock import drivers, take_run
+from storage.records.steering import Steering, read_steering
 from tests.hostile.outcomes import PICKLE, Accepted, Item, Refused
 from trainers.checkpoint import CHECKPOINT_FILES, STATE_FILE, StoredCheckpoints
 from trainers.final import final_dir, read_final

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.command_line import run_job
+from runs.command_line import run_job
 from schemas.errors import SampleError
 from schemas.sample import UnreadableSample
 from tests.hostile.corpus_configs import CONFIGS, ConfigItem

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jobs import predict, prepare
-from jobs.command_line import run_job
+from runs.command_line import run_job
 from tests.deployment.small_model import make_run
 from tests.hostile import pictures
 from tests.hostile.outcomes import CANARY, PICKLE, bounded

@@ -16,12 +16,12 @@ from schemas.errors import DamagedShardError, SampleError, UserError
 from schemas.manifest import ManifestRow
 from schemas.yaml_text import parse_yaml
 from sources.folder_keys import sample_key
-from storage.codecs import decode_class_ids, decode_depth, decode_image, decode_normals
-from storage.filesystem import open_store
-from storage.json_member import decode_json
-from storage.manifest_table import UnitCommit, commit_unit, read_unit
-from storage.npy import decode_npy
-from storage.shards import pack_tar, read_tar
+from storage.files.stores import open_store
+from storage.manifests.table import UnitCommit, commit_unit, read_unit
+from storage.samples.codecs import decode_class_ids, decode_depth, decode_image, decode_normals
+from storage.samples.json_member import decode_json
+from storage.samples.npy import decode_npy
+from storage.samples.shards import pack_tar, read_tar
 from tests.hostile import pictures
 from tests.hostile.corpus_images import map_of, npy
 from tests.hostile.corpus_runs import UNIT, unit_row

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs import ray_session
+from runs.on_ray import session as ray_session
 from schemas.config_file import load_config
 
 ROOT = Path(__file__).parents[2]

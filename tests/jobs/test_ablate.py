@@ -7,15 +7,15 @@ import json
 import pytest
 import yaml
 
+from experiments.ablation import Ablation, load_ablation
+from experiments.plan import part_key, plan_ablation
+from experiments.run import make_images, make_run, make_warm_up
+from experiments.table import gains_pct, table_lines
 from jobs import ablate
-from jobs.ablation_plan import part_key, plan_ablation
-from jobs.ablation_run import make_images, make_run, make_warm_up
-from jobs.ablation_table import gains_pct, table_lines
-from schemas.ablation import Ablation, load_ablation
 from schemas.config_file import dump_config, parse_config
 from schemas.errors import ConfigError
-from storage.filesystem import open_store
-from storage.manifest_table import ManifestReader
+from storage.files.stores import open_store
+from storage.manifests.table import ManifestReader
 from tests.pipeline.small_run import make_config, write_source
 
 ROWS = [

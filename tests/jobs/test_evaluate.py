@@ -7,14 +7,15 @@ import json
 import pytest
 import torch
 
-from deployment.run_files import read_config
-from jobs.evaluate import main, score_run, score_weights, select_states
-from jobs.run_directory import claim_run_directory
+from jobs.evaluate import main
 from perception.build import make_method
 from perception.state_file import state_to_bytes
+from runs.directory import claim_run_directory
+from runs.run_files import read_config
+from runs.scoring import score_run, score_weights, select_states
 from schemas.config import RunConfig
 from schemas.errors import ConfigError
-from storage.filesystem import RunStore, open_store
+from storage.files.stores import RunStore, open_store
 from tests.pipeline.small_run import make_config, publish
 from tests.tiny_models import tiny_backbone, tiny_diffusion_folder
 from trainers.final import final_dir

@@ -28,12 +28,12 @@ from jobs import (
     verify,
     watch_spot,
 )
-from jobs.command_line import FAILURES, run_job
-from pipeline.isolate import Failure
-from pipeline.pack import commit_failed_unit
+from pipeline.make.isolate import Failure
+from pipeline.make.pack import commit_failed_unit
+from runs.command_line import FAILURES, run_job
 from schemas.errors import ConfigError, FencedError, RunFailedError, SourceError
 from schemas.run_layout import CONFIG_FILE
-from storage.filesystem import RunStore
+from storage.files.stores import RunStore
 from tests.chaos.killed import ended, in_a_process, manifest_of_a_unit, start_process, strike
 from tests.chaos.small_jobs import begin_run, generate_again, let_a_day_go_by
 from tests.pipeline.small_run import write_source

@@ -11,10 +11,10 @@ from transformers import ViTModel
 
 from deployment import load_run
 from jobs.export import main
-from jobs.results import write_results
 from perception.vit import vit_config
+from runs.results import write_results
 from schemas.errors import ConfigError
-from storage.filesystem import open_store
+from storage.files.stores import open_store
 from tests.deployment.small_model import gradient_image, make_run
 from tests.tiny_models import tiny_backbone, tiny_diffusion_folder
 

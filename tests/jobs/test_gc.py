@@ -9,17 +9,17 @@ import pytest
 
 from jobs.compact import main as compact_main
 from jobs.gc import main, parse_age, read_content, remove
-from jobs.run_directory import claim_run_directory
 from jobs.verify import Verification
-from pipeline.garbage import find_garbage, limits_of
+from runs.directory import claim_run_directory
+from runs.garbage import find_garbage, limits_of
 from schemas.config import RunConfig
 from schemas.errors import ConfigError
 from sources.live_shards import LiveShardList
 from sources.streams import SyntheticStream
-from storage.filesystem import RunStore, open_store
-from storage.inventory import list_files, store_clock
-from storage.manifest_table import ManifestReader, read_unit
-from storage.weights_store import list_versions
+from storage.files.inventory import list_files, store_clock
+from storage.files.stores import RunStore, open_store
+from storage.manifests.table import ManifestReader, read_unit
+from storage.records.weights import list_versions
 from tests.pipeline.small_run import make_config
 from tests.sources.committed_units import commit, image_unit, publish, relabel_unit
 
@@ -126,7 +126,7 @@ def test_a_reader_that_was_there_before_goes_on(run, config):
 
 def test_killed_at_any_point_it_leaves_a_run_that_reads_as_before(run, config, monkeypatch):
     import jobs.gc
-    import storage.removal
+    import storage.manifests.removal
 
     wanted, removed = reading(run), []
 
@@ -139,8 +139,8 @@ def test_killed_at_any_point_it_leaves_a_run_that_reads_as_before(run, config, m
         removed.append(path)
         original(store_, path)
 
-    original = storage.removal.remove_file
-    monkeypatch.setattr(storage.removal, "remove_file", remove_one_then_die)
+    original = storage.manifests.removal.remove_file
+    monkeypatch.setattr(storage.manifests.removal, "remove_file", remove_one_then_die)
     monkeypatch.setattr(jobs.gc, "remove_file", remove_one_then_die)
     turns = 0
     while garbage(run, config):

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from deployment import load_run
+from deployment.options import parse_size
+from deployment.overview import confidence_as_grey, draw_overview
 from deployment.predictor import Prediction
-from jobs.overview import confidence_as_grey, draw_overview
-from jobs.predict import main, parse_size
+from jobs.predict import main
 from schemas.errors import ConfigError, RunFailedError
-from storage.codecs import decode_confidence, decode_label
+from storage.samples.codecs import decode_confidence, decode_label
 from tests.deployment.small_model import TASKS, gradient_image, make_run
 
 SIZES = {"wide": (37, 121), "tall": (90, 41), "same": (32, 32)}

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.command_line import run_job
 from jobs.prepare import main
+from runs.command_line import run_job
 from schemas.config import ShardsSource
 from schemas.config_file import load_config
 from sources.layouts.nyu_classes import NYU_40

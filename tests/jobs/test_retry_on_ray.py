@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 
-from jobs.generate import plan_of
 from jobs.retry import main
-from jobs.run_directory import claim_run_directory
-from pipeline.isolate import Failure
-from pipeline.local_runner import run_units
-from pipeline.pack import commit_failed_unit
+from pipeline.loop.local_runner import run_units
+from pipeline.make.isolate import Failure
+from pipeline.make.pack import commit_failed_unit
+from runs.directory import claim_run_directory
+from runs.generation import plan_of
 from tests.chaos.wholeness import expect_whole
 from tests.end_to_end.job_process import environment, finish_job, ray_folder
 from tests.pipeline.small_run import (

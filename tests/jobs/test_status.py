@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from jobs.results import write_results
-from jobs.run_directory import claim_run_directory
 from jobs.status import main, read_status
+from runs.directory import claim_run_directory
+from runs.results import write_results
 from schemas.config import RunConfig
 from schemas.errors import ConfigError
-from storage.captions import CaptionRow, write_captions
-from storage.events import EventWriter
-from storage.filesystem import RunStore, open_store
-from storage.run_lock import take_run
+from storage.files.stores import RunStore, open_store
+from storage.records.captions import CaptionRow, write_captions
+from storage.records.events import EventWriter
+from storage.records.run_lock import take_run
 from tests.pipeline.small_run import make_config
 from tests.sources.committed_units import commit, image_unit, publish, relabel_unit
 

@@ -5,8 +5,8 @@ import pytest
 from jobs.train import main
 from schemas.config_file import dump_config
 from schemas.errors import ConfigError
-from storage.filesystem import open_store
-from storage.weights_store import list_versions
+from storage.files.stores import open_store
+from storage.records.weights import list_versions
 from tests.trainers.small_stage import make_config
 from trainers.final import has_final
 

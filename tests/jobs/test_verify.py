@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.run_directory import claim_run_directory
 from jobs.verify import Verification, main
+from runs.directory import claim_run_directory
 from schemas.errors import ConfigError, RunFailedError
 from schemas.run_layout import compacted_path, unit_manifest_path
-from storage.captions import CaptionRow, write_captions
-from storage.compaction import compact
-from storage.filesystem import RunStore, open_store
-from storage.manifest_table import UnitCommit, commit_unit
-from storage.shards import pack_tar, read_tar, sha256_of
+from storage.files.stores import RunStore, open_store
+from storage.manifests.compaction import compact
+from storage.manifests.table import UnitCommit, commit_unit
+from storage.records.captions import CaptionRow, write_captions
+from storage.samples.shards import pack_tar, read_tar, sha256_of
 from tests.pipeline.small_run import make_config
 from tests.sources.committed_units import commit, image_unit, publish, relabel_unit
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from jobs.evaluate import final_states, score_floor, score_weights
 from perception.build import make_method
 from perception.diffusion.backbone import load_backbone
 from perception.state_file import state_to_bytes
+from runs.scoring import final_states, score_floor, score_weights
 from schemas.config_file import load_config
 from schemas.paths import resolve_path
-from storage.filesystem import open_store
+from storage.files.stores import open_store
 from trainers.train_stage import train_stage_locally
 
 SHORT = (

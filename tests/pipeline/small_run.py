@@ -12,19 +12,19 @@ import torch
 
 from perception.build import make_method
 from perception.state_file import keys_digest, state_to_bytes
-from pipeline.build import open_run_source
-from pipeline.caption import SourceCaptions, caption_source
-from pipeline.control import GenerationControl
-from pipeline.generator import Generator
-from pipeline.plan import make_plan
+from pipeline.loop.control import GenerationControl
+from pipeline.loop.plan import make_plan
+from pipeline.make.build import open_run_source
+from pipeline.make.caption import SourceCaptions, caption_source
+from pipeline.make.generator import Generator
 from schemas.config import RunConfig
 from schemas.config_file import parse_config
 from schemas.sample import Sample
-from storage.codecs import encode_sample
-from storage.filesystem import RunStore, open_store
-from storage.manifest_table import ManifestReader, UnitCommit
-from storage.shards import load_shard, pack_tar, read_tar, sha256_of
-from storage.weights_store import publish_weights
+from storage.files.stores import RunStore, open_store
+from storage.manifests.table import ManifestReader, UnitCommit
+from storage.records.weights import publish_weights
+from storage.samples.codecs import encode_sample
+from storage.samples.shards import load_shard, pack_tar, read_tar, sha256_of
 from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
 
 SHARDS = ("train-000000", "train-000001")

@@ -10,15 +10,15 @@ import pytest
 import torch
 import yaml
 
-from jobs.contact_sheet import make_contact_sheet, rows_of_run
 from perception.build import make_method
 from perception.methods.protocol import supervised_loss
-from pipeline.build import open_run_source
-from pipeline.local_runner import run_units
+from pipeline.loop.local_runner import run_units
+from pipeline.make.build import open_run_source
+from runs.contact_sheet import make_contact_sheet, rows_of_run
 from schemas.sample import IGNORE_PROBABILITY, TASK_KINDS, TASKS
 from sources.batches import collate
-from storage.codecs import decode_sample, encode_image_png, encode_label
-from storage.filesystem import open_store
+from storage.files.stores import open_store
+from storage.samples.codecs import decode_sample, encode_image_png, encode_label
 from tests.pipeline.small_run import (
     all_rows,
     make_config,

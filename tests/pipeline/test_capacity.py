@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.capacity import (
+from pipeline.loop.capacity import (
     Pace,
     PlanState,
     UnitOutcome,
@@ -13,7 +13,7 @@ from pipeline.capacity import (
     pace_of,
     should_stop,
 )
-from pipeline.plan import make_plan
+from pipeline.loop.plan import make_plan
 from tests.pipeline.test_plan import SHARDS, make_config
 
 PACE = Pace(max_lead=1, samples_per_round=100, images_per_round=1000)

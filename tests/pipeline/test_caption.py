@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from pipeline.build import open_captioner, open_run_source
-from pipeline.caption import caption_shard, caption_source, shards_without_captions
-from pipeline.local_runner import run_units
-from storage.captions import CaptionRow, read_captions, write_captions
-from storage.filesystem import open_store
+from pipeline.loop.local_runner import run_units
+from pipeline.make.build import open_captioner, open_run_source
+from pipeline.make.caption import caption_shard, caption_source, shards_without_captions
+from storage.files.stores import open_store
+from storage.records.captions import CaptionRow, read_captions, write_captions
 from tests.perception.tiny_captioners import write_captioner
 from tests.pipeline.small_run import (
     BROKEN_KEY,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.deadline import FACTOR, MIN_MEASURED, PATIENCE, UnitDeadline
-from pipeline.plan import make_plan
+from pipeline.loop.deadline import FACTOR, MIN_MEASURED, PATIENCE, UnitDeadline
+from pipeline.loop.plan import make_plan
 from schemas.config import GenerationSection
 from tests.pipeline.small_run import make_config, open_run_source
 

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from pipeline.drain import RESERVE_S, Drain, UnitGivenBackError
-from pipeline.isolate import map_isolated
-from pipeline.plan import make_plan
-from storage.filesystem import open_store
+from pipeline.loop.plan import make_plan
+from pipeline.make.drain import RESERVE_S, Drain, UnitGivenBackError
+from pipeline.make.isolate import map_isolated
+from storage.files.stores import open_store
 from tests.pipeline.small_run import (
     all_commits,
     make_config,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.isolate import Failure
-from pipeline.local_runner import run_units
-from pipeline.result import epoch_of, new_attempt
+from pipeline.loop.local_runner import run_units
+from pipeline.make.isolate import Failure
+from pipeline.make.result import epoch_of, new_attempt
 from schemas.errors import FencedError
-from storage.filesystem import open_store
-from storage.run_lock import take_run
+from storage.files.stores import open_store
+from storage.records.run_lock import take_run
 from tests.pipeline.small_run import (
     all_commits,
     make_config,

@@ -9,8 +9,8 @@ import pytest
 from jobs.generate import main
 from schemas.config_file import dump_config
 from schemas.errors import ConfigError
-from storage.captions import read_captions
-from storage.filesystem import open_store
+from storage.files.stores import open_store
+from storage.records.captions import read_captions
 from tests.pipeline.small_run import all_commits, all_rows, make_config, publish
 
 

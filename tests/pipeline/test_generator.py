@@ -8,15 +8,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-import pipeline.images
-from pipeline.build import open_run_source
-from pipeline.local_runner import run_units
-from pipeline.plan import make_plan
-from pipeline.synthesize import create_images
+import pipeline.make.images
+from pipeline.loop.local_runner import run_units
+from pipeline.loop.plan import make_plan
+from pipeline.make.build import open_run_source
+from pipeline.make.synthesize import create_images
 from schemas.errors import RunFailedError, WeightsMismatchError
 from schemas.sample import JSON_MEMBER
-from storage.codecs import decode_sample
-from storage.filesystem import open_store
+from storage.files.stores import open_store
+from storage.samples.codecs import decode_sample
 from tests.pipeline.small_run import (
     BROKEN_KEY,
     all_commits,
@@ -128,7 +128,7 @@ def test_one_poison_image_does_not_take_its_batch_along(tmp_path, monkeypatch):
             raise RuntimeError("the network chokes on it")
         return create_images(backbone, orders, **options)
 
-    monkeypatch.setattr(pipeline.images, "create_images", create)
+    monkeypatch.setattr(pipeline.make.images, "create_images", create)
     config = make_config(tmp_path, plan={"unit_size": 4})
     run_all(config)
     rows = {row.source_key: row for row in all_rows(config)}
@@ -294,7 +294,7 @@ def test_the_circuit_breaker_opens_when_most_samples_fail(tmp_path, monkeypatch)
     def create(*_, **__):
         raise RuntimeError("no kernel image")
 
-    monkeypatch.setattr(pipeline.images, "create_images", create)
+    monkeypatch.setattr(pipeline.make.images, "create_images", create)
     config = make_config(
         tmp_path, generation={"max_failed_fraction": 0.5, "failure_window_units": 2}
     )

@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-import pipeline.generator
-import pipeline.images
-from pipeline.build import open_run_source
-from pipeline.history import MAX_KILLERS, Care, HistoryBook, UnitHistory
-from pipeline.isolate import Failure
-from pipeline.plan import make_plan
-from pipeline.rows import planned_rows
+import pipeline.make.generator
+import pipeline.make.images
+from pipeline.loop.plan import make_plan
+from pipeline.make.build import open_run_source
+from pipeline.make.history import MAX_KILLERS, Care, HistoryBook, UnitHistory
+from pipeline.make.isolate import Failure
+from pipeline.make.rows import planned_rows
 from tests.pipeline.small_run import (
     all_commits,
     make_config,
@@ -173,8 +173,12 @@ def test_a_careful_attempt_writes_down_each_sample_before_it_touches_it(
 
         return call
 
-    monkeypatch.setattr(pipeline.generator, "encode_draft", spy(pipeline.generator.encode_draft))
-    monkeypatch.setattr(pipeline.images, "create_images", spy(pipeline.images.create_images))
+    monkeypatch.setattr(
+        pipeline.make.generator, "encode_draft", spy(pipeline.make.generator.encode_draft)
+    )
+    monkeypatch.setattr(
+        pipeline.make.images, "create_images", spy(pipeline.make.images.create_images)
+    )
     careful_run(config, unit, UnitHistory(deaths=1))
     keys = [[row.key] for row in all_commits(config)[0].rows]
     assert noted == keys + keys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.isolate import Failure, map_isolated
+from pipeline.make.isolate import Failure, map_isolated
 from schemas.errors import SampleError
 
 

@@ -11,11 +11,11 @@ import torch
 from perception.diffusion.features import pyramid_channels
 from perception.methods.bae import make_bae
 from perception.methods.protocol import DensePredictor, Predictions
-from pipeline.label import label_images, mask_unsure
+from pipeline.make.label import label_images, mask_unsure
 from schemas.config import LabellingSection
 from schemas.sample import TASK_KINDS, TASKS
 from sources.batches import collate
-from storage.codecs import decode_sample, encode_sample
+from storage.samples.codecs import decode_sample, encode_sample
 from tests.random_labels import random_sample
 from tests.tiny_models import tiny_backbone
 

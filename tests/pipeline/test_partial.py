@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.drain import UnitGivenBackError
-from pipeline.history import UnitHistory
-from pipeline.plan import make_plan
+from pipeline.loop.plan import make_plan
+from pipeline.make.drain import UnitGivenBackError
+from pipeline.make.history import UnitHistory
 from schemas.sample import IMAGE_MEMBER, JSON_MEMBER
-from storage.filesystem import open_store
-from storage.shards import pack_tar, read_tar
+from storage.files.stores import open_store
+from storage.samples.shards import pack_tar, read_tar
 from tests.pipeline.small_run import (
     all_commits,
     digests,

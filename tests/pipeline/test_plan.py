@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from pipeline.plan import MeasuredCost, make_plan, plan_summary
+from pipeline.loop.plan import MeasuredCost, make_plan, plan_summary
 from schemas.config_file import parse_config
 from schemas.errors import SourceError
 from schemas.sample import SourceShard

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from pipeline.local_runner import run_units
-from pipeline.plan import make_plan
+from pipeline.loop.local_runner import run_units
+from pipeline.loop.plan import make_plan
 from schemas.sample import JSON_MEMBER
-from storage.captions import read_captions
-from storage.filesystem import open_store
+from storage.files.stores import open_store
+from storage.records.captions import read_captions
 from tests.pipeline.small_run import (
     all_commits,
     all_rows,
@@ -50,7 +50,7 @@ def local_ray():
 
 @pytest.fixture
 def start_loop():
-    from pipeline.ray_coordinator import GenerationLoop
+    from pipeline.on_ray.coordinator import GenerationLoop
 
     loops = []
 
@@ -83,7 +83,7 @@ def assert_committed_is_the_plan(config):
 
 
 def test_generation_on_ray_equals_the_single_process_runner(tmp_path, start_loop):
-    from pipeline.ray_captions import caption_source_on_ray
+    from pipeline.on_ray.captions import caption_source_on_ray
 
     local, remote = make_config(tmp_path, "local"), make_config(tmp_path, "remote")
     run_units(make_control(local), make_generator(local), prepare(local))

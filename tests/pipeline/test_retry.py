@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from jobs.generate import plan_of
 from jobs.retry import describe, main, plan_of_retry
-from jobs.run_directory import claim_run_directory
-from pipeline.build import open_run_source
-from pipeline.caption import SourceCaptions, caption_missing, missing_captions
-from pipeline.isolate import Failure
-from pipeline.local_runner import run_units, take_newest
-from pipeline.pack import commit_failed_unit
-from pipeline.retry import IMAGES_GONE, PARENT_FIRST, plan_retry
-from pipeline.weights import WeightsWatch
+from pipeline.loop.local_runner import run_units, take_newest
+from pipeline.loop.retry import IMAGES_GONE, PARENT_FIRST, plan_retry
+from pipeline.make.build import open_run_source
+from pipeline.make.caption import SourceCaptions, caption_missing, missing_captions
+from pipeline.make.isolate import Failure
+from pipeline.make.pack import commit_failed_unit
+from runs.directory import claim_run_directory
+from runs.generation import plan_of
 from schemas.errors import ConfigError, RunFailedError
 from sources.live_shards import LiveShardList
-from storage.filesystem import open_store
-from storage.manifest_table import ManifestReader, UnitCommit, manifest_table
+from storage.files.stores import open_store
+from storage.manifests.table import ManifestReader, UnitCommit, manifest_table
+from storage.records.weights_watch import WeightsWatch
 from tests.pipeline.small_run import (
     BROKEN_KEY,
     all_commits,

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.simulated_run import commit_simulated, make_config, plan_of
-from pipeline.control import GenerationControl
-from pipeline.result import UnitResult
+from pipeline.loop.control import GenerationControl
+from pipeline.make.result import UnitResult
 from schemas.run_layout import COMPACTED_DIR, UNITS_DIR
 from sources.live_shards import LiveShardList
-from storage.compaction import Compactor
-from storage.filesystem import RunStore, open_store
-from storage.weights_store import publish_weights
+from storage.files.stores import RunStore, open_store
+from storage.manifests.compaction import Compactor
+from storage.records.weights import publish_weights
 from tests.chaos.wholeness import expect_whole
 from tests.counting_store import CountingFolders
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.screen import image_reason, label_reason, mean_confidence
+from pipeline.make.screen import image_reason, label_reason, mean_confidence
 from schemas.config import ScreeningSection
 from schemas.sample import TASKS
 from tests.random_labels import random_label, random_sample

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import pipeline.synthesize
-from pipeline.synthesize import ImageOrder, MomentsCache, create_images, sampler_settings
+import pipeline.make.synthesize
+from pipeline.make.synthesize import ImageOrder, MomentsCache, create_images, sampler_settings
 from schemas.config import CreatorSection
 from tests.pipeline.small_run import make_sample
 from tests.tiny_models import tiny_backbone
@@ -23,13 +23,13 @@ def order(key, *, seed=1, caption="a bed"):
 @pytest.fixture
 def encoded(monkeypatch):
     calls = []
-    real = pipeline.synthesize.encode_moments
+    real = pipeline.make.synthesize.encode_moments
 
     def count(backbone, images):
         calls.append(len(images))
         return real(backbone, images)
 
-    monkeypatch.setattr(pipeline.synthesize, "encode_moments", count)
+    monkeypatch.setattr(pipeline.make.synthesize, "encode_moments", count)
     return calls
 
 

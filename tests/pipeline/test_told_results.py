@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.simulated_run import make_config, plan_of
-from pipeline.control import GenerationControl
-from pipeline.isolate import Failure
-from pipeline.pack import EncodedSample, commit_failed_unit, commit_samples
-from pipeline.result import UnitResult, brief_of_result
-from pipeline.rows import failed_row, filtered_row, planned_rows
-from storage.filesystem import open_store
-from storage.manifest_table import BriefReader
+from pipeline.loop.control import GenerationControl
+from pipeline.make.isolate import Failure
+from pipeline.make.pack import EncodedSample, commit_failed_unit, commit_samples
+from pipeline.make.result import UnitResult, brief_of_result
+from pipeline.make.rows import failed_row, filtered_row, planned_rows
+from storage.files.stores import open_store
+from storage.manifests.table import BriefReader
 
 MIXED = ("ok", "filtered", "failed", "ok")
 

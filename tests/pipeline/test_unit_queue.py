@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.plan import make_plan
-from pipeline.unit_queue import UnitQueue, is_ready
+from pipeline.loop.plan import make_plan
+from pipeline.loop.unit_queue import UnitQueue, is_ready
 from schemas.sample import SourceShard
 from tests.pipeline.test_plan import SHARDS, make_config
 
@@ -113,7 +113,7 @@ def test_a_relabel_unit_waits_for_the_round_before_it():
 
 def looks_per_unit(monkeypatch, num_keys):
     """Units looked at for each unit that is leased and committed, over a plan of three rounds."""
-    from pipeline import unit_queue
+    from pipeline.loop import unit_queue
 
     shards = [SourceShard(name="s", keys=tuple(f"k{i}" for i in range(num_keys)), uri="")]
     plan = make_plan(make_config(rounds=3), shards)

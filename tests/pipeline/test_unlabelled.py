@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.build import open_run_source
-from pipeline.local_runner import run_units
-from pipeline.unlabelled import UnlabelledPool
+from pipeline.loop.local_runner import run_units
+from pipeline.make.build import open_run_source
+from pipeline.make.unlabelled import UnlabelledPool
 from schemas.errors import SourceError
-from storage.codecs import decode_sample
+from storage.samples.codecs import decode_sample
 from tests.pipeline.small_run import (
     all_rows,
     make_config,

@@ -8,11 +8,11 @@ from schemas.manifest import ManifestRow
 from schemas.run_layout import shard_path
 from schemas.sample import Sample
 from schemas.unit import Unit, synthetic_key
-from storage.codecs import encode_sample
-from storage.filesystem import RunStore
-from storage.manifest_table import UnitCommit, commit_unit
-from storage.shards import pack_tar
-from storage.weights_store import publish_weights
+from storage.files.stores import RunStore
+from storage.manifests.table import UnitCommit, commit_unit
+from storage.records.weights import publish_weights
+from storage.samples.codecs import encode_sample
+from storage.samples.shards import pack_tar
 
 SIZE_PX = 8
 

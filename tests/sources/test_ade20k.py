@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from schemas.errors import SampleError, SourceError
-from sources.layouts.prepare import PrepareRequest, open_files, prepare, resolve_layout
 from sources.layouts.protocol import LayoutOptions
 from sources.layouts.registry import find_layout, recognise
-from sources.layouts.report import Expected, describe_oddities
+from sources.prepare.prepare import PrepareRequest, open_files, prepare, resolve_layout
+from sources.prepare.report import Expected, describe_oddities
 from tests.sources.layout_checks import read_layout
 
 SIZES = {"ADE_train_00000001": (8, 12), "ADE_train_00000002": (10, 6), "ADE_val_00000001": (7, 9)}

@@ -17,7 +17,7 @@ from sources.batches import hflip_sample
 from sources.live_shards import LiveShardList
 from sources.mixture import Mixture
 from sources.streams import RealStream, SyntheticStream
-from storage.filesystem import open_store
+from storage.files.stores import open_store
 from tests.sources.committed_units import commit, image_unit
 from tests.sources.memory_source import MemorySource
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from schemas.errors import SampleError, SourceError
 from sources.layouts.cityscapes import depth_from_disparity
-from sources.layouts.prepare import PrepareRequest, open_files, prepare
 from sources.layouts.protocol import LayoutOptions
 from sources.layouts.registry import find_layout, recognise
-from sources.layouts.report import Expected, describe_oddities
+from sources.prepare.prepare import PrepareRequest, open_files, prepare
+from sources.prepare.report import Expected, describe_oddities
 from tests.sources.layout_checks import read_layout
 
 H, W = 8, 16

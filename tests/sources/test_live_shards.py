@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from sources.live_shards import LiveShardList
-from storage.filesystem import RunStore, open_store
+from storage.files.stores import RunStore, open_store
 from tests.sources.committed_units import commit, image_unit, publish, relabel_unit
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from sources.layouts.mat_tags import check_tags
-from sources.layouts.matlab import load_mat
+from sources.readers.mat_tags import check_tags
+from sources.readers.matlab import load_mat
 
 CONTENT = {
     "numbers": np.arange(12, dtype=np.uint16).reshape(3, 4),

@@ -12,7 +12,7 @@ from schemas.errors import SourceError
 from sources.live_shards import LiveShardList
 from sources.mixture import Mixture
 from sources.streams import RealStream, SyntheticStream
-from storage.filesystem import RunStore, open_store
+from storage.files.stores import RunStore, open_store
 from tests.sources.committed_units import commit, image_unit, relabel_unit
 from tests.sources.memory_source import MemorySource
 

@@ -8,12 +8,12 @@ from collections import Counter
 import pytest
 import webdataset as wds
 
-from pipeline.local_runner import run_units
+from pipeline.loop.local_runner import run_units
 from sources.live_shards import LiveShardList
 from sources.streams import SyntheticStream
-from storage.filesystem import RunStore, open_store
-from storage.manifest_table import manifest_table
-from storage.shards import register_webdataset_openers
+from storage.files.stores import RunStore, open_store
+from storage.manifests.table import manifest_table
+from storage.samples.shards import register_webdataset_openers
 from tests.chaos.s3_server import S3Server
 from tests.pipeline import small_run
 from tests.sources.committed_units import commit, image_unit, publish

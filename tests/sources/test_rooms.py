@@ -11,9 +11,9 @@ from schemas.paths import resolve_path
 from schemas.sample import IGNORE_ID, Sample
 from sources.protocol import open_source
 from sources.rooms import ROOM_TASKS, RoomsSource
+from sources.rooms_classes import CLASS_ID, CLASSES
 from sources.rooms_labels import boundaries_of, saliency_of
-from sources.rooms_render.classes import CLASS_ID, CLASSES
-from storage.filesystem import open_store
+from storage.files.stores import open_store
 
 
 @pytest.fixture(scope="module")

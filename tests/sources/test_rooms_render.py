@@ -17,15 +17,15 @@ import pytest
 from PIL import Image
 
 from jobs import render_rooms
+from kit.renderer import caption as captions
+from kit.renderer.caption import CaptionSlots, Thing
+from kit.renderer.encode import encode_view
+from kit.renderer.layout import build_room
+from kit.renderer.render import RoomView, render_room
+from kit.renderer.shapes import transformed, turn, unit_mesh
+from kit.renderer.shard_manifest import shard_rows
 from schemas.errors import UserError
-from sources.rooms_render import caption as captions
-from sources.rooms_render.caption import CaptionSlots, Thing
-from sources.rooms_render.classes import CLASS_ID, CLASSES
-from sources.rooms_render.encode import encode_view
-from sources.rooms_render.layout import build_room
-from sources.rooms_render.render import RoomView, render_room
-from sources.rooms_render.shapes import transformed, turn, unit_mesh
-from sources.rooms_render.shard_manifest import shard_rows
+from sources.rooms_classes import CLASS_ID, CLASSES
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "data" / "rooms"
@@ -142,7 +142,7 @@ def test_without_mitsuba_the_error_names_the_extra() -> None:
     code = (
         "import sys; sys.modules['mitsuba'] = None\n"
         "from schemas.errors import UserError\n"
-        "from sources.rooms_render.render import render_room\n"
+        "from kit.renderer.render import render_room\n"
         "try:\n    render_room(0, 1)\n"
         "except UserError as error:\n    print(error)"
     )

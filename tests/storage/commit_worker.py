@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from schemas.manifest import ManifestRow
 from schemas.run_layout import shard_path
 from schemas.unit import Unit
-from storage.filesystem import RunStore, open_store
-from storage.manifest_table import UnitCommit, commit_unit
-from storage.shards import pack_tar
+from storage.files.stores import RunStore, open_store
+from storage.manifests.table import UnitCommit, commit_unit
+from storage.samples.shards import pack_tar
 
 if TYPE_CHECKING:
     from collections.abc import Callable

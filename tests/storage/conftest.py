@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from storage.filesystem import RunStore, open_store
+from storage.files.stores import RunStore, open_store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,10 +5,10 @@ from __future__ import annotations
 from commit_worker import make_unit, write_and_commit
 
 from schemas.errors import AlreadyCommittedError
-from storage.events import EventWriter, read_events
-from storage.filesystem import RunStore
-from storage.manifest_table import read_unit
-from storage.weights_store import publish_weights, read_weights
+from storage.files.stores import RunStore
+from storage.manifests.table import read_unit
+from storage.records.events import EventWriter, read_events
+from storage.records.weights import publish_weights, read_weights
 
 
 class ForgetfulStore(RunStore):

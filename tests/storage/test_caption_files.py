@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import DamagedShardError
-from storage.captions import (
+from storage.files.stores import RunStore
+from storage.records.captions import (
     CaptionRow,
     add_captions,
     captioned_shards,
@@ -13,7 +14,6 @@ from storage.captions import (
     read_captions,
     write_captions,
 )
-from storage.filesystem import RunStore
 
 ROWS = [CaptionRow("a_0", "a room", "blip2"), CaptionRow("b_0", "", "blip2")]
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from schemas.errors import SampleError
 from schemas.sample import MEMBER_ORDER, TASK_KINDS, TASKS, Sample, Task
-from storage import codecs
+from storage.samples import codecs
 from tests.random_labels import is_invalid, random_label, random_sample
 
 

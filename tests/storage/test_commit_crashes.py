@@ -14,18 +14,18 @@ from pathlib import Path
 import pytest
 from commit_worker import CRASH_POINTS, SAMPLES_PER_UNIT, make_unit, write_and_commit
 
-from storage.filesystem import RunStore, open_store
-from storage.manifest_table import ManifestReader, list_committed, manifest_table, read_unit
-from storage.shards import load_shard
-from storage.weights_store import list_versions, publish_weights, read_weights
+from storage.files.stores import RunStore, open_store
+from storage.manifests.table import ManifestReader, list_committed, manifest_table, read_unit
+from storage.records.weights import list_versions, publish_weights, read_weights
+from storage.samples.shards import load_shard
 
 ROOT = Path(__file__).parents[2]
 WORKER = str(Path(__file__).with_name("commit_worker.py"))
 
 PUBLISH_AND_DIE = """
 import os, signal, sys
-from storage.filesystem import RunStore, open_store
-from storage.weights_store import publish_weights
+from storage.files.stores import RunStore, open_store
+from storage.records.weights import publish_weights
 
 put = RunStore.put_if_absent
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from schemas.run_layout import COMPACTED_DIR, compacted_path
-from storage.compaction import compact, plan_compaction, replaced_manifests
-from storage.filesystem import RunStore
-from storage.inventory import remove_file
-from storage.manifest_file import UnitCommit
-from storage.manifest_table import (
+from storage.files.inventory import remove_file
+from storage.files.stores import RunStore
+from storage.manifests.compaction import compact, plan_compaction, replaced_manifests
+from storage.manifests.file import UnitCommit
+from storage.manifests.table import (
     ManifestReader,
     UnitPlace,
     commit_unit,
@@ -27,8 +27,8 @@ from tests.storage.test_manifest_table import CountingStore, make_commit, make_u
 
 COMPACT_AND_DIE = """
 import os, signal, sys
-from storage.compaction import compact
-from storage.filesystem import open_store
+from storage.manifests.compaction import compact
+from storage.files.stores import open_store
 
 def die(path, units):
     os.kill(os.getpid(), signal.SIGKILL)

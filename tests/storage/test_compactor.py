@@ -9,10 +9,10 @@ import pytest
 
 from schemas.run_layout import COMPACTED_DIR, UNITS_DIR, compacted_path
 from schemas.unit import Unit
-from storage.compaction import Compactor, compact
-from storage.filesystem import RunStore, open_store
-from storage.manifest_places import QuietFolders
-from storage.manifest_table import (
+from storage.files.stores import RunStore, open_store
+from storage.manifests.compaction import Compactor, compact
+from storage.manifests.places import QuietFolders
+from storage.manifests.table import (
     BriefReader,
     ManifestReader,
     UnitPlace,
@@ -20,7 +20,7 @@ from storage.manifest_table import (
     list_revisions,
     read_unit,
 )
-from storage.unit_brief import brief_of
+from storage.manifests.unit_brief import brief_of
 from tests.counting_store import CountingFolders
 from tests.storage.test_compaction import ListingStore, expect_reads_as, fill, revised
 from tests.storage.test_manifest_table import make_commit, make_unit
@@ -174,7 +174,7 @@ def test_a_unit_that_was_told_of_is_not_read(local_store: RunStore) -> None:
 
 def test_a_quiet_folder_is_looked_at_less_and_less(monkeypatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("storage.manifest_places.time.monotonic", clock)
+    monkeypatch.setattr("storage.manifests.places.time.monotonic", clock)
     folders, looks = QuietFolders(), []
     for now_s in range(200):
         clock.now_s = float(now_s)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from storage import filesystem, patience
-from storage.patience import Patience
+from storage.files import patience, stores
+from storage.files.patience import Patience
 
 STATUS = {"ConditionalRequestConflict": 409, "PreconditionFailed": 412, "AccessDenied": 403}
 
@@ -45,7 +45,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def create(store: AnsweringStore) -> None:
-    filesystem._create(store, "b/x", b"1", "create s3://b/x")
+    stores._create(store, "b/x", b"1", "create s3://b/x")
 
 
 def test_a_refused_precondition_means_present() -> None:

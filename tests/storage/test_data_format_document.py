@@ -14,11 +14,11 @@ from commit_worker import SAMPLES_PER_UNIT, write_and_commit
 from schemas.manifest import COLUMN_TYPES
 from schemas.sample import MEMBER_ORDER
 from schemas.weights import WeightsManifest
-from storage.codecs import encode_image_png
-from storage.compaction import compact
-from storage.filesystem import open_store
-from storage.manifest_table import ManifestReader, commit_unit, manifest_table
-from storage.shards import pack_tar
+from storage.files.stores import open_store
+from storage.manifests.compaction import compact
+from storage.manifests.table import ManifestReader, commit_unit, manifest_table
+from storage.samples.codecs import encode_image_png
+from storage.samples.shards import pack_tar
 
 TEXT = (Path(__file__).parents[2] / "docs/data_format.md").read_text()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from storage.events import ROLLED_SEGMENTS, EventWriter, read_events
-from storage.filesystem import RunStore
+from storage.files.stores import RunStore
+from storage.records.events import ROLLED_SEGMENTS, EventWriter, read_events
 
 
 def test_events_of_all_writers_come_in_order_of_time(store: RunStore) -> None:
@@ -141,7 +141,7 @@ def test_a_segment_that_is_gone_since_the_listing_is_found_where_it_went(
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr("storage.events._now", lambda: f"2026-01-01T{text}:00.000000+00:00")
+    monkeypatch.setattr("storage.records.events._now", lambda: f"2026-01-01T{text}:00.000000+00:00")
 
 
 def test_a_younger_drivers_events_come_later_whatever_its_clock_says(store, monkeypatch) -> None:

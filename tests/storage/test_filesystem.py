@@ -13,7 +13,7 @@ from threading import Barrier
 import pytest
 
 from schemas.errors import AlreadyCommittedError, ConfigError, UserError
-from storage.filesystem import RunStore, open_store
+from storage.files.stores import RunStore, open_store
 
 
 def names_in(store: RunStore, folder: str) -> list[str]:

@@ -17,8 +17,8 @@ from schemas.errors import DamagedShardError
 from schemas.manifest import COLUMN_TYPES, ManifestRow
 from schemas.run_layout import unit_manifest_path
 from schemas.unit import Unit
-from storage.filesystem import RunStore
-from storage.manifest_table import (
+from storage.files.stores import RunStore
+from storage.manifests.table import (
     ManifestReader,
     UnitCommit,
     commit_unit,

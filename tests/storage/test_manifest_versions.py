@@ -13,9 +13,9 @@ import pytest
 from schemas.manifest import SCHEMA_VERSION
 from schemas.run_layout import unit_manifest_path
 from schemas.unit import Unit
-from storage.compaction import compact
-from storage.filesystem import RunStore
-from storage.manifest_table import ManifestReader, commit_unit, manifest_table, read_unit
+from storage.files.stores import RunStore
+from storage.manifests.compaction import compact
+from storage.manifests.table import ManifestReader, commit_unit, manifest_table, read_unit
 from tests.storage.test_manifest_table import make_commit, make_unit
 
 DATA = Path(__file__).with_name("data")

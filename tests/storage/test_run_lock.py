@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from schemas.errors import FencedError
-from storage.filesystem import RunStore
-from storage.run_lock import KEPT_EPOCHS, RunLock, current_drivers, drivers, take_run
+from storage.files.stores import RunStore
+from storage.records.run_lock import KEPT_EPOCHS, RunLock, current_drivers, drivers, take_run
 
 BOTH = ("generate", "train")
 

@@ -10,8 +10,8 @@ import pytest
 import webdataset as wds
 
 from schemas.errors import DamagedShardError
-from storage import shards
-from storage.filesystem import RunStore, open_store
+from storage.files.stores import RunStore, open_store
+from storage.samples import shards
 
 MEMBERS = {"image.png": b"I" * 700, "normals.png": b"N" * 512, "json": b"{}", "extra.txt": b"e"}
 SAMPLES = [("a_0", MEMBERS), ("b_0", {"json": b"[]", "image.png": b""}), ("c", MEMBERS)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jobs.gc import remove
-from storage.compaction import compact
-from storage.filesystem import open_store
+from storage.files.stores import open_store
+from storage.manifests.compaction import compact
 from tests.jobs.test_gc import ORPHAN, fill, garbage, paths, reading, verified
 from tests.pipeline.small_run import make_config
 

@@ -8,8 +8,8 @@ import pytest
 
 from schemas.errors import AlreadyCommittedError, DamagedShardError, WeightsMismatchError
 from schemas.weights import WeightsManifest
-from storage.filesystem import RunStore
-from storage.weights_store import (
+from storage.files.stores import RunStore
+from storage.records.weights import (
     expect_fits,
     latest_version,
     list_versions,

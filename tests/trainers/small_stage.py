@@ -20,17 +20,18 @@ from schemas.config_file import parse_config
 from schemas.manifest import ManifestRow
 from schemas.run_layout import shard_path
 from schemas.sample import Sample
+from schemas.stages import Stage
 from schemas.unit import Unit, synthetic_key
 from sources.batches import Batch
-from storage.codecs import encode_sample
-from storage.filesystem import RunStore, open_store
-from storage.manifest_table import UnitCommit, commit_unit
-from storage.shards import pack_tar
+from storage.files.stores import RunStore, open_store
+from storage.manifests.table import UnitCommit, commit_unit
+from storage.samples.codecs import encode_sample
+from storage.samples.shards import pack_tar
 from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
 from trainers.checkpoint import CheckpointFiles
 from trainers.learner import Learner, make_learner
 from trainers.parts import Host, TrainParts, make_parts
-from trainers.settings import Stage, StageSettings, stage_settings
+from trainers.settings import StageSettings, stage_settings
 
 NUM_IMAGES = {"train": 12, "validation": 4}
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save
 
 from schemas.errors import RunFailedError, WeightsMismatchError
-from storage.filesystem import open_store
-from storage.shards import sha256_of
+from storage.files.stores import open_store
+from storage.samples.shards import sha256_of
 from tests.trainers.small_stage import assert_equal_learners, make_config, make_stage
 from trainers.checkpoint import (
     CHECKPOINT_FILES,
@@ -18,7 +18,7 @@ from trainers.checkpoint import (
     pack_checkpoint,
     restore_checkpoint,
 )
-from trainers.ray_checkpoints import checkpoint_folders
+from trainers.on_ray.checkpoints import checkpoint_folders
 from trainers.stage import run_stage
 
 NUMBERS = {"format": 1, "step": 2, "seen_images": 8, "ema_updates": 0}

@@ -12,11 +12,11 @@ import ray
 
 from schemas.config_file import dump_config
 from schemas.errors import RunFailedError
-from storage.filesystem import open_store
-from storage.weights_store import list_versions, read_weights
+from storage.files.stores import open_store
+from storage.records.weights import list_versions, read_weights
 from tests.trainers.small_stage import commit_synthetic, make_config
 from trainers.final import read_final_weights
-from trainers.ray_train import train_stage_on_ray
+from trainers.on_ray.train import train_stage_on_ray
 from trainers.train_stage import train_stage_locally
 
 pytestmark = pytest.mark.ray
@@ -26,7 +26,7 @@ DRIVER = """
 import sys
 import ray
 from schemas.config_file import load_config
-from trainers.ray_train import train_stage_on_ray
+from trainers.on_ray.train import train_stage_on_ray
 
 ray.init(address=sys.argv[2], log_to_driver=False)
 train_stage_on_ray(load_config(sys.argv[1]), "warm_up")

@@ -7,9 +7,9 @@ import torch
 
 from perception.state_file import state_to_bytes
 from schemas.config import RunConfig
-from storage.events import read_events
-from storage.filesystem import open_store
-from storage.weights_store import list_versions, read_manifest, read_weights
+from storage.files.stores import open_store
+from storage.records.events import read_events
+from storage.records.weights import list_versions, read_manifest, read_weights
 from tests.tiny_models import tiny_backbone
 from tests.trainers.small_stage import (
     MemoryCheckpoints,

@@ -12,25 +12,25 @@ import torch
 from torch import nn
 from transformers import CLIPTokenizer
 
-from perception.captioner import Blip2Captioner
-from perception.diffusion.backbone import load_backbone
-from perception.diffusion.features import extract_features
-from schemas.errors import NotFiniteError, SourceError, UserError
-from sources.rooms_render.caption import parse_caption, vocabulary
-from storage.codecs import encode_class_ids_png, encode_image_png
-from storage.shards import pack_tar
-from trainers.starter.captioner import caption_ids, patch_loss, shift, slot_accuracy
-from trainers.starter.checkpoint import load_average
-from trainers.starter.configs import QUERY_TOKENS
-from trainers.starter.data import Rooms, mirror_caption
-from trainers.starter.export import folder_bytes
-from trainers.starter.loop import LoopSettings, learning_rate_factor, make_state, train
-from trainers.starter.report import psnr_db
-from trainers.starter.tokenizer import (
+from kit.renderer.caption import parse_caption, vocabulary
+from kit.starter.captioner import caption_ids, patch_loss, shift, slot_accuracy
+from kit.starter.checkpoint import load_average
+from kit.starter.configs import QUERY_TOKENS
+from kit.starter.data import Rooms, mirror_caption
+from kit.starter.export import folder_bytes
+from kit.starter.loop import LoopSettings, learning_rate_factor, make_state, train
+from kit.starter.report import psnr_db
+from kit.starter.tokenizer import (
     learn_merges,
     make_caption_tokenizer,
     make_clip_tokenizer,
 )
+from perception.captioner import Blip2Captioner
+from perception.diffusion.backbone import load_backbone
+from perception.diffusion.features import extract_features
+from schemas.errors import NotFiniteError, SourceError, UserError
+from storage.samples.codecs import encode_class_ids_png, encode_image_png
+from storage.samples.shards import pack_tar
 
 ROOT = Path(__file__).parents[2]
 STARTER = ROOT / "starter"

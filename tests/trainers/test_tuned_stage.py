@@ -9,8 +9,8 @@ from safetensors.torch import load
 from perception.build import make_method
 from perception.state_file import load_state_bytes
 from sources.batches import collate
-from storage.filesystem import open_store
-from storage.weights_store import read_weights
+from storage.files.stores import open_store
+from storage.records.weights import read_weights
 from tests.tiny_models import tiny_backbone
 from tests.trainers.small_stage import assert_equal_learners, make_config, make_sample, make_stage
 from trainers.checkpoint import pack_checkpoint, restore_checkpoint

@@ -1,0 +1,52 @@
+"""The options of jobs that use a run: which run, which weights, where the results go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deployment.loaded_run import load_run
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from deployment.loaded_run import LoadedRun
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which weights are used and where results go."""
+    parser.add_argument("--run", required=True, help="run directory or exported folder, or a URL")
+    parser.add_argument("--out", required=True, help="new or empty folder for the results")
+    parser.add_argument(
+        "--weights", default="final", help="final (default) or the number of a published version"
+    )
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N, instead of the run's")
+    parser.add_argument("--diffusion", help="where the run's backbone lies now")
+    parser.add_argument(
+        "--image-size", metavar="HxW", help="training images' size, if the source is not here"
+    )
+
+
+def open_run(parsed: argparse.Namespace) -> LoadedRun:
+    """Load the run that the options of :func:`add_run_options` name."""
+    return load_run(
+        parsed.run,
+        weights=parsed.weights,
+        device=parsed.device,
+        diffusion=parsed.diffusion,
+        image_size=parse_size(parsed.image_size),
+    )
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Read ``HEIGHTxWIDTH``.
+
+    Raises:
+        ConfigError: If it is something else.
+    """
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise ConfigError(f"--image-size {text}: wanted HEIGHTxWIDTH in pixels, such as 480x640")
+    return int(sides[0]), int(sides[1])

@@ -1,0 +1,112 @@
+"""Make one run of an ablation in this process, from beginnings that were made before."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pipeline.make.build import open_captioner, open_run_source
+from pipeline.make.caption import caption_source
+from runs.directory import claim_run_directory
+from runs.local_loop import generate_first_round, run_locally
+from runs.results import read_results, write_results
+from schemas.config_file import dump_config
+from schemas.errors import AlreadyCommittedError
+from schemas.run_layout import (
+    CAPTIONS_DIR,
+    CONFIG_FILE,
+    SHARDS_DIR,
+    UNITS_DIR,
+    round_dir,
+    weights_dir,
+)
+from storage.files.stores import open_store
+from storage.manifests.table import ManifestReader
+from trainers.final import final_dir, has_final
+from trainers.train_stage import train_stage_locally
+
+if TYPE_CHECKING:
+    from experiments.plan import AblationRun
+    from schemas.config import RunConfig
+    from storage.files.stores import RunStore
+
+_WARM_UP_FOLDERS = (CAPTIONS_DIR, weights_dir(0), final_dir("warm_up"))
+_IMAGE_FOLDERS = (
+    f"{SHARDS_DIR}/{round_dir(0)}",
+    f"{UNITS_DIR}/{round_dir(0)}",
+    *_WARM_UP_FOLDERS,
+)
+_COMMIT_POINTS = ("manifest.json", "final.json")
+
+
+def make_warm_up(config: RunConfig) -> None:
+    """Caption and warm up; what is done already stays."""
+    _use_one_thread()
+    store = _open_beginning(config)
+    if has_final(store, "warm_up"):
+        return
+    caption_source(store, open_run_source(config), open_captioner(config))
+    train_stage_locally(config, "warm_up")
+
+
+def make_images(config: RunConfig, warm_up: RunConfig) -> None:
+    """Make the first round on top of a warm-up; what is done already stays."""
+    _use_one_thread()
+    store = _open_beginning(config)
+    adopt(store, open_store(warm_up.run.url), _WARM_UP_FOLDERS)
+    generate_first_round(config, store)
+
+
+def make_run(run: AblationRun) -> dict[str, Any]:
+    """Bring a run to its end.
+
+    Returns:
+        Content of its results.json.
+    """
+    _use_one_thread()
+    store = open_store(run.config.run.url)
+    claim_run_directory(store, run.config)
+    finished = read_results(store)
+    if finished is not None:
+        return finished
+    if run.images is not None and not ManifestReader(store).refresh():
+        adopt(store, open_store(run.images.run.url), _IMAGE_FOLDERS)
+    elif not has_final(store, "warm_up"):
+        adopt(store, open_store(run.warm_up.run.url), _WARM_UP_FOLDERS)
+    scores = run_locally(run.config, store, result=run.result)
+    results = {**scores, "adopted_from": (run.images or run.warm_up).run.url}
+    write_results(store, results)
+    return results
+
+
+def adopt(store: RunStore, other: RunStore, folders: tuple[str, ...]) -> None:
+    """Copy folders of another run, commit points last; doing it twice does no harm."""
+    for folder in folders:
+        for path in sorted(_files(other, folder), key=_commits):
+            if not store.exists(path):
+                store.write_bytes(path, other.read_bytes(path))
+
+
+def _files(store: RunStore, folder: str) -> list[str]:
+    # Names with a leading dot are what a killed writer left behind.
+    return [path for path in store.find(folder) if "/." not in path]
+
+
+def _commits(path: str) -> bool:
+    return path.endswith(_COMMIT_POINTS)
+
+
+def _open_beginning(config: RunConfig) -> RunStore:
+    """Open a folder that several configurations share: its name says all that decides it."""
+    store = open_store(config.run.url)
+    with suppress(AlreadyCommittedError):
+        store.put_if_absent(CONFIG_FILE, dump_config(config).encode())
+    return store
+
+
+def _use_one_thread() -> None:
+    # Runs share the machine's cores between them; more threads a run would only contend.
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

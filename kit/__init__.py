@@ -1,0 +1,1 @@
+"""The renderer of rooms and the training of the starter models."""

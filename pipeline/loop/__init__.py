@@ -1,0 +1,1 @@
+"""Decide which unit is next."""

@@ -1,0 +1,75 @@
+"""Run a plan in this process: the measure of what the distributed runner must do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.loop.control import FATAL_ERRORS, GenerationControl
+from pipeline.make.isolate import SAMPLE_ERRORS, failure_of
+from schemas.errors import DamagedShardError
+from storage.records.weights_watch import WeightsWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.loop.capacity import Decision
+    from pipeline.make.generator import Generator
+    from schemas.unit import Unit
+    from storage.files.stores import RunStore
+
+ATTEMPT_ERRORS = (*SAMPLE_ERRORS, DamagedShardError, OSError)
+
+
+def run_units(
+    control: GenerationControl,
+    generator: Generator,
+    store: RunStore,
+    *,
+    pinned_version: int | None = None,
+    on_unit: Callable[[Unit], None] = lambda _: None,
+) -> Decision:
+    """Work on units, one after the other, as long as there is one that may be worked on.
+
+    Before each unit the newest weights are taken from storage.
+
+    Args:
+        control: Decides; made for the same run.
+        generator: Makes the units.
+        store: The run.
+        pinned_version: Use this version's weights alone.
+        on_unit: Called with each unit after it was committed.
+
+    Returns:
+        Why there is nothing more to do now: ``finished``, ``failed`` or ``starved``.
+    """
+    watch = WeightsWatch(store, pinned=pinned_version)
+    while True:
+        for unit in control.refresh():
+            on_unit(unit)
+        decision = control.decide()
+        if decision.unit is None:
+            return decision
+        attempt = control.lease(decision.unit)
+        try:
+            take_newest(generator, watch)
+            history = control.history_for(decision.unit, attempt)
+            generator.generate(decision.unit, attempt, history)
+        except FATAL_ERRORS as error:
+            control.take_back(decision.unit)
+            control.fail(str(error))
+        except ATTEMPT_ERRORS as error:
+            control.settle(decision.unit, attempt, failure_of(error))
+        else:
+            control.settle(decision.unit, attempt)
+
+
+def take_newest(generator: Generator, watch: WeightsWatch) -> int | None:
+    """Give a generator the newest weights from storage, unless it holds them.
+
+    Returns:
+        The version it holds now.
+    """
+    newer = watch.newer_than(generator.version)
+    if newer is not None:
+        generator.take_weights(*newer)
+    return generator.version

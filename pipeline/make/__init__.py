@@ -1,0 +1,1 @@
+"""Make one unit, in the order of its data."""

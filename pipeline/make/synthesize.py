@@ -1,0 +1,191 @@
+"""Real images and captions to synthetic images."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from perception.diffusion.halfway import HalfwaySettings, synthesize_gaussian, synthesize_halfway
+from perception.diffusion.latents import LatentMoments, encode_moments
+from pipeline.make.rows import start_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from perception.diffusion.backbone import DiffusionBackbone
+    from schemas.config import CreatorSection
+    from schemas.sample import Sample
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageOrder:
+    """One synthetic image to make.
+
+    Attributes:
+        source_shard: Shard of the real image.
+        source: The real sample.
+        caption: Text condition.
+        seed: Seed of everything random in the image, in [0, 2**63).
+    """
+
+    source_shard: str
+    source: Sample
+    caption: str
+    seed: int
+
+
+class Creator(Protocol):
+    """Makes a batch of synthetic images of one size."""
+
+    def __call__(
+        self,
+        backbone: DiffusionBackbone,
+        orders: Sequence[ImageOrder],
+        *,
+        settings: HalfwaySettings,
+        moments: MomentsCache,
+    ) -> NDArray[np.uint8]:
+        """Return uint8 RGB [B, H, W, 3], one image for each order."""
+
+
+def create_images(
+    backbone: DiffusionBackbone,
+    orders: Sequence[ImageOrder],
+    *,
+    settings: CreatorSection,
+    moments: MomentsCache,
+) -> NDArray[np.uint8]:
+    """Make a batch of synthetic images with the configured creator.
+
+    Args:
+        backbone: The frozen diffusion model.
+        orders: What to make; real images of one size.
+        settings: Creator and its parameters.
+        moments: Latents of real images encoded before; filled on the way.
+
+    Returns:
+        uint8 RGB [B, H, W, 3]. An image depends on its order alone, up to rounding.
+    """
+    creator = CREATORS[settings.kind]
+    return creator(backbone, orders, settings=sampler_settings(settings), moments=moments)
+
+
+def sampler_settings(settings: CreatorSection) -> HalfwaySettings:
+    """Settings of the sampler for a creator; the Gaussian one always starts from pure noise."""
+    return HalfwaySettings(
+        # An image that is taken as it is passes no sampler; any valid start will do.
+        t_start=start_of(settings) or settings.t_start,
+        num_steps=settings.num_steps,
+        sampler=settings.sampler,
+        guidance_scale=settings.guidance_scale,
+        eta=settings.eta,
+    )
+
+
+def _create_halfway(
+    backbone: DiffusionBackbone,
+    orders: Sequence[ImageOrder],
+    *,
+    settings: HalfwaySettings,
+    moments: MomentsCache,
+) -> NDArray[np.uint8]:
+    return synthesize_halfway(
+        backbone,
+        moments.encode(backbone, orders),
+        [order.caption for order in orders],
+        settings=settings,
+        seeds=[order.seed for order in orders],
+    )
+
+
+def _create_gaussian(
+    backbone: DiffusionBackbone,
+    orders: Sequence[ImageOrder],
+    *,
+    settings: HalfwaySettings,
+    moments: MomentsCache,  # noqa: ARG001 - part of the protocol; nothing real is kept here
+) -> NDArray[np.uint8]:
+    height, width = orders[0].source.image.shape[:2]
+    return synthesize_gaussian(
+        backbone,
+        [order.caption for order in orders],
+        image_size_px=(height, width),
+        settings=settings,
+        seeds=[order.seed for order in orders],
+    )
+
+
+def _take_unlabelled(
+    backbone: DiffusionBackbone,  # noqa: ARG001 - part of the protocol; nothing is synthesised
+    orders: Sequence[ImageOrder],
+    *,
+    settings: HalfwaySettings,  # noqa: ARG001
+    moments: MomentsCache,  # noqa: ARG001
+) -> NDArray[np.uint8]:
+    return np.stack([order.source.image for order in orders])
+
+
+CREATORS: dict[str, Creator] = {
+    "halfway": _create_halfway,
+    "gaussian": _create_gaussian,
+    "unlabelled": _take_unlabelled,
+}
+
+
+class MomentsCache:
+    """Remembers the encoded latents of real images; the least recently used go first.
+
+    Args:
+        max_bytes: Most bytes held, at least one image's worth.
+    """
+
+    def __init__(self, *, max_bytes: int = 256 * 2**20) -> None:
+        self._max_bytes = max_bytes
+        self._held_bytes = 0
+        self._entries: OrderedDict[tuple[str, str], LatentMoments] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return the number of images held."""
+        return len(self._entries)
+
+    def encode(self, backbone: DiffusionBackbone, orders: Sequence[ImageOrder]) -> LatentMoments:
+        """Moments of the orders' real images, each encoded once.
+
+        Returns:
+            Moments of B images, in the order of ``orders``.
+        """
+        images = {_name(order): order.source.image for order in orders}
+        known = {name: self._entries[name] for name in images if name in self._entries}
+        missing = [name for name in images if name not in known]
+        if missing:
+            encoded = encode_moments(backbone, [images[name] for name in missing])
+            known |= {name: encoded.select([i]) for i, name in enumerate(missing)}
+        for name, entry in known.items():
+            self._remember(name, entry)
+        rows = [known[_name(order)] for order in orders]
+        return LatentMoments(
+            mean=torch.cat([row.mean for row in rows]), std=torch.cat([row.std for row in rows])
+        )
+
+    def _remember(self, name: tuple[str, str], entry: LatentMoments) -> None:
+        if name not in self._entries:
+            self._held_bytes += _num_bytes(entry)
+        self._entries[name] = entry
+        self._entries.move_to_end(name)
+        while self._held_bytes > self._max_bytes and len(self._entries) > 1:
+            _, dropped = self._entries.popitem(last=False)
+            self._held_bytes -= _num_bytes(dropped)
+
+
+def _name(order: ImageOrder) -> tuple[str, str]:
+    return (order.source_shard, order.source.key)
+
+
+def _num_bytes(entry: LatentMoments) -> int:
+    return entry.mean.nbytes + entry.std.nbytes

@@ -1,0 +1,114 @@
+"""The caption pass on Ray Data: once for each source shard, finite, resumable."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import ray
+import torch
+
+from pipeline.make.build import open_captioner, open_run_source
+from pipeline.make.caption import caption_shard, shards_without_captions
+from schemas.errors import UserError
+from storage.files.stores import open_store
+from storage.records.captions import write_captions
+
+if TYPE_CHECKING:
+    from schemas.config import RunConfig
+
+PASS_CPUS = 1
+
+
+def caption_source_on_ray(config: RunConfig, store_url: str) -> int:
+    """Caption all shards of the train split that have no captions yet.
+
+    A Dataset made of items is not resumed by Ray Data's own checkpoints, so the shards that are
+    done are left out here, and each shard's captions are committed as they are made.
+
+    Args:
+        config: The run's configuration.
+        store_url: The run.
+
+    Returns:
+        The number of shards done.
+
+    Raises:
+        UserError: If source or captioner are not as the configuration says.
+        OSError: If the source cannot be read or captions cannot be written now; those of other
+            shards are there.
+    """
+    store = open_store(store_url)
+    missing = shards_without_captions(store, open_run_source(config).shards("train"))
+    if not missing:
+        return 0
+    actors = min(len(missing), config.generation.num_generators)
+    threads = str(PASS_CPUS)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    items = ray.data.from_items(
+        [{"shard": shard.name} for shard in missing], override_num_blocks=len(missing)
+    )
+    done = items.map_batches(
+        CaptionShards,
+        fn_constructor_args=(config, store.url),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        num_cpus=PASS_CPUS,
+        num_gpus=config.generation.gpus_per_generator or None,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
+    ).take_all()
+    for row in done:
+        if row["problem"]:
+            raise (OSError if row["is_passing"] else UserError)(str(row["problem"]))
+    return len(done)
+
+
+class CaptionShards:
+    """Captions the shards it is given and commits their captions.
+
+    Args:
+        config: The run's configuration.
+        store_url: The run.
+    """
+
+    def __init__(self, config: RunConfig, store_url: str) -> None:
+        torch.set_num_threads(PASS_CPUS)
+        self._config = config
+        self._store = open_store(store_url)
+
+    @cached_property
+    def _source(self) -> Any:
+        return open_run_source(self._config)
+
+    @cached_property
+    def _captioner(self) -> Any:
+        return open_captioner(self._config)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Caption a batch of shards, given by name.
+
+        Returns:
+            Number of captions of each shard; what was in the way, else ""; and whether that may
+            pass without a change by the user.
+        """
+        columns: dict[str, list[Any]] = {"captions": [], "problem": [], "is_passing": []}
+        for name in batch["shard"]:
+            count, problem, is_passing = 0, "", False
+            try:
+                count = self._caption(str(name))
+            except (UserError, OSError) as error:
+                # A value, not an error: Ray Data would wrap it in pages of its own.
+                problem, is_passing = str(error), isinstance(error, OSError)
+            columns["captions"].append(count)
+            columns["problem"].append(problem)
+            columns["is_passing"].append(is_passing)
+        return columns
+
+    def _caption(self, name: str) -> int:
+        shard = next(s for s in self._source.shards("train") if s.name == name)
+        rows = caption_shard(self._source, shard, self._captioner)
+        write_captions(self._store, name, rows)
+        return len(rows)

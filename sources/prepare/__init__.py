@@ -1,0 +1,1 @@
+"""Convert published data sets to shards and report on them."""

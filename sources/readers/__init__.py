@@ -1,0 +1,1 @@
+"""Read the file formats of published data sets."""

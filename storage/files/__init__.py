@@ -1,0 +1,1 @@
+"""Stores: a folder or any fsspec URL."""

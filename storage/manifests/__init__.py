@@ -1,0 +1,1 @@
+"""Manifests of units: Parquet files, listed, read, compacted."""

@@ -1,0 +1,1 @@
+"""What else a run keeps: captions, events, lock, weights, steering."""

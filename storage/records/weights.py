@@ -1,0 +1,188 @@
+"""Published creation weights: one folder a version, whose manifest is the commit."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypedDict
+
+from schemas.errors import AlreadyCommittedError, DamagedShardError, WeightsMismatchError
+from schemas.run_layout import WEIGHTS_DIR, parse_weights_dir, weights_dir
+from schemas.weights import WEIGHTS_FILE, WEIGHTS_MANIFEST, WeightsManifest
+from storage.samples.shards import sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Unpack
+
+    from storage.files.stores import RunStore
+
+
+logger = logging.getLogger(__name__)
+
+
+class PublishFacts(TypedDict):
+    """What the publisher says about the weights; see :class:`schemas.weights.WeightsManifest`."""
+
+    version: int
+    step: int
+    seen_images: int
+    ema_decay: float
+    base_model_hash: str
+    keys_hash: str
+    stage: str
+    parent: int
+
+
+def publish_weights(store: RunStore, data: bytes, **facts: Unpack[PublishFacts]) -> WeightsManifest:
+    """Write a version of creation weights and commit it.
+
+    The weights are written first, the manifest last and only if absent. Publishing the same bytes
+    under the same version again is harmless and returns the manifest that stands; it mends a
+    version whose tensors are lost or damaged.
+
+    Args:
+        store: The run directory.
+        data: Content of a safetensors file.
+        facts: Fields of the manifest; digest, size and time are added.
+
+    Raises:
+        AlreadyCommittedError: If other weights are committed under this version.
+    """
+    manifest = WeightsManifest(
+        **facts,
+        sha256=sha256_of(data),
+        size_bytes=len(data),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    path = _manifest_path(manifest.version)
+    if not store.exists(path):
+        _write_data(store, manifest, data)
+        try:
+            store.put_if_absent(path, manifest.to_json().encode())
+        except AlreadyCommittedError:
+            pass
+        else:
+            return manifest
+    standing = read_manifest(store, manifest.version)
+    if standing.sha256 != manifest.sha256:
+        raise AlreadyCommittedError(
+            f"{store.uri(path)}: version {manifest.version} is committed with sha256 "
+            f"{standing.sha256}, not {manifest.sha256}; another trainer is publishing to this run: "
+            "stop one of them"
+        )
+    try:
+        read_weights(store, manifest.version)
+    except DamagedShardError as error:
+        logger.warning("weights_are_mended version=%d: %s", manifest.version, error)
+        store.write_bytes(_spare_data_path(manifest.version, manifest.sha256), data)
+    return standing
+
+
+def list_versions(store: RunStore) -> list[int]:
+    """Committed versions, rising. One question to the store for each: not for polling."""
+    return [version for version in _folders(store) if store.exists(_manifest_path(version))]
+
+
+def latest_version(store: RunStore, *, leave_out: Collection[int] = ()) -> int | None:
+    """Greatest committed version that is not to be left out; None if there is none yet."""
+    newest_first = (version for version in reversed(_folders(store)) if version not in leave_out)
+    return next((v for v in newest_first if store.exists(_manifest_path(v))), None)
+
+
+def read_manifest(store: RunStore, version: int) -> WeightsManifest:
+    """Read what a committed version says about itself.
+
+    Raises:
+        FileNotFoundError: If the version is not committed.
+        DamagedShardError: If the manifest cannot be read.
+    """
+    path = _manifest_path(version)
+    try:
+        manifest = WeightsManifest.from_json(store.read_bytes(path).decode())
+        _expect_version(manifest, version)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DamagedShardError(
+            f"{store.uri(path)}: not a weights manifest ({error}); copy it from a good copy of the "
+            "run, or delete the folder to fall back to the version before"
+        ) from error
+    return manifest
+
+
+def _expect_version(manifest: WeightsManifest, version: int) -> None:
+    if manifest.version != version:
+        raise ValueError(f"version {manifest.version} in the folder of version {version}")
+
+
+def read_weights(store: RunStore, version: int) -> tuple[WeightsManifest, bytes]:
+    """Read a committed version and check its digest.
+
+    Returns:
+        The manifest and the content of the safetensors file.
+
+    Raises:
+        FileNotFoundError: If the version is not committed.
+        DamagedShardError: If the bytes are missing or do not match the manifest.
+    """
+    manifest = read_manifest(store, version)
+    for path in weights_files(version, manifest.sha256):
+        try:
+            data = store.read_bytes(path)
+        except FileNotFoundError:
+            continue
+        if sha256_of(data) == manifest.sha256:
+            return manifest, data
+    raise DamagedShardError(
+        f"{store.uri(weights_dir(version))}: no file with sha256 {manifest.sha256}; copy it from a "
+        "good copy of the run, or delete the folder to fall back to the version before"
+    )
+
+
+def weights_files(version: int, sha256: str) -> tuple[str, str]:
+    """Where the tensors of a version may lie: under the usual name, or beside another's bytes."""
+    return _data_path(version), _spare_data_path(version, sha256)
+
+
+def expect_fits(manifest: WeightsManifest, *, base_model_hash: str, keys_hash: str) -> None:
+    """Check that published weights belong to the model that should take them.
+
+    Raises:
+        WeightsMismatchError: If the backbone or the tensors' names, shapes or types differ.
+    """
+    wanted = {"base_model_hash": base_model_hash, "keys_hash": keys_hash}
+    for name, value in wanted.items():
+        found = getattr(manifest, name)
+        if found != value:
+            raise WeightsMismatchError(
+                f"weights version {manifest.version}: wanted {name} {value}, found {found}; load "
+                "them with the configuration of the run that published them"
+            )
+
+
+def _write_data(store: RunStore, manifest: WeightsManifest, data: bytes) -> None:
+    # A publisher that died before its manifest may have left other bytes under the usual name.
+    # They are never replaced, for it may be alive and about to commit them: ours go beside them.
+    path = _data_path(manifest.version)
+    try:
+        store.put_if_absent(path, data)
+    except AlreadyCommittedError:
+        if sha256_of(store.read_bytes(path)) != manifest.sha256:
+            store.write_bytes(_spare_data_path(manifest.version, manifest.sha256), data)
+
+
+def _folders(store: RunStore) -> list[int]:
+    parsed = (parse_weights_dir(name) for name in store.list_dir(WEIGHTS_DIR))
+    return sorted(version for version in parsed if version is not None)
+
+
+def _manifest_path(version: int) -> str:
+    return f"{weights_dir(version)}/{WEIGHTS_MANIFEST}"
+
+
+def _data_path(version: int) -> str:
+    return f"{weights_dir(version)}/{WEIGHTS_FILE}"
+
+
+def _spare_data_path(version: int, sha256: str) -> str:
+    stem, _, suffix = WEIGHTS_FILE.rpartition(".")
+    return f"{weights_dir(version)}/{stem}-{sha256[:16]}.{suffix}"

@@ -1,0 +1,212 @@
+"""Shards: pack samples into a tar with a stable digest, and read tars back."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import tarfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import DamagedShardError
+from schemas.sample import JSON_MEMBER, MEMBER_ORDER
+from storage.files.stores import open_binary
+from storage.samples.tar_members import plain_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from storage.files.stores import RunStore
+
+WEBDATASET_SCHEMES = ("memory", "s3", "s3a", "gs", "gcs", "abfs", "az")
+
+_RANK = {member: rank for rank, member in enumerate(MEMBER_ORDER)}
+_END_OF_ARCHIVE = bytes(2 * tarfile.BLOCKSIZE)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTar:
+    """A tar in memory.
+
+    Attributes:
+        data: Its bytes.
+        sha256: Their digest, 64 hexadecimal digits.
+        offsets: Key to (offset, size) in bytes of the key's members, headers included; the same
+            range read on its own is a tar of that key.
+    """
+
+    data: bytes
+    sha256: str
+    offsets: dict[str, tuple[int, int]]
+
+
+def pack_tar(samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> PackedTar:
+    """Pack samples, in the order given, into a tar.
+
+    The same samples give the same bytes: no times, no owners; the members of a key lie together,
+    in the order of ``MEMBER_ORDER``, others by name before the json, which is last.
+
+    Args:
+        samples: Pairs of key and members (name such as ``image.png`` to content).
+
+    Raises:
+        ValueError: If a key is empty, holds a dot or a slash, or comes twice; if a member's name
+            is empty or holds a slash.
+    """
+    buffer = io.BytesIO()
+    offsets: dict[str, tuple[int, int]] = {}
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for key, members in samples:
+            _check_key(key, offsets)
+            start = buffer.tell()
+            for member in sorted(members, key=_member_rank):
+                _add_member(archive, f"{key}.{member}", members[member])
+            offsets[key] = (start, buffer.tell() - start)
+    data = buffer.getvalue()
+    return PackedTar(data, sha256_of(data), offsets)
+
+
+def read_tar(data: bytes) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Read a whole tar, key by key, in its order.
+
+    Args:
+        data: Bytes of the tar.
+
+    Yields:
+        Key (everything before the first dot of the file name) and members.
+
+    Raises:
+        DamagedShardError: If the tar is torn or malformed, has no end mark, holds other than plain
+            files under plain names, or if the members of a key do not lie together.
+    """
+    if not data.endswith(_END_OF_ARCHIVE):
+        raise DamagedShardError(
+            f"tar of {len(data)} bytes: wanted zeros as end mark, found none, so it is cut off; "
+            "fetch or write it again"
+        )
+    yield from _grouped(plain_files(data))
+
+
+def read_member_range(
+    store: RunStore, tar: str, *, offset: int, size: int
+) -> tuple[str, dict[str, bytes]]:
+    """Read one key out of a tar without reading the rest.
+
+    Args:
+        store: Where the tar lies.
+        tar: Path within the run directory, or a URL.
+        offset: First byte of the key's members, as :class:`PackedTar` gives it.
+        size: Bytes of the key's members.
+
+    Returns:
+        Key and members.
+
+    Raises:
+        DamagedShardError: If the range is not exactly one key.
+        FileNotFoundError: If there is no such tar.
+    """
+    data = store.read_bytes(tar, start=offset, end=offset + size)
+    found = list(_grouped(plain_files(data)))
+    if len(data) != size or len(found) != 1:
+        raise DamagedShardError(
+            f"{store.uri(tar)}: wanted one key in bytes {offset} to {offset + size}, found "
+            f"{len(found)} in {len(data)} bytes; take offset and size from the unit's manifest"
+        )
+    return found[0]
+
+
+def load_shard(store: RunStore, tar: str, expected_sha256: str) -> bytes:
+    """Read a shard and check its digest.
+
+    Args:
+        store: Where the shard lies.
+        tar: Path within the run directory, or a URL.
+        expected_sha256: ``tar_sha256`` of the unit's manifest.
+
+    Raises:
+        DamagedShardError: If the shard is missing or its digest differs.
+    """
+    remedy = (
+        "leave the unit out, or delete its manifest under manifest/units so that it is made again"
+    )
+    try:
+        data = store.read_bytes(tar)
+    except FileNotFoundError as error:
+        raise DamagedShardError(
+            f"{store.uri(tar)}: wanted a committed shard, found none; {remedy}"
+        ) from error
+    found = sha256_of(data)
+    if found != expected_sha256:
+        raise DamagedShardError(
+            f"{store.uri(tar)}: wanted sha256 {expected_sha256}, found {found} over {len(data)} "
+            f"bytes; {remedy}"
+        )
+    return data
+
+
+def sha256_of(data: bytes) -> str:
+    """Digest as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def register_webdataset_openers() -> None:
+    """Let webdataset open the URLs that :meth:`RunStore.uri` makes, in this process.
+
+    webdataset itself has no opener for ``s3://`` and calls a command-line tool for ``gs://``.
+    """
+    # ``from webdataset import gopen`` would give the function of that name, not the module.
+    schemes = importlib.import_module("webdataset.gopen").gopen_schemes
+    for scheme in WEBDATASET_SCHEMES:
+        schemes[scheme] = _open_for_webdataset
+
+
+def _open_for_webdataset(url: str, mode: str = "rb", bufsize: int = 8192) -> Any:
+    del bufsize  # part of webdataset's protocol; fsspec chooses its own blocks
+    if mode != "rb":
+        raise ValueError(f"{url}: wanted mode 'rb', found {mode!r}; shards are written by storage")
+    return open_binary(url)
+
+
+def _check_key(key: str, taken: Mapping[str, object]) -> None:
+    if not key or any(sign in key for sign in "./\\"):
+        raise ValueError(f"key {key!r}: wanted a name without dots and slashes; rename the sample")
+    if key in taken:
+        raise ValueError(f"key {key!r}: comes twice; keys are unique within a shard")
+
+
+def _member_rank(member: str) -> tuple[int, str]:
+    if not member or "/" in member:
+        raise ValueError(f"member {member!r}: wanted a name such as image.png")
+    if member == JSON_MEMBER:
+        return len(_RANK) + 1, member
+    return _RANK.get(member, len(_RANK)), member
+
+
+def _add_member(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    # A fresh TarInfo has mode 0644, time, user and group 0 and no names.
+    header = tarfile.TarInfo(name)
+    header.size = len(content)
+    archive.addfile(header, io.BytesIO(content))
+
+
+def _grouped(files: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    current, members = "", dict[str, bytes]()
+    done: set[str] = set()
+    for name, content in files:
+        folder, slash, base = name.rpartition("/")
+        stem, _, member = base.partition(".")
+        key = f"{folder}{slash}{stem}".removeprefix("./")
+        if key != current and members:
+            yield current, members
+            done.add(current)
+            members = {}
+        if key in done or member in members:
+            raise DamagedShardError(
+                f"key {key!r}: wanted its members together and each once, found {name!r} again; "
+                "write the tar with the members of a key next to each other"
+            )
+        current = key
+        members[member] = content
+    if members:
+        yield current, members

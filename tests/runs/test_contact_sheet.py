@@ -1,0 +1,109 @@
+"""The picture of what a run made."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runs.contact_sheet import CELL_PX, SheetRow, label_as_rgb, make_contact_sheet, rows_of_run
+from schemas.sample import IGNORE_ID, TASKS
+from sources.protocol import open_source
+from storage.files.stores import open_store
+from tests.pipeline.small_run import make_config
+from tests.random_labels import random_label
+from tests.sources.committed_units import commit, image_unit, relabel_unit
+
+SIDE = 16
+
+
+RED, GREEN = (200, 10, 10), (10, 200, 10)
+
+
+def make_row(caption: str = "a red room") -> SheetRow:
+    return SheetRow(
+        real=np.full((SIDE, SIDE, 3), RED, np.uint8),
+        synthetic=np.full((SIDE, SIDE, 3), GREEN, np.uint8),
+        labels={task: random_label(task, (SIDE, SIDE)) for task in TASKS},
+        caption=caption,
+        note="from k0, T = 600",
+    )
+
+
+def draw(rows: list[SheetRow]) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(make_contact_sheet(rows)), formats=("PNG",)))
+
+
+def test_a_sheet_shows_a_column_for_each_task_beside_the_images():
+    sheet = draw([make_row()])
+    assert sheet.shape[1] > (2 + len(TASKS)) * CELL_PX
+    for colour in (RED, GREEN):
+        assert (sheet == colour).all(axis=-1).sum() == CELL_PX**2
+
+
+def test_a_row_without_a_real_image_is_drawn_without_it():
+    row = make_row()
+    empty = SheetRow(real=None, synthetic=row.synthetic, labels=row.labels, caption="noise")
+    assert not (draw([empty]) == RED).all(axis=-1).any()
+
+
+def test_a_long_caption_is_wrapped_within_the_sheet():
+    short, long = draw([make_row()]), draw([make_row("a very long caption " * 30)])
+    assert long.shape[0] > short.shape[0]
+    assert long.shape[1] == short.shape[1]
+    assert (long[:, -3:] > 240).all()
+
+
+def test_rows_lie_below_each_other():
+    one, two = draw([make_row()]), draw([make_row(), make_row()])
+    assert two.shape[0] > 1.8 * one.shape[0]
+
+
+def test_invalid_labels_are_black_and_normals_are_coloured_by_direction():
+    normals = np.zeros((2, 1, 3), np.float32)
+    normals[1] = (0, 0, 1)
+    assert label_as_rgb(normals, "normals").tolist() == [[[0, 0, 0]], [[128, 128, 255]]]
+    depth = label_as_rgb(np.float32([[0, 1, 2]]), "depth")
+    assert depth[0, 0].tolist() == [0, 0, 0]
+    assert depth[0, 1].sum() > depth[0, 2].sum()
+    assert not label_as_rgb(np.zeros((2, 2), np.float32), "depth").any()
+    ids = label_as_rgb(np.uint8([[IGNORE_ID, 0, 1]]), "semseg")
+    assert ids[0, 0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("task", ["saliency", "boundaries"])
+def test_probabilities_are_grey_and_what_is_ignored_is_not(task):
+    cells = label_as_rgb(np.float32([[0, 0.5, 1, -1]]), task)[0].tolist()
+    assert cells[:3] == [[0, 0, 0], [128, 128, 128], [255, 255, 255]]
+    assert len(set(cells[3])) > 1
+
+
+@pytest.mark.parametrize("task", ["semseg", "human_parts"])
+@pytest.mark.parametrize(("count", "apart"), [(7, 120), (21, 90), (40, 60), (150, 40), (255, 20)])
+def test_classes_have_distinct_colours(task, count, apart):
+    colours = label_as_rgb(np.arange(count, dtype=np.uint8)[None], task)[0].astype(float)
+    colours = np.concatenate([colours, np.zeros((1, 3))])
+    distance = np.linalg.norm(colours[:, None] - colours[None], axis=-1)
+    assert distance[~np.eye(count + 1, dtype=bool)].min() > apart
+
+
+@pytest.mark.parametrize("limit", [1, 3, 20])
+def test_rows_of_a_run_show_its_newest_labels(tmp_path, limit):
+    config = make_config(tmp_path)
+    store = open_store(config.run.url)
+    first = image_unit("a")
+    commit(store, first, version=0)
+    commit(store, image_unit("b"), version=1, filtered=("b0",))
+    commit(store, relabel_unit(first, round_index=1), version=4)
+    rows = rows_of_run(store, open_source(config.source, ("normals",)), limit=limit)
+    assert len(rows) == min(limit, 7)
+    assert not any("version 0" in row.note for row in rows)
+    assert all(row.caption == "a small room" for row in rows)
+
+
+def test_a_run_without_samples_gives_no_rows(tmp_path):
+    config = make_config(tmp_path)
+    source = open_source(config.source, ("normals",))
+    assert rows_of_run(open_store(config.run.url), source, limit=4) == []

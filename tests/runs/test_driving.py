@@ -1,0 +1,86 @@
+"""A driver whose run is taken over ends by itself, wherever it is."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import pytest
+
+from runs.driving import driving, stopped_when_fenced
+from runs.state import run_state
+from schemas.errors import FencedError, RunFailedError
+from storage.files.stores import open_store
+from storage.records.events import read_events
+from storage.records.run_lock import take_run
+
+BOTH = ("generate", "train")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(str(tmp_path / "run"))
+
+
+def is_taken_over(store, *, then):
+    take_run(store, job="the younger", roles=BOTH)
+    then()
+
+
+def fail():
+    raise RunFailedError("all generators were lost")
+
+
+@pytest.mark.slow
+def test_an_elder_that_waits_is_interrupted_and_says_who_took_over(store):
+    started_s = time.monotonic()
+    with pytest.raises(FencedError, match="the younger"), driving(store, job="elder", roles=BOTH):
+        is_taken_over(store, then=lambda: threading.Event().wait(60))
+    assert time.monotonic() - started_s < 30
+    assert [e["event"] for e in read_events(store)] == ["run_started", "run_fenced"]
+
+
+def test_a_failure_of_a_driver_that_was_taken_over_is_told_as_that(store):
+    with pytest.raises(FencedError, match="the younger"), driving(store, job="elder", roles=BOTH):
+        is_taken_over(store, then=fail)
+
+
+def test_ctrl_c_and_failures_stay_what_they_are_while_the_run_is_held(store):
+    for error in (KeyboardInterrupt(), RunFailedError("too much failed")):
+        with pytest.raises(type(error)) as told, driving(store, job="only", roles=BOTH):
+            raise error
+        assert told.value is error
+
+
+def test_the_signal_is_given_back_and_a_late_one_does_nothing(store):
+    before = signal.getsignal(signal.SIGUSR1)
+    lock = take_run(store, job="elder", roles=BOTH)
+    with stopped_when_fenced(lock, look_s=0.01):
+        assert signal.getsignal(signal.SIGUSR1) != before
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_a_store_that_fails_for_a_while_ends_no_driver(store, monkeypatch):
+    lock, asked = take_run(store, job="only", roles=BOTH), []
+
+    def fails(self):
+        asked.append(1)
+        raise OSError("no route")
+
+    monkeypatch.setattr(type(lock), "successor", fails)
+    with stopped_when_fenced(lock, look_s=0.01):
+        while len(asked) < 3:
+            time.sleep(0.01)
+
+
+def test_an_elder_does_not_tell_the_state_of_a_run_that_is_no_longer_its_own(store):
+    with (
+        pytest.raises(FencedError),
+        driving(store, job="elder", roles=BOTH) as elder,
+        driving(store, job="younger", roles=BOTH),
+    ):
+        elder.expect_held()
+    events = [e for e in read_events(store) if e.get("epoch") != 2 or e["event"] != "run_fenced"]
+    assert [e["event"] for e in events][-1] == "run_started"
+    assert run_state(events, has_results=False).name == "running"
