@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.chaos.s3_server import S3Server, s3_server
+from tests.kit.s3_server import S3Server, s3_server
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

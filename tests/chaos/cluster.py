@@ -15,8 +15,8 @@ from schemas.config import RunConfig
 from schemas.names import namespace_of, registry_name
 from storage.files.stores import open_store
 from storage.records.events import read_events
-from tests.chaos.wholeness import Row, expect_whole
-from tests.pipeline.small_run import open_run_source
+from tests.kit.small_run import open_run_source
+from tests.kit.wholeness import Row, expect_whole
 
 WAIT_S = 80.0
 """Longest wait for anything; a test's own limit is a little above it."""

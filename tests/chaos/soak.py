@@ -33,15 +33,15 @@ from storage.files.stores import open_store
 from storage.records.events import read_events
 from storage.records.weights import list_versions, read_manifest
 from tests.chaos.killable_cluster import KillableCluster, killable_cluster
-from tests.chaos.small_loop import write_loop
 from tests.chaos.submitted import committed
-from tests.chaos.wholeness import expect_whole
-from tests.end_to_end.job_process import (
+from tests.kit.job_process import (
     ProcessTree,
     environment,
     ray_folder,
     running_job,
 )
+from tests.kit.small_loop import write_loop
+from tests.kit.wholeness import expect_whole
 
 VICTIMS = ("generator", "registry", "trainer", "node", "driver")
 LATEST_S = {"driver": 45.0, "parts": 12.0}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
-from tests.end_to_end.job_process import (
+from tests.kit.job_process import (
     ROOT,
     Ended,
     ProcessTree,

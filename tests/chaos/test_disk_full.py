@@ -20,9 +20,9 @@ from schemas.errors import AlreadyCommittedError
 from schemas.unit import Unit
 from storage.files.stores import RunStore, open_store
 from storage.manifests.table import list_committed
-from tests.chaos.small_jobs import begin_run, expect_verified
-from tests.chaos.wholeness import expect_whole
-from tests.end_to_end.job_process import Ended, environment, finish_job, ray_folder
+from tests.kit.job_process import Ended, environment, finish_job, ray_folder
+from tests.kit.small_jobs import begin_run, expect_verified
+from tests.kit.wholeness import expect_whole
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
 

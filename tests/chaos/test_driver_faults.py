@@ -9,9 +9,9 @@ import pytest
 
 from storage.files.stores import open_store
 from storage.records.weights import list_versions, read_manifest
-from tests.chaos.small_loop import CHECKPOINT_STEPS, STEPS, write_generation, write_training
 from tests.chaos.submitted import committed, expect_verified, submissions
-from tests.chaos.wholeness import expect_whole
+from tests.kit.small_loop import CHECKPOINT_STEPS, STEPS, write_generation, write_training
+from tests.kit.wholeness import expect_whole
 
 # Several starts of Ray processes, one after the other: a third of this on a machine that is idle.
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]

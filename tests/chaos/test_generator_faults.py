@@ -17,7 +17,7 @@ from tests.chaos.cluster import (
     wait_until,
 )
 from tests.chaos.faults import Faults, start_faulty_generator
-from tests.pipeline.small_run import (
+from tests.kit.small_run import (
     all_commits,
     make_config,
     open_run_source,

@@ -30,8 +30,8 @@ from storage.files.stores import RunStore
 from storage.manifests.table import ManifestReader
 from storage.records.weights import list_versions
 from storage.samples.shards import load_shard
-from tests.chaos.killed import in_a_process, lasting, start_process, strike
-from tests.chaos.small_jobs import (
+from tests.kit.killed import in_a_process, lasting, start_process, strike
+from tests.kit.small_jobs import (
     begin_run,
     collect_garbage,
     expect_verified,
@@ -39,8 +39,8 @@ from tests.chaos.small_jobs import (
     let_a_day_go_by,
     retry_units,
 )
-from tests.chaos.wholeness import expect_whole
-from tests.pipeline.small_run import publish
+from tests.kit.small_run import publish
+from tests.kit.wholeness import expect_whole
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sources.live_shards import LiveShardList
-from tests.chaos.killed import in_a_process, manifest_of_a_unit, start_process, strike
-from tests.chaos.small_jobs import (
+from tests.kit.killed import in_a_process, manifest_of_a_unit, start_process, strike
+from tests.kit.small_jobs import (
     begin_run,
     collect_garbage,
     expect_damage,
@@ -20,8 +20,8 @@ from tests.chaos.small_jobs import (
     let_a_day_go_by,
     retry_units,
 )
-from tests.chaos.wholeness import expect_whole
-from tests.pipeline.small_run import all_rows
+from tests.kit.small_run import all_rows
+from tests.kit.wholeness import expect_whole
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
 

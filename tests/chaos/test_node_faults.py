@@ -16,8 +16,8 @@ from tests.chaos.cluster import (
     wait_until,
 )
 from tests.chaos.faults import Faults
-from tests.end_to_end.job_process import session_of_living
-from tests.pipeline.small_run import make_config, prepare, publish
+from tests.kit.job_process import session_of_living
+from tests.kit.small_run import make_config, prepare, publish
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
 

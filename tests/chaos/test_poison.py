@@ -16,7 +16,7 @@ from tests.chaos.cluster import (
     wait_until,
 )
 from tests.chaos.faults import LOADING, Faults
-from tests.pipeline.small_run import make_config, prepare
+from tests.kit.small_run import make_config, prepare
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
 

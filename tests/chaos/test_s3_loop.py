@@ -16,10 +16,10 @@ from jobs import compact, export, gc, predict, retry, status, verify
 from schemas.unit import Unit
 from storage.files.stores import RunStore, open_store
 from storage.manifests.table import list_committed
-from tests.chaos.s3_server import S3Server
-from tests.chaos.small_loop import make_loop_config, write_loop
-from tests.chaos.wholeness import expect_whole
-from tests.end_to_end.job_process import Ended, environment, finish_job, ray_folder, running_job
+from tests.kit.job_process import Ended, environment, finish_job, ray_folder, running_job
+from tests.kit.s3_server import S3Server
+from tests.kit.small_loop import make_loop_config, write_loop
+from tests.kit.wholeness import expect_whole
 
 # One of these is two whole runs, one after the other, with waits for a store that fails.
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]

@@ -19,10 +19,10 @@ from storage.files.patience import Patience
 from storage.files.stores import RunStore, open_store
 from storage.records import events
 from storage.records.events import EventWriter, read_events
-from tests.chaos.faulty_proxy import FAULTS
-from tests.chaos.s3_server import S3Server, free_port
-from tests.chaos.wholeness import expect_whole
-from tests.storage.commit_worker import make_unit, write_and_commit
+from tests.kit.commit_worker import make_unit, write_and_commit
+from tests.kit.faulty_proxy import FAULTS
+from tests.kit.s3_server import S3Server, free_port
+from tests.kit.wholeness import expect_whole
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
 

@@ -15,7 +15,7 @@ from tests.chaos.cluster import (
     running_cluster,
     wait_until,
 )
-from tests.pipeline.small_run import make_config, prepare
+from tests.kit.small_run import make_config, prepare
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
 

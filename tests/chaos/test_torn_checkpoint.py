@@ -10,9 +10,9 @@ import pytest
 
 from storage.files.stores import open_store
 from storage.records.weights import read_weights
-from tests.chaos.killed import in_a_process, strike
-from tests.chaos.wholeness import expect_whole
-from tests.trainers.small_stage import make_config
+from tests.kit.killed import in_a_process, strike
+from tests.kit.small_stage import make_config
+from tests.kit.wholeness import expect_whole
 from trainers.checkpoint import CHECKPOINT_FILES
 from trainers.train_stage import train_stage_locally
 

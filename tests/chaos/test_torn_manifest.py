@@ -15,7 +15,7 @@ from storage.manifests.compaction import compact
 from storage.manifests.table import ManifestReader
 from storage.records.weights import list_versions
 from storage.records.weights_watch import WeightsWatch
-from tests.chaos.small_jobs import (
+from tests.kit.small_jobs import (
     begin_run,
     collect_garbage,
     expect_damage,
@@ -25,8 +25,8 @@ from tests.chaos.small_jobs import (
     retry_units,
     status_of,
 )
-from tests.chaos.wholeness import expect_whole
-from tests.pipeline.small_run import all_commits, digests, publish
+from tests.kit.small_run import all_commits, digests, publish
+from tests.kit.wholeness import expect_whole
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
 

@@ -16,9 +16,9 @@ from jobs.verify import main as verify
 from runs.directory import claim_run_directory
 from storage.files.stores import open_store
 from storage.records.weights import list_versions, read_manifest, read_weights
-from tests.chaos.killed import strike
-from tests.chaos.wholeness import expect_whole
-from tests.trainers.small_stage import commit_synthetic, make_config
+from tests.kit.killed import strike
+from tests.kit.small_stage import commit_synthetic, make_config
+from tests.kit.wholeness import expect_whole
 from trainers.final import read_final_weights
 from trainers.on_ray.train import train_stage_on_ray
 from trainers.train_stage import train_stage_locally

@@ -12,8 +12,8 @@ from runs.directory import claim_run_directory
 from storage.files.stores import open_store
 from storage.records.weights import list_versions
 from tests.chaos.cluster import running_cluster, wait_until
-from tests.chaos.wholeness import expect_whole
-from tests.trainers.small_stage import commit_synthetic, make_config
+from tests.kit.small_stage import commit_synthetic, make_config
+from tests.kit.wholeness import expect_whole
 from trainers.stage import ASK_EVERY_STEPS
 from trainers.train_stage import train_stage_locally
 

@@ -12,10 +12,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.chaos.small_loop import write_generation, write_training
 from tests.chaos.submitted import committed, expect_verified, submissions
-from tests.chaos.wholeness import expect_whole
-from tests.end_to_end.job_process import ROOT
+from tests.kit.job_process import ROOT
+from tests.kit.small_loop import write_generation, write_training
+from tests.kit.wholeness import expect_whole
 
 # Several starts of Ray processes, one after the other: a third of this on a machine that is idle.
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]

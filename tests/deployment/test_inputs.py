@@ -9,7 +9,7 @@ from PIL import Image
 from deployment.inputs import as_rgb, find_images, name_of
 from perception.shapes import ShapeError
 from schemas.errors import ConfigError, SampleError
-from tests.deployment.small_model import gradient_image
+from tests.kit.small_model import gradient_image
 
 IMAGE = gradient_image(30, 50)
 

@@ -10,9 +10,9 @@ from deployment import load_run
 from deployment.sampling import SamplingOptions
 from schemas.errors import ConfigError, SourceError
 from storage.files.stores import open_store
-from tests.deployment.small_model import TASKS, gradient_image, make_run
-from tests.pipeline.small_run import make_config
-from tests.tiny_models import CAPTION_WORDS, tiny_backbone, tiny_diffusion_folder
+from tests.kit.small_model import TASKS, gradient_image, make_run
+from tests.kit.small_run import make_config
+from tests.kit.tiny_models import CAPTION_WORDS, tiny_backbone, tiny_diffusion_folder
 
 
 @pytest.fixture(scope="module")

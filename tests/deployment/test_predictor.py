@@ -11,9 +11,9 @@ from schemas.errors import ConfigError
 from schemas.sample import TASKS as ALL_TASKS
 from schemas.sample import Sample
 from storage.samples.codecs import decode_sample, encode_sample
-from tests.deployment.small_model import TASKS, colour_reader, gradient_image
-from tests.pipeline.small_run import make_config
-from tests.tiny_models import tiny_backbone
+from tests.kit.small_model import TASKS, colour_reader, gradient_image
+from tests.kit.small_run import make_config
+from tests.kit.tiny_models import tiny_backbone
 
 SIZES = [(37, 121), (121, 37), (32, 32), (201, 155)]
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from runs.command_line import run_job
 from schemas.config_file import load_config
-from tests.end_to_end.job_process import ROOT, arguments_of
 from tests.end_to_end.run_reader import manifest_rows, members_by_key
+from tests.kit.job_process import ROOT, arguments_of
 
 ROOMS = str(ROOT / "configs/rooms_demo.yaml")
 SIZE_PX = 32
@@ -217,7 +217,7 @@ def test_an_image_that_does_not_decode_is_a_row_with_a_reason_and_the_run_goes_o
     folder, tmp_path, capsys
 ):
     from jobs import generate, status, train
-    from tests.tiny_models import tiny_diffusion_folder
+    from tests.kit.tiny_models import tiny_diffusion_folder
 
     (folder / f"rgb/{BROKEN}.png").write_bytes(b"not an image")
     run = tmp_path / "run"

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.job_process import (
+from tests.end_to_end.run_reader import manifest_rows, sha256, tars, version_files
+from tests.kit.job_process import (
     FEW_ROOMS,
     arguments_of,
     environment,
     ray_folder,
     running,
 )
-from tests.end_to_end.run_reader import manifest_rows, sha256, tars, version_files
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -11,8 +11,8 @@ from perception.methods.bae import make_bae
 from perception.methods.protocol import DensePredictor
 from perception.state_file import state_to_bytes
 from schemas.errors import SourceError, WeightsMismatchError
-from tests.sources.memory_source import MemorySource
-from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone
+from tests.kit.memory_source import MemorySource
+from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone
 
 TASKS = ("normals", "depth")
 

@@ -13,7 +13,7 @@ from PIL import Image
 from jobs.generate import main as generate
 from schemas.config_file import dump_config
 from storage.samples.codecs import encode_normals_png
-from tests.deployment.small_model import gradient_image, make_run
+from tests.kit.small_model import gradient_image, make_run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_models import IMAGE_SIZE_PX, tiny_captioner_folder, tiny_diffusion_folder
+from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_captioner_folder, tiny_diffusion_folder
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/full_size.py"
 

@@ -17,12 +17,12 @@ from PIL import Image
 
 from jobs import predict, prepare
 from runs.command_line import run_job
-from tests.deployment.small_model import make_run
 from tests.hostile import pictures
 from tests.hostile.outcomes import CANARY, PICKLE, bounded
 from tests.hostile.pictures import save, two_halves
 from tests.hostile.test_properties import mutated
-from tests.sources import nyu_files
+from tests.kit import nyu_files
+from tests.kit.small_model import make_run
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from schemas.config_file import dump_config, parse_config
 from schemas.errors import ConfigError
 from storage.files.stores import open_store
 from storage.manifests.table import ManifestReader
-from tests.pipeline.small_run import make_config, write_source
+from tests.kit.small_run import make_config, write_source
 
 ROWS = [
     {"name": "real only", "result": "real_only_control", "paper": {"mean_deg": 17.2}},

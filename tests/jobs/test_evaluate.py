@@ -16,8 +16,8 @@ from runs.scoring import score_run, score_weights, select_states
 from schemas.config import RunConfig
 from schemas.errors import ConfigError
 from storage.files.stores import RunStore, open_store
-from tests.pipeline.small_run import make_config, publish
-from tests.tiny_models import tiny_backbone, tiny_diffusion_folder
+from tests.kit.small_run import make_config, publish
+from tests.kit.tiny_models import tiny_backbone, tiny_diffusion_folder
 from trainers.final import final_dir
 
 

@@ -15,8 +15,8 @@ from perception.vit import vit_config
 from runs.results import write_results
 from schemas.errors import ConfigError
 from storage.files.stores import open_store
-from tests.deployment.small_model import gradient_image, make_run
-from tests.tiny_models import tiny_backbone, tiny_diffusion_folder
+from tests.kit.small_model import gradient_image, make_run
+from tests.kit.tiny_models import tiny_backbone, tiny_diffusion_folder
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,8 @@ from storage.files.inventory import list_files, store_clock
 from storage.files.stores import RunStore, open_store
 from storage.manifests.table import ManifestReader, read_unit
 from storage.records.weights import list_versions
-from tests.pipeline.small_run import make_config
-from tests.sources.committed_units import commit, image_unit, publish, relabel_unit
+from tests.kit.committed_units import commit, image_unit, publish, relabel_unit
+from tests.kit.small_run import make_config
 
 UNIT = image_unit("a")
 ORPHAN = "shards/r=0000/w=00000000/0123456789abcdef.a1.tar"

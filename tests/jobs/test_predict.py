@@ -16,7 +16,7 @@ from deployment.predictor import Prediction
 from jobs.predict import main
 from schemas.errors import ConfigError, RunFailedError
 from storage.samples.codecs import decode_confidence, decode_label
-from tests.deployment.small_model import TASKS, gradient_image, make_run
+from tests.kit.small_model import TASKS, gradient_image, make_run
 
 SIZES = {"wide": (37, 121), "tall": (90, 41), "same": (32, 32)}
 

@@ -15,7 +15,7 @@ from schemas.config import ShardsSource
 from schemas.config_file import load_config
 from sources.layouts.nyu_classes import NYU_40
 from sources.protocol import open_source
-from tests.sources import nyu_files
+from tests.kit import nyu_files
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,9 +12,8 @@ from pipeline.make.isolate import Failure
 from pipeline.make.pack import commit_failed_unit
 from runs.directory import claim_run_directory
 from runs.generation import plan_of
-from tests.chaos.wholeness import expect_whole
-from tests.end_to_end.job_process import environment, finish_job, ray_folder
-from tests.pipeline.small_run import (
+from tests.kit.job_process import environment, finish_job, ray_folder
+from tests.kit.small_run import (
     BROKEN_KEY,
     make_config,
     make_control,
@@ -22,6 +21,7 @@ from tests.pipeline.small_run import (
     prepare,
     write_source,
 )
+from tests.kit.wholeness import expect_whole
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

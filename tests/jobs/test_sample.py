@@ -10,7 +10,7 @@ from PIL import Image
 from jobs.sample import main
 from schemas.errors import ConfigError
 from storage.samples.codecs import decode_sample
-from tests.deployment.small_model import TASKS, gradient_image, make_run
+from tests.kit.small_model import TASKS, gradient_image, make_run
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from storage.files.stores import RunStore, open_store
 from storage.records.captions import CaptionRow, write_captions
 from storage.records.events import EventWriter
 from storage.records.run_lock import take_run
-from tests.pipeline.small_run import make_config
-from tests.sources.committed_units import commit, image_unit, publish, relabel_unit
+from tests.kit.committed_units import commit, image_unit, publish, relabel_unit
+from tests.kit.small_run import make_config
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ from schemas.config_file import dump_config
 from schemas.errors import ConfigError
 from storage.files.stores import open_store
 from storage.records.weights import list_versions
-from tests.trainers.small_stage import make_config
+from tests.kit.small_stage import make_config
 from trainers.final import has_final
 
 

@@ -17,8 +17,8 @@ from storage.manifests.compaction import compact
 from storage.manifests.table import UnitCommit, commit_unit
 from storage.records.captions import CaptionRow, write_captions
 from storage.samples.shards import pack_tar, read_tar, sha256_of
-from tests.pipeline.small_run import make_config
-from tests.sources.committed_units import commit, image_unit, publish, relabel_unit
+from tests.kit.committed_units import commit, image_unit, publish, relabel_unit
+from tests.kit.small_run import make_config
 
 UNIT = image_unit("a")
 

@@ -14,7 +14,7 @@ from perception.diffusion.attention_maps import (
 )
 from perception.diffusion.features import recorded_maps
 from schemas.errors import ConfigError
-from tests.tiny_models import tiny_backbone
+from tests.kit.tiny_models import tiny_backbone
 
 CONTEXT_WIDTH = 16
 

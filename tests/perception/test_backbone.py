@@ -17,7 +17,7 @@ from perception.diffusion.halfway import HalfwaySettings, denoise
 from perception.diffusion.text import PromptEncoder
 from perception.seeding import sample_generator
 from schemas.errors import ConfigError
-from tests.tiny_models import tiny_backbone, tiny_diffusion_folder
+from tests.kit.tiny_models import tiny_backbone, tiny_diffusion_folder
 
 
 @pytest.fixture

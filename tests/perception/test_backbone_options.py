@@ -17,7 +17,7 @@ from perception.diffusion.latents import decode_images, encode_moments
 from perception.seeding import sample_generator
 from schemas.config_file import parse_config
 from schemas.paths import resolve_path
-from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
+from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
 
 SETTINGS = HalfwaySettings(num_steps=4)
 OPTIONS = {

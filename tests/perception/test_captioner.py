@@ -11,7 +11,7 @@ import pytest
 from perception.captioner import Blip2Captioner, FileCaptions, NoCaptions
 from perception.shapes import ShapeError
 from schemas.errors import ConfigError, SampleError
-from tests.tiny_models import CAPTION_WORDS, tiny_captioner, tiny_captioner_folder
+from tests.kit.tiny_models import CAPTION_WORDS, tiny_captioner, tiny_captioner_folder
 
 
 def make_images(count=5):

@@ -19,7 +19,7 @@ from perception.diffusion.features import (
 from perception.diffusion.latents import encode_moments
 from perception.seeding import sample_generator
 from schemas.errors import ConfigError
-from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone
+from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone
 
 LAYOUTS = ["starter", "stable"]
 MODE = FeatureSettings(posterior="mode", add_noise=False)

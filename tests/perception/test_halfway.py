@@ -21,7 +21,7 @@ from perception.diffusion.schedule import NoiseSchedule
 from perception.seeding import sample_generator
 from perception.shapes import ShapeError
 from schemas.errors import ConfigError, SampleError
-from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone
+from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone
 
 PROMPTS = ["a bed", "a sofa and a lamp", ""]
 SEEDS = [11, 12, 13]

@@ -8,7 +8,7 @@ from perception.methods.protocol import Predictions
 from perception.mirror import average_with_mirror, mirror_label
 from schemas.sample import INVALID_VALUES, TASK_KINDS, TASKS
 from sources.batches import collate
-from tests.random_labels import random_sample
+from tests.kit.random_labels import random_sample
 
 
 def predictions(*, seed: int = 0) -> Predictions:

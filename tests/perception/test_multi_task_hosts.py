@@ -11,6 +11,7 @@ from perception.build import make_method
 from perception.methods.protocol import DensePredictor, supervised_loss
 from perception.state_file import load_state_bytes, state_to_bytes
 from schemas.config_file import parse_config
+from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone
 from tests.perception.multi_task_hosts import (
     NYUD_TASKS,
     PASCAL_TASKS,
@@ -21,7 +22,6 @@ from tests.perception.multi_task_hosts import (
     without_label,
 )
 from tests.perception.pyramids import make_labels
-from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from perception.state_file import keys_digest, load_state_bytes, state_to_bytes
 from perception.tuning import TunedUnet, tune_backbone
 from schemas.config_file import parse_config
 from schemas.errors import ConfigError
-from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
+from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
 from trainers.ema import ema_update_
 from trainers.learner import copy_weights_, make_learner, parameter_groups
 

@@ -19,7 +19,8 @@ from schemas.sample import IGNORE_PROBABILITY, TASK_KINDS, TASKS
 from sources.batches import collate
 from storage.files.stores import open_store
 from storage.samples.codecs import decode_sample, encode_image_png, encode_label
-from tests.pipeline.small_run import (
+from tests.kit.random_labels import random_sample
+from tests.kit.small_run import (
     all_rows,
     make_config,
     make_control,
@@ -27,8 +28,7 @@ from tests.pipeline.small_run import (
     prepare,
     stored_members,
 )
-from tests.random_labels import random_sample
-from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone
+from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone
 
 SIZE = (IMAGE_SIZE_PX, IMAGE_SIZE_PX)
 NUM_KEYS = 2

@@ -9,8 +9,7 @@ from pipeline.make.build import open_captioner, open_run_source
 from pipeline.make.caption import caption_shard, caption_source, shards_without_captions
 from storage.files.stores import open_store
 from storage.records.captions import CaptionRow, read_captions, write_captions
-from tests.perception.tiny_captioners import write_captioner
-from tests.pipeline.small_run import (
+from tests.kit.small_run import (
     BROKEN_KEY,
     SHARDS,
     all_rows,
@@ -20,7 +19,8 @@ from tests.pipeline.small_run import (
     publish,
     write_source,
 )
-from tests.tiny_models import tiny_captioner_folder
+from tests.kit.tiny_captioners import write_captioner
+from tests.kit.tiny_models import tiny_captioner_folder
 
 
 def test_every_readable_image_is_captioned_by_the_model(tmp_path):

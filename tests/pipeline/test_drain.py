@@ -10,7 +10,7 @@ from pipeline.loop.plan import make_plan
 from pipeline.make.drain import RESERVE_S, Drain, UnitGivenBackError
 from pipeline.make.isolate import map_isolated
 from storage.files.stores import open_store
-from tests.pipeline.small_run import (
+from tests.kit.small_run import (
     all_commits,
     make_config,
     make_control,

@@ -10,7 +10,7 @@ from pipeline.make.result import epoch_of, new_attempt
 from schemas.errors import FencedError
 from storage.files.stores import open_store
 from storage.records.run_lock import take_run
-from tests.pipeline.small_run import (
+from tests.kit.small_run import (
     all_commits,
     make_config,
     make_control,

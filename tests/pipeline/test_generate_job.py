@@ -11,7 +11,7 @@ from schemas.config_file import dump_config
 from schemas.errors import ConfigError
 from storage.files.stores import open_store
 from storage.records.captions import read_captions
-from tests.pipeline.small_run import all_commits, all_rows, make_config, publish
+from tests.kit.small_run import all_commits, all_rows, make_config, publish
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from schemas.errors import RunFailedError, WeightsMismatchError
 from schemas.sample import JSON_MEMBER
 from storage.files.stores import open_store
 from storage.samples.codecs import decode_sample
-from tests.pipeline.small_run import (
+from tests.kit.small_run import (
     BROKEN_KEY,
     all_commits,
     all_rows,

@@ -13,7 +13,7 @@ from pipeline.make.build import open_run_source
 from pipeline.make.history import MAX_KILLERS, Care, HistoryBook, UnitHistory
 from pipeline.make.isolate import Failure
 from pipeline.make.rows import planned_rows
-from tests.pipeline.small_run import (
+from tests.kit.small_run import (
     all_commits,
     make_config,
     make_control,

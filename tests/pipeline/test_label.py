@@ -16,8 +16,8 @@ from schemas.config import LabellingSection
 from schemas.sample import TASK_KINDS, TASKS
 from sources.batches import collate
 from storage.samples.codecs import decode_sample, encode_sample
-from tests.random_labels import random_sample
-from tests.tiny_models import tiny_backbone
+from tests.kit.random_labels import random_sample
+from tests.kit.tiny_models import tiny_backbone
 
 SIZE = 64
 

@@ -10,7 +10,7 @@ from pipeline.make.history import UnitHistory
 from schemas.sample import IMAGE_MEMBER, JSON_MEMBER
 from storage.files.stores import open_store
 from storage.samples.shards import pack_tar, read_tar
-from tests.pipeline.small_run import (
+from tests.kit.small_run import (
     all_commits,
     digests,
     make_config,

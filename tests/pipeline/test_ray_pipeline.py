@@ -12,7 +12,7 @@ from pipeline.loop.plan import make_plan
 from schemas.sample import JSON_MEMBER
 from storage.files.stores import open_store
 from storage.records.captions import read_captions
-from tests.pipeline.small_run import (
+from tests.kit.small_run import (
     all_commits,
     all_rows,
     digests,

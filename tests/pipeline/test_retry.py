@@ -23,7 +23,8 @@ from sources.live_shards import LiveShardList
 from storage.files.stores import open_store
 from storage.manifests.table import ManifestReader, UnitCommit, manifest_table
 from storage.records.weights_watch import WeightsWatch
-from tests.pipeline.small_run import (
+from tests.kit.committed_units import commit, image_unit, relabel_unit
+from tests.kit.small_run import (
     BROKEN_KEY,
     all_commits,
     digests,
@@ -34,7 +35,6 @@ from tests.pipeline.small_run import (
     publish,
     write_source,
 )
-from tests.sources.committed_units import commit, image_unit, relabel_unit
 
 
 def changed(made: UnitCommit, **changes: str) -> UnitCommit:

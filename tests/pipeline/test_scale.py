@@ -17,8 +17,8 @@ from sources.live_shards import LiveShardList
 from storage.files.stores import RunStore, open_store
 from storage.manifests.compaction import Compactor
 from storage.records.weights import publish_weights
-from tests.chaos.wholeness import expect_whole
-from tests.counting_store import CountingFolders
+from tests.kit.counting_store import CountingFolders
+from tests.kit.wholeness import expect_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS_PER_LOOK = 10

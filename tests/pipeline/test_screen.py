@@ -8,7 +8,7 @@ import pytest
 from pipeline.make.screen import image_reason, label_reason, mean_confidence
 from schemas.config import ScreeningSection
 from schemas.sample import TASKS
-from tests.random_labels import random_label, random_sample
+from tests.kit.random_labels import random_label, random_sample
 
 LIMITS = ScreeningSection(min_pixel_std=8.0, max_expected_error_deg=30.0, min_confidence=0.4)
 

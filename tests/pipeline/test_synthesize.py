@@ -8,8 +8,8 @@ import pytest
 import pipeline.make.synthesize
 from pipeline.make.synthesize import ImageOrder, MomentsCache, create_images, sampler_settings
 from schemas.config import CreatorSection
-from tests.pipeline.small_run import make_sample
-from tests.tiny_models import tiny_backbone
+from tests.kit.small_run import make_sample
+from tests.kit.tiny_models import tiny_backbone
 
 SETTINGS = CreatorSection(num_steps=2)
 

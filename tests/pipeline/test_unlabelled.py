@@ -10,7 +10,7 @@ from pipeline.make.build import open_run_source
 from pipeline.make.unlabelled import UnlabelledPool
 from schemas.errors import SourceError
 from storage.samples.codecs import decode_sample
-from tests.pipeline.small_run import (
+from tests.kit.small_run import (
     all_rows,
     make_config,
     make_control,

@@ -12,9 +12,9 @@ from runs.contact_sheet import CELL_PX, SheetRow, label_as_rgb, make_contact_she
 from schemas.sample import IGNORE_ID, TASKS
 from sources.protocol import open_source
 from storage.files.stores import open_store
-from tests.pipeline.small_run import make_config
-from tests.random_labels import random_label
-from tests.sources.committed_units import commit, image_unit, relabel_unit
+from tests.kit.committed_units import commit, image_unit, relabel_unit
+from tests.kit.random_labels import random_label
+from tests.kit.small_run import make_config
 
 SIDE = 16
 

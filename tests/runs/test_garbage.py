@@ -11,8 +11,8 @@ from runs.garbage import Limits, RunContent, find_garbage, limits_of
 from schemas.run_layout import partial_path, suspects_path, working_on_path
 from storage.files.inventory import StoredFile
 from storage.files.stores import open_store
-from tests.pipeline.small_run import make_config
-from tests.sources.committed_units import commit, image_unit, relabel_unit
+from tests.kit.committed_units import commit, image_unit, relabel_unit
+from tests.kit.small_run import make_config
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 OLD, YOUNG = NOW - timedelta(hours=48), NOW - timedelta(hours=1)

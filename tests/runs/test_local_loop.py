@@ -11,8 +11,8 @@ from runs.generation import plan_of
 from runs.local_loop import run_locally
 from storage.files.stores import open_store
 from storage.records.weights import list_versions
-from tests.chaos.small_loop import make_loop_config
-from tests.chaos.wholeness import expect_whole
+from tests.kit.small_loop import make_loop_config
+from tests.kit.wholeness import expect_whole
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from schemas.config_file import dump_config
 from schemas.errors import ConfigError
 from schemas.run_layout import CONFIG_FILE
 from storage.files.stores import open_store
-from tests.pipeline.small_run import make_config
+from tests.kit.small_run import make_config
 
 
 @pytest.fixture

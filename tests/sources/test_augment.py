@@ -18,8 +18,8 @@ from sources.live_shards import LiveShardList
 from sources.mixture import Mixture
 from sources.streams import RealStream, SyntheticStream
 from storage.files.stores import open_store
-from tests.sources.committed_units import commit, image_unit
-from tests.sources.memory_source import MemorySource
+from tests.kit.committed_units import commit, image_unit
+from tests.kit.memory_source import MemorySource
 
 SIDE = 32
 EVERYTHING = AugmentationSection(zoom_min=0.5, zoom_max=2.0, photometric=True, cat_max_ratio=0.75)

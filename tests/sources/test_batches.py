@@ -8,7 +8,7 @@ import torch
 
 from schemas.sample import INVALID_VALUES, TASK_KINDS, TASKS, Sample
 from sources.batches import REAL_VERSION, collate, hflip_sample
-from tests.random_labels import is_invalid, random_sample
+from tests.kit.random_labels import is_invalid, random_sample
 
 
 def test_a_batch_has_the_promised_shapes_types_and_ranges():

@@ -8,7 +8,7 @@ import pytest
 
 from sources.live_shards import LiveShardList
 from storage.files.stores import RunStore, open_store
-from tests.sources.committed_units import commit, image_unit, publish, relabel_unit
+from tests.kit.committed_units import commit, image_unit, publish, relabel_unit
 
 
 @pytest.fixture

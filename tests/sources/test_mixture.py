@@ -13,8 +13,8 @@ from sources.live_shards import LiveShardList
 from sources.mixture import Mixture
 from sources.streams import RealStream, SyntheticStream
 from storage.files.stores import RunStore, open_store
-from tests.sources.committed_units import commit, image_unit, relabel_unit
-from tests.sources.memory_source import MemorySource
+from tests.kit.committed_units import commit, image_unit, relabel_unit
+from tests.kit.memory_source import MemorySource
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from PIL import Image
 from schemas.errors import SampleError, SourceError
 from sources.layouts.protocol import LayoutOptions
 from sources.layouts.registry import all_layouts, find_layout, recognise
-from tests.sources import nyu_files
+from tests.kit import nyu_files
 from tests.sources.layout_checks import read_layout
 
 WRITERS = {

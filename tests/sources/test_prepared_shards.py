@@ -22,7 +22,7 @@ from sources.prepare.fit import PAD_RGB, fit_sample
 from sources.prepare.prepare import PrepareRequest, open_files, prepare, resolve_layout
 from sources.protocol import open_source
 from storage.files.stores import open_store
-from tests.sources import nyu_files
+from tests.kit import nyu_files
 
 
 def convert(root, out, layout="nyud_mt_atrc", **options):

@@ -14,9 +14,9 @@ from sources.streams import SyntheticStream
 from storage.files.stores import RunStore, open_store
 from storage.manifests.table import manifest_table
 from storage.samples.shards import register_webdataset_openers
-from tests.chaos.s3_server import S3Server
-from tests.pipeline import small_run
-from tests.sources.committed_units import commit, image_unit, publish
+from tests.kit import small_run
+from tests.kit.committed_units import commit, image_unit, publish
+from tests.kit.s3_server import S3Server
 
 pytestmark = pytest.mark.slow
 

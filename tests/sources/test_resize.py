@@ -14,7 +14,7 @@ from sources.resize import (
     resize_normals,
     resize_probability,
 )
-from tests.random_labels import is_invalid, random_label
+from tests.kit.random_labels import is_invalid, random_label
 
 
 def unit(*vector: float) -> np.ndarray:

@@ -16,7 +16,7 @@ from PIL import Image
 from schemas.errors import SampleError
 from schemas.sample import MEMBER_ORDER, TASK_KINDS, TASKS, Sample, Task
 from storage.samples import codecs
-from tests.random_labels import is_invalid, random_label, random_sample
+from tests.kit.random_labels import is_invalid, random_label, random_sample
 
 
 def unit_normals(count: int, seed: int = 0) -> np.ndarray:

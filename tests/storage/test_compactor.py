@@ -21,7 +21,7 @@ from storage.manifests.table import (
     read_unit,
 )
 from storage.manifests.unit_brief import brief_of
-from tests.counting_store import CountingFolders
+from tests.kit.counting_store import CountingFolders
 from tests.storage.test_compaction import ListingStore, expect_reads_as, fill, revised
 from tests.storage.test_manifest_table import make_commit, make_unit
 

@@ -3,7 +3,7 @@
 import pytest
 
 from sources.batches import collate
-from tests.trainers.small_stage import make_sample
+from tests.kit.small_stage import make_sample
 from trainers.progress import Progress
 
 

@@ -14,7 +14,7 @@ from schemas.config_file import dump_config
 from schemas.errors import RunFailedError
 from storage.files.stores import open_store
 from storage.records.weights import list_versions, read_weights
-from tests.trainers.small_stage import commit_synthetic, make_config
+from tests.kit.small_stage import commit_synthetic, make_config
 from trainers.final import read_final_weights
 from trainers.on_ray.train import train_stage_on_ray
 from trainers.train_stage import train_stage_locally

@@ -10,8 +10,7 @@ from schemas.config import RunConfig
 from storage.files.stores import open_store
 from storage.records.events import read_events
 from storage.records.weights import list_versions, read_manifest, read_weights
-from tests.tiny_models import tiny_backbone
-from tests.trainers.small_stage import (
+from tests.kit.small_stage import (
     MemoryCheckpoints,
     SharedMeans,
     ThreadRanks,
@@ -21,6 +20,7 @@ from tests.trainers.small_stage import (
     make_config,
     make_stage,
 )
+from tests.kit.tiny_models import tiny_backbone
 from trainers.publish import publish_warm_up
 from trainers.ranks import agree_on_equal
 from trainers.stage import resume_stage, run_stage

@@ -9,8 +9,8 @@ from perception.build import make_method
 from perception.methods.protocol import supervised_loss
 from schemas.errors import NotFiniteError
 from sources.batches import collate
-from tests.tiny_models import tiny_backbone
-from tests.trainers.small_stage import make_config, make_sample, tensors_of
+from tests.kit.small_stage import make_config, make_sample, tensors_of
+from tests.kit.tiny_models import tiny_backbone
 from trainers.features import FeatureExtractor
 from trainers.learner import make_learner
 from trainers.ranks import SingleRank

@@ -9,7 +9,7 @@ from perception.state_file import load_state_bytes
 from storage.files.stores import open_store
 from storage.records.events import read_events
 from storage.records.weights import list_versions, read_weights
-from tests.trainers.small_stage import commit_synthetic, make_config, make_stage
+from tests.kit.small_stage import commit_synthetic, make_config, make_stage
 from trainers.final import has_final, read_final, read_final_weights
 from trainers.train_stage import StageStoppedError, train_stage_locally
 

@@ -11,8 +11,8 @@ from perception.state_file import load_state_bytes
 from sources.batches import collate
 from storage.files.stores import open_store
 from storage.records.weights import read_weights
-from tests.tiny_models import tiny_backbone
-from tests.trainers.small_stage import assert_equal_learners, make_config, make_sample, make_stage
+from tests.kit.small_stage import assert_equal_learners, make_config, make_sample, make_stage
+from tests.kit.tiny_models import tiny_backbone
 from trainers.checkpoint import pack_checkpoint, restore_checkpoint
 from trainers.features import FeatureExtractor
 from trainers.learner import make_learner

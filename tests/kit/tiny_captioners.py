@@ -23,7 +23,7 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from tests.tiny_models import IMAGE_SIZE_PX, make_word_tokenizer
+from tests.kit.tiny_models import IMAGE_SIZE_PX, make_word_tokenizer
 
 SMALL: dict[str, Any] = {
     "hidden_size": 16,

@@ -18,7 +18,7 @@ from schemas.errors import RunFailedError
 from schemas.run_layout import CONFIG_FILE
 from schemas.unit import Unit
 from storage.files.stores import RunStore
-from tests.pipeline import small_run
+from tests.kit import small_run
 
 
 def begin_run(tmp_path: Path, **changes: Any) -> tuple[RunConfig, RunStore, tuple[Unit, ...]]:

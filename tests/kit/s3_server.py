@@ -51,7 +51,7 @@ class S3Server:
         self.environment = {**SETTINGS, "AWS_ENDPOINT_URL": self.endpoint}
 
     def inject(self, **settings: Any) -> None:
-        """Make faults from now on; see :class:`tests.chaos.faulty_proxy.Faults`. Prints them."""
+        """Make faults from now on; see :class:`tests.kit.faulty_proxy.Faults`. Prints them."""
         print(f"faults: {settings}")  # noqa: T201 - shown with a failed test
         self._ask("PUT", "/_proxy/faults", json.dumps(settings).encode())
 

@@ -25,7 +25,7 @@ from storage.manifests.table import ManifestReader, UnitCommit
 from storage.records.weights import publish_weights
 from storage.samples.codecs import encode_sample
 from storage.samples.shards import load_shard, pack_tar, read_tar, sha256_of
-from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
+from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
 
 SHARDS = ("train-000000", "train-000001")
 KEYS_PER_SHARD = 4

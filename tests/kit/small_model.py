@@ -19,8 +19,8 @@ from schemas.config import RunConfig
 from schemas.sample import Task
 from storage.files.stores import open_store
 from storage.records.weights import publish_weights
-from tests.pipeline.small_run import make_config
-from tests.tiny_models import tiny_backbone, tiny_captioner_folder
+from tests.kit.small_run import make_config
+from tests.kit.tiny_models import tiny_backbone, tiny_captioner_folder
 
 TASKS: tuple[Task, ...] = ("normals", "depth", "semseg")
 

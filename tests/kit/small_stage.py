@@ -27,7 +27,7 @@ from storage.files.stores import RunStore, open_store
 from storage.manifests.table import UnitCommit, commit_unit
 from storage.samples.codecs import encode_sample
 from storage.samples.shards import pack_tar
-from tests.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
+from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
 from trainers.checkpoint import CheckpointFiles
 from trainers.learner import Learner, make_learner
 from trainers.parts import Host, TrainParts, make_parts

@@ -17,8 +17,8 @@ from schemas.unit import Unit
 from storage.files.stores import open_store
 from storage.samples.codecs import encode_sample
 from storage.samples.shards import pack_tar
-from tests.tiny_models import IMAGE_SIZE_PX, tiny_diffusion_folder
-from tests.trainers.small_stage import make_sample
+from tests.kit.small_stage import make_sample
+from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_diffusion_folder
 from trainers.train_stage import train_stage_locally
 
 STEPS = 24
