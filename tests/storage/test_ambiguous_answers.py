@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from commit_worker import make_unit, write_and_commit
-
 from schemas.errors import AlreadyCommittedError
 from storage.files.stores import RunStore
 from storage.manifests.table import read_unit
 from storage.records.events import EventWriter, read_events
 from storage.records.weights import publish_weights, read_weights
+from tests.kit.commit_worker import make_unit, write_and_commit
 
 
 class ForgetfulStore(RunStore):

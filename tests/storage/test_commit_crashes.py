@@ -12,15 +12,15 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from commit_worker import CRASH_POINTS, SAMPLES_PER_UNIT, make_unit, write_and_commit
 
 from storage.files.stores import RunStore, open_store
 from storage.manifests.table import ManifestReader, list_committed, manifest_table, read_unit
 from storage.records.weights import list_versions, publish_weights, read_weights
 from storage.samples.shards import load_shard
+from tests.kit.commit_worker import CRASH_POINTS, SAMPLES_PER_UNIT, make_unit, write_and_commit
 
 ROOT = Path(__file__).parents[2]
-WORKER = str(Path(__file__).with_name("commit_worker.py"))
+WORKER = str(Path(__file__).parents[1] / "kit" / "commit_worker.py")
 
 PUBLISH_AND_DIE = """
 import os, signal, sys
