@@ -26,7 +26,7 @@ SHORT = (
 @pytest.mark.parametrize("name", ["invpt", "taskprompter"])
 def test_a_short_warm_up_beats_the_constant_answer(name: str, tmp_path) -> None:
     overrides = (f"run.url={tmp_path}", *SHORT)
-    config = load_config(f"configs/hosts/{name}_rooms.yaml", overrides)
+    config = load_config(f"configs/methods/{name}_rooms.yaml", overrides)
     train_stage_locally(config, "warm_up")
     found = score_run(config, open_store(config.run.url))["warm_up"]
     constant = score_floor(config)

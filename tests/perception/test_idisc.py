@@ -296,7 +296,7 @@ def test_features_in_half_precision_are_read_in_float32() -> None:
 
 @pytest.mark.slow
 def test_a_short_warm_up_on_rooms_beats_untrained_and_constant(tmp_path) -> None:
-    scores = short_warm_up("configs/hosts/idisc_rooms.yaml", tmp_path)
+    scores = short_warm_up("configs/methods/idisc_rooms.yaml", tmp_path)
     for task, metric in (("normals", "mean_deg"), ("depth", "rmse_m")):
         found = {name: each[task][metric] for name, each in scores.items()}
         assert found["warm_up"] < 0.9 * min(found["untrained"], found["constant"])
