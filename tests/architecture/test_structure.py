@@ -99,34 +99,3 @@ def test_schemas_import_without_heavy_libraries() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
-
-
-def test_every_equation_names_an_existing_function_and_test() -> None:
-    rows = [
-        [cell.strip() for cell in line.strip().strip("|").split("|")]
-        for line in (ROOT / "docs" / "equations.md").read_text().splitlines()
-        if line.startswith("|") and "`" in line
-    ]
-    assert len(rows) >= 10
-    for row in rows:
-        *_, function, test = row
-        for reference in (*_references(function), *_references(test)):
-            assert _exists(reference), f"{reference} of docs/equations.md does not exist"
-
-
-def _references(cell: str) -> list[str]:
-    return [part for part in cell.split("`")[1::2] if part]
-
-
-def _exists(reference: str) -> bool:
-    """Look up ``package.module.name`` or ``tests/file.py::test_name`` in the source text."""
-    if "::" in reference:
-        file, name = reference.split("::")
-        return (ROOT / file).is_file() and f"def {name}" in (ROOT / file).read_text()
-    *module, name = reference.split(".")
-    for depth in range(len(module), 0, -1):
-        path = ROOT.joinpath(*module[:depth]).with_suffix(".py")
-        if path.is_file():
-            text = path.read_text()
-            return f"def {name}" in text or f"class {name}" in text
-    return False
