@@ -58,5 +58,6 @@ seeds: .venv/.installed ## the demo under five seeds and their table (about half
 bench: .venv/.installed ## print the throughput ratios of docs/results.md
 	$(RUN_ENV) $(BIN)/python benchmarks/run_all.py
 
-clean: ## remove .venv, caches and runs/
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache runs
+clean: ## remove .venv, caches and the runs in runs/
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	git clean -fdqX runs

@@ -1,8 +1,8 @@
 """What every job does that works on a run: take it, tell the event log, stop when it is taken.
 
-The run's lock (:mod:`storage.records.run_lock`) says whether a younger driver has come. A thread looks
-every two seconds and interrupts the main thread, as Ctrl-C would: so the elder ends the same,
-tested way, wherever it is, and its generators and trainers with it.
+The run's lock (:mod:`storage.records.run_lock`) says whether a younger driver has come. A thread
+reads it every two seconds and interrupts the main thread, as Ctrl-C would: so the elder ends the
+same, tested way, wherever it is, and its generators and trainers with it.
 """
 
 from __future__ import annotations

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runs.scoring import score_run
-from runs.generation import plan_of
-from pipeline.make.build import open_captioner, open_generator, open_run_source
-from pipeline.make.caption import caption_source
 from pipeline.loop.control import GenerationControl
 from pipeline.loop.local_runner import run_units
+from pipeline.make.build import open_captioner, open_generator, open_run_source
+from pipeline.make.caption import caption_source
+from runs.generation import plan_of
+from runs.scoring import score_run
 from schemas.errors import RunFailedError
 from schemas.stages import STAGES_OF_RESULT
 from trainers.final import has_final
 from trainers.train_stage import train_stage_locally
 
 if TYPE_CHECKING:
-    from schemas.stages import ResultRow
     from schemas.config import RunConfig
+    from schemas.stages import ResultRow
     from storage.files.stores import RunStore
-    from schemas.stages import Stage
 
 
 def run_locally(config: RunConfig, store: RunStore, *, result: ResultRow) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.errors import DamagedShardError, SampleError
 from schemas.weights import WEIGHTS_FILE
-from storage.samples.codecs import decode_sample
 from storage.files.stores import open_binary
 from storage.records.weights import read_manifest, weights_files
+from storage.samples.codecs import decode_sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from schemas.names import namespace_of
 from schemas.errors import ConfigError
+from schemas.names import namespace_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

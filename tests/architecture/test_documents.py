@@ -12,8 +12,8 @@ DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").rglob("*.md")]
 )
 TOP = "|".join(sorted(path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()))
-MADE_UP = {"mine.yaml", "mine_folder.yaml", "YOURS.yaml", "NAME.yaml"}
-"""Files that a reader is to write, and the place of a name."""
+MADE_UP = {"mine.yaml", "mine_folder.yaml", "YOURS.yaml", "NAME.yaml", "demo"}
+"""Files that a reader is to write or that a run makes, and the place of a name."""
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

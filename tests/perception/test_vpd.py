@@ -347,7 +347,9 @@ def test_a_copy_has_weights_and_features_of_its_own() -> None:
 @pytest.mark.slow
 def test_a_short_warm_up_on_rooms_beats_untrained_and_constant(tmp_path) -> None:
     """Both tasks in one model."""
-    scores = short_warm_up("configs/methods/vpd_rooms.yaml", tmp_path, "method.tasks=[semseg, depth]")
+    scores = short_warm_up(
+        "configs/methods/vpd_rooms.yaml", tmp_path, "method.tasks=[semseg, depth]"
+    )
     miou = {name: each["semseg"]["miou"] for name, each in scores.items()}
     assert miou["warm_up"] > 1.5 * max(miou["untrained"], miou["constant"])
     rmse_m = {name: each["depth"]["rmse_m"] for name, each in scores.items()}

@@ -1,0 +1,154 @@
+"""Generation as a job drives it: the plan, in this process or on Ray, and its end."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from pipeline.loop.control import GenerationControl
+from pipeline.loop.ledger import UnitLedger
+from pipeline.loop.local_runner import run_units
+from pipeline.loop.plan import make_plan, plan_summary
+from pipeline.make.build import open_captioner, open_generator, open_run_source
+from pipeline.make.caption import caption_source
+from runs.progress import ProgressDisplay, RunView
+from schemas.errors import ConfigError, RunFailedError
+from storage.manifests.table import BriefReader
+from storage.records.weights import list_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from pipeline.on_ray.coordinator import GenerationLoop
+    from schemas.config import RunConfig
+    from schemas.unit import Unit
+    from storage.files.stores import RunStore
+    from storage.records.run_lock import RunLock
+
+
+def plan_of(config: RunConfig, *, rounds: int | None = None) -> tuple[Unit, ...]:
+    """The run's plan, or its first rounds."""
+    plan = make_plan(config, open_run_source(config).shards("train"))
+    return tuple(unit for unit in plan if rounds is None or unit.round < rounds)
+
+
+def describe_plan(config: RunConfig, plan: Sequence[Unit], store: RunStore) -> list[str]:
+    """Say what would be done, with times if the run has measured any."""
+    ledger = UnitLedger(config, plan, history=BriefReader(store).refresh())
+    summary = plan_summary(
+        config,
+        plan,
+        image_size=open_run_source(config).image_size,
+        committed=[unit.unit_id for unit in plan if not ledger.is_open(unit)],
+        cost=ledger.totals.cost(),
+    )
+    return summary.lines()
+
+
+def check_weights(store: RunStore, version: int | None) -> None:
+    """Check that the run has the creation weights to label with.
+
+    Raises:
+        ConfigError: If it has none, or not the wanted version.
+    """
+    versions = list_versions(store)
+    if not versions:
+        raise ConfigError(
+            f"run.url = {store.url}: has no creation weights yet; run jobs/train.py with "
+            "--stage warm_up, or jobs/self_improve.py, on the same configuration first"
+        )
+    if version is not None and version not in versions:
+        raise ConfigError(f"--weights {version}: {store.url} has versions {versions}")
+
+
+def generate_here(
+    config: RunConfig,
+    lock: RunLock,
+    plan: Sequence[Unit],
+    *,
+    version: int | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Generate in this process.
+
+    Returns:
+        Figures as ``GenerationControl.progress`` gives them, and why it ended.
+
+    Raises:
+        RunFailedError: If too much failed.
+    """
+    store = lock.store
+    caption_source(store, open_run_source(config), open_captioner(config))
+    control = GenerationControl(
+        config, store, plan, pinned_version=version, weights_final=True, lock=lock
+    )
+    ended = run_units(
+        control,
+        open_generator(config, store),
+        store,
+        pinned_version=version,
+        on_unit=lambda unit: console.print(f"committed {unit.kind} unit {unit.unit_id}"),
+    )
+    if ended.kind == "failed":
+        raise RunFailedError(ended.reason)
+    progress = control.progress()
+    units = f"{progress['units_committed']} / {progress['units_planned']}"
+    return {**progress, "units": units, "reason": ended.reason}
+
+
+def generate_on_ray(
+    config: RunConfig,
+    lock: RunLock,
+    plan: Sequence[Unit],
+    *,
+    version: int | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Generate with generator actors, on the cluster or a local Ray.
+
+    Returns:
+        Figures as :meth:`pipeline.on_ray.coordinator.GenerationLoop.gauges` gives them.
+
+    Raises:
+        RunFailedError: If too much failed.
+    """
+    from pipeline.on_ray.captions import caption_source_on_ray
+    from pipeline.on_ray.coordinator import GenerationLoop
+    from runs.on_ray import session as ray_session
+    from runs.on_ray.gauges import RaySignals
+
+    with ray_session.connect(config, console):
+        caption_source_on_ray(config, lock.store.url)
+        loop = GenerationLoop(
+            config,
+            lock.store.url,
+            plan=plan,
+            pinned_version=version,
+            weights_final=True,
+            lock=lock,
+        )
+        view = RunView(stage="generate")
+        signals = RaySignals(config.run_id)
+
+        def refresh(shown: RunView) -> None:
+            shown.generation = loop.gauges()
+            signals.show(shown)
+
+        try:
+            loop.start()
+            with ProgressDisplay(console, view, refresh):
+                loop.join()
+            return loop.gauges()
+        finally:
+            stop_generation(loop, lock)
+
+
+def stop_generation(loop: GenerationLoop, lock: RunLock) -> None:
+    """Let units in the making come to an end, unless a younger driver makes them too."""
+    with suppress(OSError):
+        if lock.successor() is not None:
+            loop.stop(timeout_s=0.0)
+            return
+    loop.stop()
