@@ -7,7 +7,6 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.loop.plan import image_maker_id
 from schemas.run_layout import (
     CHECKPOINTS_DIR,
     PARTIAL_DIR,
@@ -150,11 +149,11 @@ def superseded_labels(content: RunContent, limits: Limits) -> list[Removal]:
     Age counts from the replacement, for until then the old labels were being read.
     """
     sizes = {file.path: file.size_bytes for file in content.files}
-    makers: dict[str, list[UnitCommit]] = defaultdict(list)
+    by_images: dict[str, list[UnitCommit]] = defaultdict(list)
     for commit in content.commits:
-        makers[image_maker_id(commit.unit)].append(commit)
+        by_images[commit.unit.image_unit_id].append(commit)
     found = []
-    for commits in makers.values():
+    for commits in by_images.values():
         good = [commit for commit in commits if _tars(commit)]
         if not good:
             continue

@@ -232,15 +232,15 @@ class KeysOfRounds:
     """
 
     def __init__(self) -> None:
-        self._makers: set[tuple[int, str]] = set()
+        self._image_units: set[tuple[int, str]] = set()
 
     def doubts(self, commit: UnitCommit) -> list[str]:
         """What speaks against a unit's keys being its own."""
         unit = commit.unit
-        maker = unit.parent_unit_id or unit.unit_id
-        foreign = [row.key for row in commit.rows if not row.key.startswith(f"{maker}_")]
+        images = unit.image_unit_id
+        foreign = [row.key for row in commit.rows if not row.key.startswith(f"{images}_")]
         texts = [f"{foreign[0]}: named after another unit, may come twice"] if foreign else []
-        if (unit.round, maker) in self._makers:
-            texts.append(f"another unit of the round has the keys of {maker}, too")
-        self._makers.add((unit.round, maker))
+        if (unit.round, images) in self._image_units:
+            texts.append(f"another unit of the round has the keys of {images}, too")
+        self._image_units.add((unit.round, images))
         return texts

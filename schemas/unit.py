@@ -63,7 +63,7 @@ class Unit(_Remembered):
             return found
 
     @property
-    def image_maker_id(self) -> str:
+    def image_unit_id(self) -> str:
         """Id of the unit that made the images: this one, or the parent of a ``relabel`` unit."""
         return self.parent_unit_id or self.unit_id
 
@@ -107,5 +107,4 @@ def synthetic_key(unit: Unit, source_key: str, variant: int) -> str:
     The same image keeps its name when it is labelled again: the name is built from the unit that
     made the image (``parent_unit_id`` of a ``relabel`` unit), the source key and the variant.
     """
-    maker = unit.parent_unit_id or unit.unit_id
-    return f"{maker}_{source_key}_v{variant}"
+    return f"{unit.image_unit_id}_{source_key}_v{variant}"

@@ -152,7 +152,7 @@ class LiveShardList:
             logger.warning("no look for new shards was possible (%s); the last list stays", error)
             return 0
         first = self._first()
-        least = 0.0 if first is None else self._served[first.maker]
+        least = 0.0 if first is None else self._served[first.image_unit_id]
         for brief in found:
             if self._only_round in (None, brief.round):
                 self._add(brief, least)
@@ -171,8 +171,8 @@ class LiveShardList:
         chosen = self._first()
         if chosen is None:
             return None
-        self._served[chosen.maker] += 1.0 / self._weight(chosen)
-        heapq.heapreplace(self._order, (self._served[chosen.maker], chosen.maker))
+        self._served[chosen.image_unit_id] += 1.0 / self._weight(chosen)
+        heapq.heapreplace(self._order, (self._served[chosen.image_unit_id], chosen.image_unit_id))
         return chosen
 
     def __iter__(self) -> Iterator[LiveShard]:
@@ -182,7 +182,7 @@ class LiveShardList:
 
     def is_current(self, shard: LiveShard) -> bool:
         """Whether a shard drawn earlier is neither superseded, nor discarded, nor too stale."""
-        return self._shards.get(shard.maker) is shard and not self._is_stale(shard)
+        return self._shards.get(shard.image_unit_id) is shard and not self._is_stale(shard)
 
     def lag(self, shard: LiveShard) -> int:
         """Versions published since a shard was labelled."""
@@ -190,9 +190,9 @@ class LiveShardList:
 
     def discard(self, shard: LiveShard) -> None:
         """Never draw a shard again (its tar is damaged or gone); newer labels may replace it."""
-        if self._shards.get(shard.maker) is shard:
-            del self._shards[shard.maker]
-            self._withdraw(shard.maker)
+        if self._shards.get(shard.image_unit_id) is shard:
+            del self._shards[shard.image_unit_id]
+            self._withdraw(shard.image_unit_id)
 
     def count_consumed(self, shard: LiveShard, samples: int = 1) -> None:
         """Note that samples of a shard were learnt from."""
@@ -220,41 +220,41 @@ class LiveShardList:
         shard = _shard_of(brief)
         self._current_version = max(self._current_version, shard.version)
         age = (shard.version, brief.round)
-        if age < self._newest.get(shard.maker, (-1, -1)):
+        if age < self._newest.get(shard.image_unit_id, (-1, -1)):
             return
-        self._newest[shard.maker] = age
-        self._withdraw(shard.maker)
-        self._shards[shard.maker] = shard
+        self._newest[shard.image_unit_id] = age
+        self._withdraw(shard.image_unit_id)
+        self._shards[shard.image_unit_id] = shard
         joining = least + self._random.random()
-        self._served[shard.maker] = max(self._served.get(shard.maker, 0.0), joining)
+        self._served[shard.image_unit_id] = max(self._served.get(shard.image_unit_id, 0.0), joining)
         if not shard.num_samples:
             return
-        self._drawable[shard.maker] = shard
+        self._drawable[shard.image_unit_id] = shard
         self._num_samples += shard.num_samples
-        self._by_version.setdefault(shard.version, set()).add(shard.maker)
-        if shard.maker not in self._ordered:
-            self._ordered.add(shard.maker)
-            heapq.heappush(self._order, (self._served[shard.maker], shard.maker))
+        self._by_version.setdefault(shard.version, set()).add(shard.image_unit_id)
+        if shard.image_unit_id not in self._ordered:
+            self._ordered.add(shard.image_unit_id)
+            heapq.heappush(self._order, (self._served[shard.image_unit_id], shard.image_unit_id))
 
-    def _withdraw(self, maker: str) -> int:
+    def _withdraw(self, image_unit_id: str) -> int:
         """Draw a shard no more, for now; returns its samples, 0 if it was not drawn before."""
-        shard = self._drawable.pop(maker, None)
+        shard = self._drawable.pop(image_unit_id, None)
         if shard is None:
             return 0
         self._num_samples -= shard.num_samples
-        self._by_version[shard.version].discard(maker)
+        self._by_version[shard.version].discard(image_unit_id)
         return shard.num_samples
 
     def _first(self) -> LiveShard | None:
         """The shard that was served least for its weight; None if none can be drawn."""
         while self._order:
-            served, maker = self._order[0]
-            shard = self._drawable.get(maker)
+            served, image_unit_id = self._order[0]
+            shard = self._drawable.get(image_unit_id)
             if shard is None:
                 heapq.heappop(self._order)
-                self._ordered.discard(maker)
-            elif served < self._served[maker]:
-                heapq.heapreplace(self._order, (self._served[maker], maker))
+                self._ordered.discard(image_unit_id)
+            elif served < self._served[image_unit_id]:
+                heapq.heapreplace(self._order, (self._served[image_unit_id], image_unit_id))
             else:
                 return shard
         return None
@@ -264,8 +264,8 @@ class LiveShardList:
             return
         oldest = self._current_version - self._max_staleness
         for version in [each for each in self._by_version if each < oldest]:
-            for maker in sorted(self._by_version[version]):
-                self._dropped_stale += self._withdraw(maker)
+            for image_unit_id in sorted(self._by_version[version]):
+                self._dropped_stale += self._withdraw(image_unit_id)
             del self._by_version[version]
 
     def _is_stale(self, shard: LiveShard) -> bool:
@@ -277,7 +277,7 @@ class LiveShardList:
 
 def _shard_of(brief: UnitBrief) -> LiveShard:
     return LiveShard(
-        maker=brief.images,
+        image_unit_id=brief.image_unit_id,
         unit_id=brief.unit_id,
         version=brief.version,
         uri=brief.tar_uri,
@@ -291,7 +291,7 @@ class LiveShard:
     """One committed unit as the trainer sees it.
 
     Attributes:
-        maker: The unit that made the images; the same for all labellings of them.
+        image_unit_id: The unit that made the images; the same for all labellings of them.
         unit_id: The unit that made these labels.
         version: Creation weights that made the labels.
         uri: Where the tar lies; empty if no sample of the unit is good.
@@ -299,7 +299,7 @@ class LiveShard:
         num_samples: Good samples in the tar.
     """
 
-    maker: str
+    image_unit_id: str
     unit_id: str
     version: int
     uri: str

@@ -186,6 +186,6 @@ class UnitLedger:
             self._leased_samples -= unit.num_samples
         self._attempts.pop(unit.unit_id, None)
         self._committed_samples += unit.num_samples
-        self._queue.note_labels(unit.image_maker_id, round_index=unit.round, version=brief.version)
+        self._queue.note_labels(unit.image_unit_id, round_index=unit.round, version=brief.version)
         self._window.append(UnitOutcome(num_samples=brief.num_samples, errors=brief.failed))
         self.totals.add(brief)

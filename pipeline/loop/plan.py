@@ -65,11 +65,6 @@ def round_seed(seed: int, round_index: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def image_maker_id(unit: Unit) -> str:
-    """Id of the unit that made the images: the unit itself, or the parent of a ``relabel`` unit."""
-    return unit.image_maker_id
-
-
 def _check_shards(shards: Sequence[SourceShard]) -> None:
     names = Counter(shard.name for shard in shards)
     twice = sorted(name for name, count in names.items() if count > 1)

@@ -96,14 +96,14 @@ class UnitQueue:
         self._units[place] = None
         return bool(self._is_leased[place])
 
-    def note_labels(self, images: str, *, round_index: int, version: int) -> None:
-        """Note that a round is committed for the images of the unit ``images``.
+    def note_labels(self, image_unit_id: str, *, round_index: int, version: int) -> None:
+        """Note that a round is committed for the images of a unit.
 
         A round that failed as a whole has no labels (version -1): those before it stay the newest.
         """
-        last_round, last_version = self._labels.get(images, (-1, -1))
-        self._labels[images] = (max(round_index, last_round), max(version, last_version))
-        for place in self._by_images.pop(images, ()):
+        last_round, last_version = self._labels.get(image_unit_id, (-1, -1))
+        self._labels[image_unit_id] = (max(round_index, last_round), max(version, last_version))
+        for place in self._by_images.pop(image_unit_id, ()):
             unit = self._units[place]
             if unit is not None:
                 self._file(place, unit)
@@ -120,7 +120,7 @@ class UnitQueue:
             if unit is None or self._is_leased[place]:
                 heapq.heappop(self._heap)
                 self._is_filed[place] = False
-            elif not is_ready(unit, self._labels.get(unit.image_maker_id), newest_version):
+            elif not is_ready(unit, self._labels.get(unit.image_unit_id), newest_version):
                 heapq.heappop(self._heap)
                 self._file(place, unit)
             else:
@@ -129,10 +129,10 @@ class UnitQueue:
 
     def _file(self, place: int, unit: Unit) -> None:
         """Put a unit where it will be found when it may have become ready."""
-        labels = self._labels.get(unit.image_maker_id)
+        labels = self._labels.get(unit.image_unit_id)
         if unit.kind == "synthesize" or unit.revision:
             heapq.heappush(self._heap, place)
         elif labels is not None and labels[0] >= unit.round - 1:
             self._by_version.setdefault(labels[1], []).append(place)
         else:
-            self._by_images.setdefault(unit.image_maker_id, []).append(place)
+            self._by_images.setdefault(unit.image_unit_id, []).append(place)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from perception.seeding import sample_seed
-from pipeline.loop.plan import image_maker_id
 from pipeline.make.drain import UnitGivenBackError
 from pipeline.make.history import Care
 from pipeline.make.isolate import Failure, isolated_batches
@@ -189,7 +188,7 @@ class ImageMaker:
         caption = self._caption(unit.source_shard, sample.key)
         if caption is None:
             return failed_row(row, Failure("caption_missing", "the caption pass left it out"))
-        seed = sample_seed(image_maker_id(unit), sample.key, row.variant)
+        seed = sample_seed(unit.image_unit_id, sample.key, row.variant)
         row = replace(
             row,
             source_sha256=pixels_sha256(sample.image),

@@ -70,7 +70,7 @@ def brief_of_result(unit: Unit, result: UnitResult) -> UnitBrief:
     kept = result.counts["ok"]
     return UnitBrief(
         unit_id=unit.unit_id,
-        images=unit.image_maker_id,
+        image_unit_id=unit.image_unit_id,
         kind=unit.kind,
         round=unit.round,
         revision=unit.revision,

@@ -201,7 +201,7 @@ class Compactor:
             self._standing[place.unit_id] = place
         if self._last_round and unit.kind == "synthesize":
             self._makers.add(unit.unit_id)
-        images = unit.image_maker_id
+        images = unit.image_unit_id
         self._rounds[images] = max(unit.round, self._rounds.get(images, 0))
         if self._rounds[images] >= self._last_round:
             del self._rounds[images]

@@ -32,7 +32,7 @@ class UnitBrief:
 
     Attributes:
         unit_id: The unit.
-        images: The unit that made its images: itself or its parent.
+        image_unit_id: The unit that made its images: itself or its parent.
         kind: ``synthesize`` or ``relabel``.
         round: Round of the unit.
         revision: Which revision.
@@ -49,7 +49,7 @@ class UnitBrief:
     """
 
     unit_id: str
-    images: str
+    image_unit_id: str
     kind: str
     round: int
     revision: int
@@ -92,7 +92,7 @@ def brief_of_columns(
     first = statuses.index("ok") if "ok" in statuses else -1
     return UnitBrief(
         unit_id=unit.unit_id,
-        images=unit.image_maker_id,
+        image_unit_id=unit.image_unit_id,
         kind=unit.kind,
         round=unit.round,
         revision=unit.revision,

@@ -32,15 +32,15 @@ class WholeScan:
     def first_ready(self, newest):
         for unit in self.plan:
             is_free = unit.unit_id in self.open and unit.unit_id not in self.leased
-            if is_free and is_ready(unit, self.labels.get(unit.image_maker_id), newest):
+            if is_free and is_ready(unit, self.labels.get(unit.image_unit_id), newest):
                 return unit
         return None
 
     def commit(self, unit, version):
         self.open.remove(unit.unit_id)
         self.leased.discard(unit.unit_id)
-        last = self.labels.get(unit.image_maker_id, (-1, -1))
-        self.labels[unit.image_maker_id] = (max(unit.round, last[0]), max(version, last[1]))
+        last = self.labels.get(unit.image_unit_id, (-1, -1))
+        self.labels[unit.image_unit_id] = (max(unit.round, last[0]), max(version, last[1]))
 
 
 def plan_of(**options):
@@ -67,7 +67,7 @@ def test_it_decides_as_a_look_through_the_whole_plan_does(images, rounds, moves)
         elif unit.unit_id in scan.open:
             version = -1 if move == "fail" or newest is None else newest
             assert queue.remove(unit) == (unit.unit_id in scan.leased)
-            queue.note_labels(unit.image_maker_id, round_index=unit.round, version=version)
+            queue.note_labels(unit.image_unit_id, round_index=unit.round, version=version)
             scan.commit(unit, version)
         assert queue.first_ready(newest) == scan.first_ready(newest)
         assert len(queue) == len(scan.open)
@@ -132,7 +132,7 @@ def looks_per_unit(monkeypatch, num_keys):
             continue
         queue.lease(unit)
         queue.remove(unit)
-        queue.note_labels(unit.image_maker_id, round_index=unit.round, version=version)
+        queue.note_labels(unit.image_unit_id, round_index=unit.round, version=version)
     return looks[0] / len(plan)
 
 

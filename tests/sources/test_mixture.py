@@ -167,7 +167,7 @@ def test_a_damaged_shard_is_left_out_and_the_others_are_read(store):
     commit(store, image_unit("b"), version=0)
     store.write_bytes(damaged.rows[0].tar_uri, b"not a tar")
     stream = synthetic_stream(store)
-    drawn = {stream.draw()[1].maker for _ in range(30)}
+    drawn = {stream.draw()[1].image_unit_id for _ in range(30)}
     assert drawn == {image_unit("b").unit_id}
     assert stream.unreadable[damaged.rows[0].tar_uri] == 1
 
