@@ -21,7 +21,7 @@ from perception.diffusion.halfway import HalfwaySettings, synthesize_halfway
 from schemas.config import RoomsSource
 from schemas.paths import resolve_path
 from schemas.sample import Sample
-from sources.protocol import open_source
+from sources.open import open_source
 
 if TYPE_CHECKING:
     from perception.diffusion.backbone import DiffusionBackbone

@@ -17,7 +17,7 @@ from runs.command_line import run_job
 from schemas.errors import UserError
 from schemas.sample import TASKS
 from sources.layouts.protocol import LayoutOptions
-from sources.layouts.registry import all_layouts, find_layout
+from sources.layouts.registry import LAYOUTS, find_layout
 from sources.prepare.fit import PrepareFit
 from sources.prepare.prepare import (
     AUTO,
@@ -120,7 +120,7 @@ def report(request: PrepareRequest, files: LabelledFiles, prepared: Prepared) ->
 
 def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
-    layouts = "\n".join(f"  {one.name:22}{one.title}" for one in all_layouts().values())
+    layouts = "\n".join(f"  {one.name:22}{one.title}" for one in LAYOUTS.values())
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0],
         epilog=f"layouts:\n{layouts}",

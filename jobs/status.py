@@ -22,7 +22,7 @@ from runs.state import GENERATION_EVENT, run_state
 from schemas.config_file import parse_config, parse_tree
 from schemas.errors import ConfigError, DamagedShardError, SampleError, UserError
 from schemas.run_layout import CHECKPOINTS_DIR, CONFIG_FILE, EVENTS_DIR
-from sources.protocol import open_source
+from sources.open import open_source
 from storage.files.inventory import list_files
 from storage.files.stores import open_store
 from storage.manifests.table import ManifestReader

@@ -19,7 +19,7 @@ from runs.driving import driving
 from runs.event_tail import EventTail
 from runs.progress import ProgressDisplay, RunView
 from schemas.stages import Stage
-from sources.protocol import open_source
+from sources.open import open_source
 from storage.files.stores import open_store
 from trainers.progress import PROGRESS_EVENT
 from trainers.settings import StageSettings, stage_settings

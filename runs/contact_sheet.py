@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from schemas.run_layout import CONTACT_SHEET_FILE
 from schemas.sample import IGNORE_ID, TASK_KINDS, Sample, Task
 from sources.live_shards import LiveShardList
-from sources.protocol import open_source
+from sources.open import open_source
 from sources.streams import DecodedShards
 
 if TYPE_CHECKING:

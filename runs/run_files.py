@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from schemas.config_file import apply_override, parse_config, parse_tree
 from schemas.errors import ConfigError, SourceError
 from schemas.run_layout import CONFIG_FILE
-from sources.protocol import open_source
+from sources.open import open_source
 from storage.records.weights import list_versions
 
 if TYPE_CHECKING:

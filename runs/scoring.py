@@ -10,7 +10,8 @@ from evaluation.predict_source import Scoring, score_constant, score_states
 from perception.build import make_method, open_backbone
 from schemas.errors import ConfigError, WeightsMismatchError
 from schemas.stages import STAGES_OF_RESULT
-from sources.protocol import Split, open_source
+from sources.open import open_source
+from sources.protocol import Split
 from storage.records.weights import latest_version, list_versions, read_manifest, read_weights
 from trainers.checkpoint import CREATION_FILE, EXPLOITATION_FILE
 from trainers.final import read_final, read_final_weights

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sources.live_shards import LiveShardList
 from sources.mixture import Mixture
-from sources.protocol import open_source
+from sources.open import open_source
 from sources.streams import RealStream, SyntheticStream
 from storage.files.stores import open_store
 from storage.records.events import EventWriter

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from schemas.paths import resolve_path
-from sources.protocol import open_source
+from sources.open import open_source
 
 if TYPE_CHECKING:
     from perception.captioner import Captioner

@@ -1,6 +1,6 @@
 """What every data-set layout offers: how it is recognised, and its samples read one at a time.
 
-A module of this package that defines ``LAYOUT`` is a layout; ``sources.layouts.registry`` finds it.
+A module of this package that defines ``LAYOUT`` is a layout; ``sources.layouts.registry`` lists it.
 Errors are of two kinds. A :class:`SourceError` says that the layout as a whole cannot be read: the
 message names a file or folder, what was found, and the remedy. A :class:`SampleError` says that one
 sample cannot: its detail names the file.

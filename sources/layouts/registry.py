@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from functools import cache
 from typing import TYPE_CHECKING
 
-import sources.layouts
 from schemas.errors import SourceError
-from sources.layouts.protocol import Layout
+from sources.layouts import (
+    ade20k,
+    cityscapes,
+    cityscapes_mtpsl,
+    nyu_bae,
+    nyu_bts,
+    nyu_depth_v2,
+    nyu_mt_atrc,
+    nyu_mt_tgz,
+    nyu_mtpsl,
+    pascal_context,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from sources.layouts.protocol import Layout
 
-@cache
-def all_layouts() -> Mapping[str, Layout]:
-    """Layouts by name, sorted: the ``LAYOUT`` of each module of this package that has one."""
-    modules = [
-        importlib.import_module(f"{sources.layouts.__name__}.{info.name}")
-        for info in pkgutil.iter_modules(sources.layouts.__path__)
-    ]
-    found = [getattr(module, "LAYOUT", None) for module in modules]
-    layouts = [layout for layout in found if isinstance(layout, Layout)]
-    return {layout.name: layout for layout in sorted(layouts, key=lambda one: one.name)}
+LAYOUTS: Mapping[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        ade20k.LAYOUT,
+        cityscapes.LAYOUT,
+        cityscapes_mtpsl.LAYOUT,
+        nyu_bae.LAYOUT,
+        nyu_bts.LAYOUT,
+        nyu_depth_v2.LAYOUT,
+        nyu_mtpsl.LAYOUT,
+        nyu_mt_atrc.LAYOUT,
+        nyu_mt_tgz.LAYOUT,
+        pascal_context.LAYOUT,
+    )
+}
 
 
 def find_layout(name: str) -> Layout:
@@ -34,12 +47,11 @@ def find_layout(name: str) -> Layout:
     Raises:
         SourceError: If there is none; the message lists those there are.
     """
-    layouts = all_layouts()
-    if name not in layouts:
-        raise SourceError(f"layout {name!r}: unknown; wanted one of {', '.join(layouts)}")
-    return layouts[name]
+    if name not in LAYOUTS:
+        raise SourceError(f"layout {name!r}: unknown; wanted one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]
 
 
 def recognise(root: Path) -> tuple[str, ...]:
     """Names of the layouts that a folder looks like; usually one or none."""
-    return tuple(name for name, layout in all_layouts().items() if layout.detect(root))
+    return tuple(name for name, layout in LAYOUTS.items() if layout.detect(root))

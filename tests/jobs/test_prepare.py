@@ -14,7 +14,7 @@ from runs.command_line import run_job
 from schemas.config import ShardsSource
 from schemas.config_file import load_config
 from sources.layouts.nyu_classes import NYU_40
-from sources.protocol import open_source
+from sources.open import open_source
 from tests.kit import nyu_files
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from runs.contact_sheet import CELL_PX, SheetRow, label_as_rgb, make_contact_sheet, rows_of_run
 from schemas.sample import IGNORE_ID, TASKS
-from sources.protocol import open_source
+from sources.open import open_source
 from storage.files.stores import open_store
 from tests.kit.committed_units import commit, image_unit, relabel_unit
 from tests.kit.random_labels import random_label

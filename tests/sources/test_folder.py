@@ -15,7 +15,7 @@ from schemas.errors import ConfigError, SourceError
 from schemas.sample import IGNORE_ID, TASKS, Sample, UnreadableSample
 from sources.folder import FolderSource
 from sources.folder_description import load_description
-from sources.protocol import open_source
+from sources.open import open_source
 
 HEIGHT, WIDTH = 12, 16
 

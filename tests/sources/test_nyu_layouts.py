@@ -10,7 +10,7 @@ from PIL import Image
 
 from schemas.errors import SampleError, SourceError
 from sources.layouts.protocol import LayoutOptions
-from sources.layouts.registry import all_layouts, find_layout, recognise
+from sources.layouts.registry import LAYOUTS, find_layout, recognise
 from tests.kit import nyu_files
 from tests.sources.layout_checks import read_layout
 
@@ -80,7 +80,7 @@ def test_the_tasks_and_classes_are_those_of_the_layout(tmp_path):
         "nyu_mtpsl": (("normals", "depth", "semseg"), 13),
         "nyu_bts": (("depth",), 0),
     }
-    assert set(found) <= set(all_layouts())
+    assert set(found) <= set(LAYOUTS)
 
 
 def test_the_folder_above_the_data_set_will_do(tmp_path):

@@ -17,10 +17,10 @@ from schemas.config import ShardsSource
 from schemas.errors import ConfigError, SampleError, SourceError
 from schemas.sample import INVALID_VALUES, TASK_KINDS, Sample, UnreadableSample
 from sources.layouts.protocol import LayoutOptions
+from sources.open import open_source
 from sources.prepare.convert import plan_shards
 from sources.prepare.fit import PAD_RGB, fit_sample
 from sources.prepare.prepare import PrepareRequest, open_files, prepare, resolve_layout
-from sources.protocol import open_source
 from storage.files.stores import open_store
 from tests.kit import nyu_files
 

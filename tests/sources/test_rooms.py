@@ -9,7 +9,7 @@ from schemas.config import RoomsSource as RoomsConfig
 from schemas.errors import ConfigError, SourceError
 from schemas.paths import resolve_path
 from schemas.sample import IGNORE_ID, Sample
-from sources.protocol import open_source
+from sources.open import open_source
 from sources.rooms import ROOM_TASKS, RoomsSource
 from sources.rooms_classes import CLASS_ID, CLASSES
 from sources.rooms_labels import boundaries_of, saliency_of

@@ -1,0 +1,48 @@
+"""The source that a configuration names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from schemas.errors import ConfigError
+from sources.folder import FolderSource
+from sources.prepared import PreparedSource
+from sources.rooms import RoomsSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from schemas.config import Source
+    from schemas.sample import Task
+    from sources.protocol import LabelledSource
+
+OPENERS: Mapping[str, Callable[..., LabelledSource]] = {
+    "rooms": RoomsSource,
+    "folder": FolderSource,
+    "shards": PreparedSource,
+}
+"""By ``source.kind``: called with that section of the configuration and the tasks."""
+
+
+def open_source(
+    config: Source, tasks: Sequence[Task], *, num_classes: int | None = None
+) -> LabelledSource:
+    """Open a source; all that can be checked without decoding is checked.
+
+    Args:
+        config: Section ``source`` of the configuration.
+        tasks: Tasks whose labels are read; the files of others are not opened.
+        num_classes: Classes of the predictor; those of the source must not be more if ``semseg``
+            is among the tasks.
+
+    Raises:
+        SourceError: If the source is missing or malformed.
+        ConfigError: If the source has more classes than the predictor.
+    """
+    source = OPENERS[config.kind](config, tasks)
+    if "semseg" in tasks and num_classes is not None and source.num_classes > num_classes:
+        raise ConfigError(
+            f"method.num_classes = {num_classes}: source {source.name} has "
+            f"{source.num_classes} classes; set method.num_classes={source.num_classes}"
+        )
+    return source
