@@ -3,7 +3,7 @@
     python benchmarks/publish_to_swap.py --repeats 5
 
 The trainer's publisher copies, serialises and commits the weights and tells the registry, which
-loads them and puts them into Ray's object store; another process fetches them, checks their digest
+loads them and puts them into Ray's object store; another process fetches them
 and copies them into its model in place. All of it is the project's own code on one machine; only
 the wait for a unit is left out. Sizes: the starter's head, and 100 MB of float32.
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from schemas.config import RunConfig
 
 NUM_TENSORS = 25
-STAGES = ("snapshot", "serialise, commit", "load, put", "fetch", "check, copy in", "all", "memcpy")
+STAGES = ("snapshot", "serialise, commit", "load, put", "fetch", "copy in", "all", "memcpy")
 
 
 def main() -> None:
@@ -95,12 +95,12 @@ class Swapper:
         )
 
     def swap(self, registry: Any) -> tuple[float, float, int | None]:
-        """Take the newest weights; seconds to fetch, seconds to check and copy, version held."""
+        """Take the newest weights; seconds to fetch, seconds to copy, version held."""
         fetch: Any = ray.get
         started = time.perf_counter()
-        version, (reference,), _ = fetch(registry.latest.remote())
+        manifest, (reference,) = fetch(registry.latest.remote())
         data, fetched = fetch(reference), time.perf_counter()
-        self._generator.take_weights(version, data)
+        self._generator.take_weights(manifest, data)
         return fetched - started, time.perf_counter() - fetched, self._generator.version
 
 

@@ -121,8 +121,8 @@ class GeneratorProcess:
                 name, namespace = registry_name(run_id), namespace_of(run_id)
                 self._registry = ray.get_actor(name, namespace=namespace)
             self._newest = self._registry.latest.remote()
-        version, _, _ = await self._newest
-        return int(version)
+        manifest, _ = await self._newest
+        return int(manifest.version)
 
     def _commit(self, unit: Unit, result: UnitResult) -> UnitResult:
         if unit.kind == "relabel" and int(unit.unit_id, 16) % PARENTS_READ == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from perception.diffusion.halfway import (
 from perception.seeding import sample_seed
 from pipeline.make.rows import code_version, pixels_sha256, start_of
 from pipeline.make.synthesize import sampler_settings
+from schemas.digest import sha256_of
 from schemas.errors import ConfigError
 from schemas.sample import Sample
 from sources.resize import resize_image
@@ -195,5 +195,5 @@ def _seeds(seed: int, what: str, count: int) -> list[int]:
         raise ConfigError(f"count = {count}: wanted at least 1 image")
     if seed < 0:
         raise ConfigError(f"seed = {seed}: wanted a number from 0")
-    digest = hashlib.sha256(what.encode()).hexdigest()
+    digest = sha256_of(what.encode())
     return [sample_seed(f"{seed}", digest, variant) for variant in range(count)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from schemas.digest import sha256_of
 from schemas.errors import WeightsMismatchError
 
 if TYPE_CHECKING:
@@ -54,17 +54,12 @@ def load_state_bytes(module: nn.Module, data: bytes) -> None:
             tensor.copy_(found[name])
 
 
-def state_digest(data: bytes) -> str:
-    """Return the SHA-256 of a serialised state, hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def keys_digest(module: nn.Module) -> str:
     """Return the SHA-256 of names, shapes and types: equal for modules that can exchange states."""
     described = "\n".join(
         f"{name} {_describe(tensor)}" for name, tensor in sorted(module.state_dict().items())
     )
-    return hashlib.sha256(described.encode()).hexdigest()
+    return sha256_of(described.encode())
 
 
 def _describe(tensor: Tensor) -> str:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from safetensors.torch import load, save
 
-from perception.state_file import load_state_bytes, state_digest, state_to_bytes
+from perception.state_file import load_state_bytes, state_to_bytes
+from schemas.digest import sha256_of
 from schemas.errors import RunFailedError, WeightsMismatchError
 from schemas.run_layout import CHECKPOINTS_DIR
 
@@ -74,7 +75,7 @@ def pack_checkpoint(learner: Learner, *, stage: str, stream: Mapping[str, Any]) 
         "seen_images": learner.seen_images,
         "ema_updates": learner.ema_updates,
         "stream": dict(stream),
-        "sha256": {name: state_digest(data) for name, data in tensors.items()},
+        "sha256": {name: sha256_of(data) for name, data in tensors.items()},
     }
     return {**tensors, STATE_FILE: json.dumps(state, sort_keys=True, indent=1).encode()}
 
@@ -109,7 +110,7 @@ def _damage(files: CheckpointFiles) -> str:
             int(state[field])
         # Checkpoints of an earlier version of the project hold no digests.
         digests: Mapping[str, str] = state.get("sha256", {})
-        wrong = [name for name, wanted in digests.items() if state_digest(files[name]) != wanted]
+        wrong = [name for name, wanted in digests.items() if sha256_of(files[name]) != wanted]
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         return f"{STATE_FILE} cannot be read ({error!r:.100})"
     return f"the digest of {', '.join(wrong)} differs" if wrong else ""

@@ -6,7 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from perception.state_file import state_digest, state_to_bytes
+from perception.state_file import state_to_bytes
+from schemas.digest import sha256_of
 from schemas.errors import AlreadyCommittedError, DamagedShardError
 from schemas.run_layout import CHECKPOINTS_DIR
 from trainers.checkpoint import CREATION_FILE, EXPLOITATION_FILE
@@ -46,9 +47,7 @@ def write_final(
         CREATION_FILE: state_to_bytes(learner.creation),
         EXPLOITATION_FILE: state_to_bytes(learner.exploitation),
     }
-    digests = {
-        _write_weights(store, stage, *each): state_digest(each[1]) for each in weights.items()
-    }
+    digests = {_write_weights(store, stage, *each): sha256_of(each[1]) for each in weights.items()}
     content: dict[str, Any] = {
         "stage": stage,
         "step": learner.step,
@@ -112,6 +111,6 @@ def _write_weights(store: RunStore, stage: str, name: str, data: bytes) -> str:
     except AlreadyCommittedError:
         if store.read_bytes(path) != data:
             stem, _, suffix = name.rpartition(".")
-            name = f"{stem}-{state_digest(data)[:16]}.{suffix}"
+            name = f"{stem}-{sha256_of(data)[:16]}.{suffix}"
             store.write_bytes(f"{final_dir(stage)}/{name}", data)
     return name

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from perception.state_file import keys_digest, state_digest, state_to_bytes
+from perception.state_file import keys_digest, state_to_bytes
+from schemas.digest import sha256_of
 from schemas.errors import AlreadyCommittedError, RunFailedError
 from storage.records.run_lock import RunLock
 from storage.records.weights import latest_version, publish_weights, read_manifest
@@ -144,10 +145,11 @@ class WeightsPublisher:
         is_last: bool,  # noqa: FBT001 - given by the thread
     ) -> WeightsManifest | None:
         data, keys = state_to_bytes(snapshot), keys_digest(snapshot)
+        sha256 = sha256_of(data)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return self._publish_once(
-                    data, keys, step=step, seen_images=seen_images, is_last=is_last
+                    data, sha256, keys, step=step, seen_images=seen_images, is_last=is_last
                 )
             except (OSError, AlreadyCommittedError) as error:
                 logger.warning("publish_retry", extra={"attempt": attempt, "error": repr(error)})
@@ -155,17 +157,18 @@ class WeightsPublisher:
         raise OSError(f"publishing failed: {last!r}") from last
 
     def _publish_once(
-        self, data: bytes, keys: str, *, step: int, seen_images: int, is_last: bool
+        self, data: bytes, sha256: str, keys: str, *, step: int, seen_images: int, is_last: bool
     ) -> WeightsManifest | None:
         self._lock.expect_held()
         newest = newest_manifest(self._store)
         if newest is not None and newest.stage == self._stage:
-            is_same = newest.step == step and newest.sha256 == state_digest(data)
+            is_same = newest.step == step and newest.sha256 == sha256
             if is_same or newest.step > step or (newest.step == step and not is_last):
                 return None
         manifest = publish_weights(
             self._store,
             data,
+            sha256=sha256,
             version=0 if newest is None else newest.version + 1,
             step=step,
             seen_images=seen_images,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tarfile
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.digest import sha256_of
 from schemas.errors import SourceError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def shard_rows(shard: Path) -> list[dict[str, str | int]]:
     Raises:
         SourceError: If a json member is damaged.
     """
-    digest = hashlib.sha256(shard.read_bytes()).hexdigest()
+    digest = sha256_of(shard.read_bytes())
     rows: list[dict[str, str | int]] = []
     with tarfile.open(shard) as tar:
         for member in tar:

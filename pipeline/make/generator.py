@@ -7,7 +7,7 @@ import platform
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from perception.state_file import keys_digest, load_state_bytes, state_digest
+from perception.state_file import keys_digest, load_state_bytes
 from pipeline.make.drain import Drain
 from pipeline.make.history import Care
 from pipeline.make.images import ImageMaker
@@ -18,8 +18,8 @@ from pipeline.make.relabel import stored_drafts
 from pipeline.make.result import StageClock, UnitResult
 from pipeline.make.rows import Draft, failed_row, filtered_row, numbers_json
 from pipeline.make.screen import image_reason, label_reason, mean_confidence, pixel_std
-from schemas.errors import DamagedShardError, RunFailedError
-from storage.records.weights import expect_fits, read_manifest
+from schemas.errors import RunFailedError
+from storage.records.weights import expect_fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,24 +75,16 @@ class Generator:
         """Version of the weights that the next unit is labelled with; None before the first."""
         return None if self._weights is None else self._weights.version
 
-    def take_weights(self, version: int, data: bytes) -> None:
+    def take_weights(self, manifest: WeightsManifest, data: bytes) -> None:
         """Take published creation weights; all of them or, on an error, none.
 
         Args:
-            version: The version they were published as.
-            data: Content of their safetensors file.
+            manifest: What the version says about itself.
+            data: Content of its safetensors file, checked by whoever read it from storage.
 
         Raises:
-            DamagedShardError: If the bytes do not match the version's manifest.
             WeightsMismatchError: If they belong to another backbone or method.
         """
-        manifest = read_manifest(self._store, version)
-        found = state_digest(data)
-        if found != manifest.sha256:
-            raise DamagedShardError(
-                f"weights version {version}: wanted sha256 {manifest.sha256}, found {found}; "
-                "fetch them again"
-            )
         expect_fits(manifest, base_model_hash=self._backbone.model_id, keys_hash=self._keys_hash)
         load_state_bytes(self._method, data)
         self._weights = manifest

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.make.result import UnitResult
     from schemas.config import RunConfig
     from schemas.unit import Unit
+    from schemas.weights import WeightsManifest
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class GeneratorActor:
         if newer is not None:
             generator.take_weights(*newer)
 
-    def _ask_registry(self, held: int | None, epoch: int) -> tuple[int, bytes] | None:
+    def _ask_registry(self, held: int | None, epoch: int) -> tuple[WeightsManifest, bytes] | None:
         """Newer weights from the registry; None if it has none or cannot be reached."""
         run_id = self._config.run_id
         name = registry_name(run_id, epoch)
@@ -132,7 +133,7 @@ class GeneratorActor:
             registry: Any = ray.get_actor(name, namespace=namespace_of(run_id))
             fetch: Any = ray.get
             newest = fetch(registry.latest.remote(), timeout=REGISTRY_WAIT_S)
-            if newest is None or (held is not None and newest[0] <= held):
+            if newest is None or (held is not None and newest[0].version <= held):
                 return None
             return newest[0], fetch(newest[1][0], timeout=REGISTRY_WAIT_S)
         except (ray.exceptions.RayError, ValueError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -12,7 +12,9 @@ from schemas.errors import DamagedShardError
 from schemas.names import namespace_of, registry_name
 from storage.files.stores import open_store
 from storage.records.weights_watch import WeightsWatch
-from storage.samples.shards import sha256_of
+
+if TYPE_CHECKING:
+    from schemas.weights import WeightsManifest
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ class WeightRegistry:
         self._watch = WeightsWatch(open_store(store_url))
         self._poll_s = poll_s
         self._looked_at = float("-inf")
-        self._held: dict[int, tuple[Any, str]] = {}
+        self._held: dict[int, tuple[WeightsManifest, Any]] = {}
         self._look()
 
     def publish(self, version: int) -> bool:
@@ -48,18 +50,18 @@ class WeightRegistry:
             self._look()
         return bool(self._held) and max(self._held) >= version
 
-    def latest(self) -> tuple[int, list[Any], str] | None:
-        """Newest version, a reference to its bytes (in a list, so that Ray passes it on), digest.
+    def latest(self) -> tuple[WeightsManifest, list[Any]] | None:
+        """Manifest of the newest version, and a reference to its bytes.
 
-        None if no version is committed.
+        The bytes were checked when they came from storage; the reference is in a list, so that
+        Ray passes it on. None if no version is committed.
         """
         if time.monotonic() - self._looked_at > self._poll_s:
             self._look()
         if not self._held:
             return None
-        version = max(self._held)
-        reference, sha256 = self._held[version]
-        return version, [reference], sha256
+        manifest, reference = self._held[max(self._held)]
+        return manifest, [reference]
 
     def _look(self) -> None:
         self._looked_at = time.monotonic()
@@ -70,8 +72,8 @@ class WeightRegistry:
             return
         if newer is None:
             return
-        version, data = newer
-        self._held[version] = (ray.put(data), sha256_of(data))
+        manifest, data = newer
+        self._held[manifest.version] = (manifest, ray.put(data))
         for version in sorted(self._held)[:-KEPT_VERSIONS]:
             del self._held[version]
 

@@ -7,7 +7,6 @@ In the folder: ``recipe.json`` (what was asked for), ``<split>-NNNNNN.tar``, ``p
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from dataclasses import dataclass
@@ -16,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.digest import sha256_of
 from schemas.errors import SampleError, SourceError
 from schemas.sample import IMAGE_MEMBER, Sample
 from sources.prepare.fit import PrepareFit, fit_sample
 from sources.prepare.tally import SplitTally, tally_from_json, tally_sample
 from storage.samples.codecs import encode_sample
-from storage.samples.shards import pack_tar, sha256_of
+from storage.samples.shards import pack_tar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -104,7 +104,7 @@ def claim_folder(store: RunStore, recipe: Mapping[str, Any], plans: Iterable[Sha
     Raises:
         SourceError: If it holds another preparation.
     """
-    keys = hashlib.sha256(repr([(plan.name, plan.keys) for plan in plans]).encode()).hexdigest()
+    keys = sha256_of(repr([(plan.name, plan.keys) for plan in plans]).encode())
     wanted = {**recipe, "keys_sha256": keys}
     if store.exists(RECIPE_FILE):
         found = json.loads(store.read_bytes(RECIPE_FILE))

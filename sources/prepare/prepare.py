@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from schemas.digest import sha256_of
 from schemas.errors import SourceError
 from sources.layouts.protocol import LayoutOptions
 from sources.layouts.registry import find_layout, recognise
@@ -25,7 +26,6 @@ from sources.prepare.convert import (
 from sources.prepare.tally import SplitTally
 from sources.prepared_facts import MANIFEST_FILE, PREPARED_FILE
 from storage.files.stores import open_store
-from storage.samples.shards import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -6,10 +6,10 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
+from schemas.digest import sha256_of
 from schemas.errors import AlreadyCommittedError, DamagedShardError, WeightsMismatchError
 from schemas.run_layout import WEIGHTS_DIR, parse_weights_dir, weights_dir
 from schemas.weights import WEIGHTS_FILE, WEIGHTS_MANIFEST, WeightsManifest
-from storage.samples.shards import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -34,7 +34,9 @@ class PublishFacts(TypedDict):
     parent: int
 
 
-def publish_weights(store: RunStore, data: bytes, **facts: Unpack[PublishFacts]) -> WeightsManifest:
+def publish_weights(
+    store: RunStore, data: bytes, *, sha256: str = "", **facts: Unpack[PublishFacts]
+) -> WeightsManifest:
     """Write a version of creation weights and commit it.
 
     The weights are written first, the manifest last and only if absent. Publishing the same bytes
@@ -44,6 +46,7 @@ def publish_weights(store: RunStore, data: bytes, **facts: Unpack[PublishFacts])
     Args:
         store: The run directory.
         data: Content of a safetensors file.
+        sha256: Its digest, if it is known already.
         facts: Fields of the manifest; digest, size and time are added.
 
     Raises:
@@ -51,7 +54,7 @@ def publish_weights(store: RunStore, data: bytes, **facts: Unpack[PublishFacts])
     """
     manifest = WeightsManifest(
         **facts,
-        sha256=sha256_of(data),
+        sha256=sha256 or sha256_of(data),
         size_bytes=len(data),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -166,7 +169,7 @@ def _write_data(store: RunStore, manifest: WeightsManifest, data: bytes) -> None
     try:
         store.put_if_absent(path, data)
     except AlreadyCommittedError:
-        if sha256_of(store.read_bytes(path)) != manifest.sha256:
+        if store.read_bytes(path) != data:
             store.write_bytes(_spare_data_path(manifest.version, manifest.sha256), data)
 
 

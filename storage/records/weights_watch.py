@@ -54,8 +54,8 @@ class WeightsWatch:
             return self._pinned
         return latest_version(self._store, leave_out=self._damaged)
 
-    def newer_than(self, held: int | None) -> tuple[int, bytes] | None:
-        """The newest whole version and its safetensors file; None if ``held`` is as new.
+    def newer_than(self, held: int | None) -> tuple[WeightsManifest, bytes] | None:
+        """The newest whole version: manifest and checked content; None if ``held`` is as new.
 
         Args:
             held: The version in use; None if there is none. A pinned version is taken whatever
@@ -68,21 +68,12 @@ class WeightsWatch:
             if held is not None and (held == version or (self._pinned is None and held > version)):
                 return None
             try:
-                return version, self.load(version)
+                return read_weights(self._store, version)
             except DamagedShardError as error:
                 self._pass_over(version, error)
         if held is None:
             self._expect_whole()
         return None
-
-    def load(self, version: int) -> bytes:
-        """Content of a version's safetensors file, its digest checked.
-
-        Raises:
-            FileNotFoundError: If it is not published.
-            DamagedShardError: If its bytes do not match its manifest.
-        """
-        return read_weights(self._store, version)[1]
 
     def _pass_over(self, version: int, error: DamagedShardError) -> None:
         if version == self._pinned:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import io
 import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from schemas.digest import sha256_of
 from schemas.errors import DamagedShardError
 from schemas.sample import JSON_MEMBER, MEMBER_ORDER
 from storage.files.stores import open_binary
@@ -143,11 +143,6 @@ def load_shard(store: RunStore, tar: str, expected_sha256: str) -> bytes:
             f"bytes; {remedy}"
         )
     return data
-
-
-def sha256_of(data: bytes) -> str:
-    """Digest as 64 hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def register_webdataset_openers() -> None:

@@ -74,10 +74,10 @@ def test_a_registry_killed_in_the_middle_of_a_run_comes_back_with_the_newest_wei
 
     versions = {row["creation_version"] for row in expect_planned_is_committed(config)}
     assert versions == {0, 1}
-    version, (data,), sha256 = ray.get(registry_of(config).latest.remote(), timeout=WAIT_S)
+    held, (data,) = ray.get(registry_of(config).latest.remote(), timeout=WAIT_S)
     manifest, stored = read_weights(store, 1)
-    assert version == 1
-    assert sha256 == manifest.sha256
+    assert held.version == 1
+    assert held.sha256 == manifest.sha256
     assert ray.get(data) == stored
 
 

@@ -149,9 +149,10 @@ def test_a_worker_killed_between_a_version_and_the_registrys_put_loses_nothing(
     ended = train_with(monkeypatch, config, prepare_worker)
     assert died.exists()
     expect_exactly_the_plan(store, plan, ended)
-    version, (reference,), sha256 = ray.get(registry.latest.remote())
+    manifest, (reference,) = ray.get(registry.latest.remote())
+    version = manifest.version
     assert version == list_versions(store)[-1]
-    assert (ray.get(reference), sha256) == (
+    assert (ray.get(reference), manifest.sha256) == (
         read_weights(store, version)[1],
         read_manifest(store, version).sha256,
     )

@@ -10,13 +10,14 @@ import pytest
 
 from jobs.verify import Verification, main
 from runs.directory import claim_run_directory
+from schemas.digest import sha256_of
 from schemas.errors import ConfigError, RunFailedError
 from schemas.run_layout import compacted_path, unit_manifest_path
 from storage.files.stores import RunStore, open_store
 from storage.manifests.compaction import compact
 from storage.manifests.table import UnitCommit, commit_unit
 from storage.records.captions import CaptionRow, write_captions
-from storage.samples.shards import pack_tar, read_tar, sha256_of
+from storage.samples.shards import pack_tar, read_tar
 from tests.kit.committed_units import commit, image_unit, publish, relabel_unit
 from tests.kit.small_run import make_config
 

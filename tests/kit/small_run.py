@@ -19,12 +19,13 @@ from pipeline.make.caption import SourceCaptions, caption_source
 from pipeline.make.generator import Generator
 from schemas.config import RunConfig
 from schemas.config_file import parse_config
+from schemas.digest import sha256_of
 from schemas.sample import Sample
 from storage.files.stores import RunStore, open_store
 from storage.manifests.table import ManifestReader, UnitCommit
 from storage.records.weights import publish_weights
 from storage.samples.codecs import encode_sample
-from storage.samples.shards import load_shard, pack_tar, read_tar, sha256_of
+from storage.samples.shards import load_shard, pack_tar, read_tar
 from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
 
 SHARDS = ("train-000000", "train-000001")

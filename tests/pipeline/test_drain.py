@@ -10,6 +10,7 @@ from pipeline.loop.plan import make_plan
 from pipeline.make.drain import RESERVE_S, Drain, UnitGivenBackError
 from pipeline.make.isolate import map_isolated
 from storage.files.stores import open_store
+from storage.records.weights import read_weights
 from tests.kit.small_run import (
     all_commits,
     make_config,
@@ -108,7 +109,7 @@ def test_a_unit_given_back_leaves_nothing_and_is_made_by_another_generator(tmp_p
     attempt = control.lease(unit)
     leaving, staying = make_generator(config), make_generator(config)
     for generator in (leaving, staying):
-        generator.take_weights(0, store.read_bytes("weights/v00000000/model.safetensors"))
+        generator.take_weights(*read_weights(store, 0))
 
     begin = leaving.drain.begin
 
@@ -135,10 +136,10 @@ def test_labels_are_renewed_batch_by_batch_and_given_back_likewise(tmp_path):
     store = prepare(config)
     plan = make_plan(config, open_run_source(config).shards("train"))
     generator = make_generator(config)
-    generator.take_weights(0, store.read_bytes("weights/v00000000/model.safetensors"))
+    generator.take_weights(*read_weights(store, 0))
     generator.generate(plan[0], "a01")
     publish(config, 1)
-    generator.take_weights(1, store.read_bytes("weights/v00000001/model.safetensors"))
+    generator.take_weights(*read_weights(store, 1))
     relabel = next(unit for unit in plan if unit.parent_unit_id == plan[0].unit_id)
     seen = []
     generator.drain.before_batch = lambda done, total: seen.append((done, total))

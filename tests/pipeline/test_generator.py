@@ -16,6 +16,7 @@ from pipeline.make.synthesize import create_images
 from schemas.errors import RunFailedError, WeightsMismatchError
 from schemas.sample import JSON_MEMBER
 from storage.files.stores import open_store
+from storage.records.weights import read_weights
 from storage.samples.codecs import decode_sample
 from tests.kit.small_run import (
     BROKEN_KEY,
@@ -219,7 +220,7 @@ def test_weights_of_another_method_stop_the_run_instead_of_failing_every_unit(tm
     other = make_config(tmp_path, method={"tasks": ["depth"]})
     generator = make_generator(other)
     with pytest.raises(WeightsMismatchError):
-        generator.take_weights(0, store.read_bytes("weights/v00000000/model.safetensors"))
+        generator.take_weights(*read_weights(store, 0))
     assert generator.version is None
     decision = run_units(make_control(config), generator, store)
     assert decision.kind == "failed"

@@ -13,6 +13,7 @@ from pipeline.make.build import open_run_source
 from pipeline.make.history import MAX_KILLERS, Care, HistoryBook, UnitHistory
 from pipeline.make.isolate import Failure
 from pipeline.make.rows import planned_rows
+from storage.records.weights import read_weights
 from tests.kit.small_run import (
     all_commits,
     make_config,
@@ -154,8 +155,7 @@ def test_damaged_evidence_is_no_evidence(store, unit, content):
 
 def careful_run(config, unit, history):
     generator = make_generator(config)
-    weights = generator._store.read_bytes("weights/v00000000/model.safetensors")
-    generator.take_weights(0, weights)
+    generator.take_weights(*read_weights(generator._store, 0))
     generator.generate(unit, "a05", history)
     return generator
 
@@ -219,7 +219,7 @@ def test_a_real_image_that_killed_in_every_variant_is_not_read(config, store, un
     names = [row.key for row in rows if row.source_key == unit.keys[0]]
     assert len(names) == 2
     history = UnitHistory(deaths=3, suspects=dict.fromkeys(names, 2))
-    generator.take_weights(0, store.read_bytes("weights/v00000000/model.safetensors"))
+    generator.take_weights(*read_weights(store, 0))
     result = generator.generate(unit, "a05", history)
     assert result.counts == {"ok": 6, "filtered": 0, "failed": 2}
     assert read == list(unit.keys[1:])
@@ -232,7 +232,7 @@ def test_a_sample_that_killed_while_it_was_labelled_again_is_left_out(tmp_path):
     plan = make_plan(config, open_run_source(config).shards("train"))
     generator = careful_run(config, plan[0], UnitHistory())
     publish(config, 1)
-    generator.take_weights(1, store.read_bytes("weights/v00000001/model.safetensors"))
+    generator.take_weights(*read_weights(store, 1))
     relabel = next(unit for unit in plan if unit.parent_unit_id == plan[0].unit_id)
     guilty = all_commits(config)[0].rows[0].key
     result = generator.generate(relabel, "a05", UnitHistory(deaths=3, suspects={guilty: 2}))

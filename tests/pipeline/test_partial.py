@@ -9,6 +9,7 @@ from pipeline.make.drain import UnitGivenBackError
 from pipeline.make.history import UnitHistory
 from schemas.sample import IMAGE_MEMBER, JSON_MEMBER
 from storage.files.stores import open_store
+from storage.records.weights import read_weights
 from storage.samples.shards import pack_tar, read_tar
 from tests.kit.small_run import (
     all_commits,
@@ -42,9 +43,7 @@ def unit(config):
 
 def generator_with(config, version):
     generator = make_generator(config)
-    store = open_store(config.run.url)
-    path = f"weights/v{version:08d}/model.safetensors"
-    generator.take_weights(version, store.read_bytes(path))
+    generator.take_weights(*read_weights(open_store(config.run.url), version))
     return generator
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import webdataset as wds
 
+from schemas.digest import sha256_of
 from schemas.errors import DamagedShardError
 from storage.files.stores import RunStore, open_store
 from storage.samples import shards
@@ -21,7 +22,7 @@ def test_the_bytes_do_not_depend_on_the_order_of_members() -> None:
     backwards = [(key, dict(reversed(members.items()))) for key, members in SAMPLES]
     packed = shards.pack_tar(SAMPLES)
     assert shards.pack_tar(backwards) == packed
-    assert packed.sha256 == shards.sha256_of(packed.data)
+    assert packed.sha256 == sha256_of(packed.data)
 
 
 def test_the_bytes_are_the_same_for_ever() -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from schemas.digest import sha256_of
 from schemas.errors import RunFailedError, WeightsMismatchError
 from storage.files.stores import open_store
-from storage.samples.shards import sha256_of
 from tests.kit.small_stage import assert_equal_learners, make_config, make_stage
 from trainers.checkpoint import (
     CHECKPOINT_FILES,

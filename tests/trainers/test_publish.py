@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from perception.state_file import state_to_bytes
+from schemas.digest import sha256_of
 from schemas.errors import FencedError, RunFailedError
 from storage.files.stores import RunStore, open_store
 from storage.records.run_lock import RunLock, take_run
 from storage.records.weights import list_versions, read_manifest, read_weights
-from storage.samples.shards import sha256_of
 from tests.kit.small_stage import make_config, make_stage
 from trainers.final import read_final, read_final_weights, write_final
 from trainers.publish import WeightsPublisher, publish_warm_up
