@@ -110,7 +110,7 @@ class Chain:
     def __init__(self, config: RunConfig, mb: int) -> None:
         backbone = load_backbone(resolve_path(config.model.diffusion))
         self._learner = make_learner(make_module(config, backbone, mb))
-        self._registry = start_registry(config.run_id, config.run.url)
+        self._registry = start_registry(config)
         remote: Any = ray.remote(Swapper)
         self._swapper = remote.options(num_cpus=1).remote(config, mb)
         self._publisher = WeightsPublisher(

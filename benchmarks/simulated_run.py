@@ -117,8 +117,7 @@ class GeneratorProcess:
         if time.monotonic() > self._ask_at:
             self._ask_at = time.monotonic() + ASK_S
             if self._registry is None:
-                run_id = self._config.run_id
-                name, namespace = registry_name(run_id), namespace_of(run_id)
+                name, namespace = registry_name(), namespace_of(self._config.run_id)
                 self._registry = ray.get_actor(name, namespace=namespace)
             self._newest = self._registry.latest.remote()
         manifest, _ = await self._newest

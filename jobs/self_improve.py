@@ -28,7 +28,6 @@ from runs.on_ray.gauges import RaySignals
 from runs.progress import ProgressDisplay, RunView
 from runs.results import read_results, relative_gain, results_table, write_results
 from schemas.errors import RunFailedError
-from schemas.names import registry_name
 from schemas.run_layout import CONTACT_SHEET_FILE
 from storage.files.stores import open_store
 from storage.manifests.table import ManifestReader
@@ -170,13 +169,7 @@ def train(loop: Loop, stage: Stage) -> None:
     """Run one training stage under Ray Train, unless it has ended already."""
     if has_final(loop.store, stage):
         return
-    loop.timed(stage, lambda: train_on_ray(loop, stage))
-
-
-def train_on_ray(loop: Loop, stage: Stage) -> None:
-    """Train a stage whose published versions this driver's own registry hears of at once."""
-    registry = registry_name(loop.config.run_id, loop.lock.epoch)
-    train_stage_on_ray(loop.config, stage, registry_name=registry, lock=loop.lock)
+    loop.timed(stage, lambda: train_stage_on_ray(loop.config, stage, lock=loop.lock))
 
 
 def count_samples(store: RunStore) -> dict[str, Any]:

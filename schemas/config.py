@@ -16,6 +16,8 @@ from pydantic import Field, field_validator, model_validator
 from schemas.config_base import Count, Fraction, PositiveInt, Section
 from schemas.config_metrics import MetricsSection
 from schemas.config_training import TrainingSection
+from schemas.names import run_id_of
+from schemas.paths import absolute_url
 from schemas.sample import Task
 
 MethodName = Literal["bae", "bae_efficientnet", "idisc", "vpd", "invpt", "taskprompter"]
@@ -26,6 +28,12 @@ class RunSection(Section):
 
     url: str = Field(description="Run directory: a folder or any fsspec URL (memory://, s3://).")
     seed: Count = Field(default=0, description="Seed of everything that is random in the run.")
+
+    @field_validator("url")
+    @classmethod
+    def _is_absolute(cls, url: str) -> str:
+        # What cannot be a run directory stays: opening it says what is wrong.
+        return absolute_url(url) if url and "::" not in url else url
 
 
 class ModelSection(Section):
@@ -359,8 +367,8 @@ class RunConfig(Section):
 
     @property
     def run_id(self) -> str:
-        """Last part of the run's URL."""
-        return self.run.url.rstrip("/").rsplit("/", 1)[-1]
+        """Name of the run, by which no other is called."""
+        return run_id_of(self.run.url)
 
 
 def _digest(value: object) -> str:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+LOCAL_PROTOCOLS = frozenset({"file", "local"})
+
+
+def absolute_url(url: str) -> str:
+    """The one spelling of a folder, as an absolute path, or of an fsspec URL."""
+    protocol, separator, rest = url.partition("://")
+    if separator and protocol not in LOCAL_PROTOCOLS:
+        return url.rstrip("/")
+    folder = Path(rest if separator else url).expanduser()
+    return os.path.abspath(folder)  # noqa: PTH100 - resolves "..", no links
 
 
 def resolve_path(path: str) -> str:

@@ -129,9 +129,7 @@ class GenerationLoop:
         Args:
             num_generators: How many; ``generation.num_generators`` if None.
         """
-        self._registry = start_registry(
-            self._config.run_id, self._config.run.url, epoch=self._epoch
-        )
+        self._registry = start_registry(self._config, epoch=self._epoch)
         for _ in range(num_generators or self._config.generation.num_generators):
             self.add_generator()
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)

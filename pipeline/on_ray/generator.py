@@ -127,10 +127,9 @@ class GeneratorActor:
 
     def _ask_registry(self, held: int | None, epoch: int) -> tuple[WeightsManifest, bytes] | None:
         """Newer weights from the registry; None if it has none or cannot be reached."""
-        run_id = self._config.run_id
-        name = registry_name(run_id, epoch)
+        name, namespace = registry_name(epoch), namespace_of(self._config.run_id)
         try:
-            registry: Any = ray.get_actor(name, namespace=namespace_of(run_id))
+            registry: Any = ray.get_actor(name, namespace=namespace)
             fetch: Any = ray.get
             newest = fetch(registry.latest.remote(), timeout=REGISTRY_WAIT_S)
             if newest is None or (held is not None and newest[0].version <= held):

@@ -16,6 +16,9 @@ from storage.records.weights_watch import WeightsWatch
 if TYPE_CHECKING:
     from schemas.weights import WeightsManifest
 
+if TYPE_CHECKING:
+    from schemas.config import RunConfig
+
 logger = logging.getLogger(__name__)
 
 POLL_S = 5.0
@@ -78,15 +81,15 @@ class WeightRegistry:
             del self._held[version]
 
 
-def start_registry(run_id: str, store_url: str, *, epoch: int = 0) -> Any:
-    """Start a driver's registry, or find the running one, and return its handle."""
+def start_registry(config: RunConfig, *, epoch: int = 0) -> Any:
+    """Start the registry of a run's driver, or find the running one, and return its handle."""
     remote: Any = ray.remote(WeightRegistry)
     actor = remote.options(
         num_cpus=0,
         max_restarts=-1,
         max_task_retries=-1,
-        name=registry_name(run_id, epoch),
-        namespace=namespace_of(run_id),
+        name=registry_name(epoch),
+        namespace=namespace_of(config.run_id),
         get_if_exists=True,
     )
-    return actor.remote(store_url)
+    return actor.remote(config.run.url)

@@ -6,7 +6,6 @@ Remote stores are asked again while they fail in passing (:mod:`storage.files.pa
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fsspec.core import url_to_fs
 
 from schemas.errors import AlreadyCommittedError, ConfigError
+from schemas.paths import LOCAL_PROTOCOLS, absolute_url
 from storage.files.local import create_local, replace_local
 from storage.files.patience import error_code, patiently
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
-_LOCAL = frozenset({"file", "local"})
 _CONDITIONAL = frozenset({"s3", "s3a", "gs", "gcs"})
 # s3fs itself turns only AWS's own answer into FileExistsError, not that of every S3 server.
 _PRESENT_CODES = frozenset({"PreconditionFailed", "412"})
@@ -230,13 +229,9 @@ def open_store(url: str) -> RunStore:
             "and hide what other processes commit"
         )
     protocol, separator, rest = url.partition("://")
-    if not separator or protocol in _LOCAL:
-        local = rest if separator else url
-        url = os.path.abspath(Path(local).expanduser())  # noqa: PTH100 - resolves "..", no links
-    elif not rest.strip("/"):
+    if separator and protocol not in LOCAL_PROTOCOLS and not rest.strip("/"):
         raise ConfigError(f"store URL {url}: wanted a bucket or folder after {protocol}://")
-    else:
-        url = url.rstrip("/")
+    url = absolute_url(url)
     return RunStore(url=url, root=_filesystem(url)[1])
 
 
@@ -251,7 +246,7 @@ def streaming_filesystem(url: str) -> tuple[Any, str]:
 
 def _filesystem(url: str, *, asks_once: bool = True) -> tuple[Any, str]:
     protocol = url.partition("://")[0] if "://" in url else "file"
-    options: dict[str, Any] = {"auto_mkdir": True} if protocol in _LOCAL else {}
+    options: dict[str, Any] = {"auto_mkdir": True} if protocol in LOCAL_PROTOCOLS else {}
     if asks_once and protocol in _ASKING_ONCE:
         options = _ASKS_ONCE
     try:
@@ -285,7 +280,7 @@ def _protocols(fs: Any) -> frozenset[str]:
 
 
 def _is_local(fs: Any) -> bool:
-    return bool(_protocols(fs) & _LOCAL)
+    return bool(_protocols(fs) & LOCAL_PROTOCOLS)
 
 
 def _ask(fs: Any, call: Callable[[], Answer], what: str) -> Answer:

@@ -81,7 +81,7 @@ def registry_of(config: RunConfig) -> Any:
     """Handle of a run's weight registry."""
     import ray
 
-    return ray.get_actor(registry_name(config.run_id), namespace=namespace_of(config.run_id))
+    return ray.get_actor(registry_name(), namespace=namespace_of(config.run_id))
 
 
 def kill_process(pid: int) -> None:

@@ -42,7 +42,6 @@ def cluster():
         log_to_driver=False,
         logging_level="error",
         object_store_memory=100 * 2**20,
-        namespace="synth-run",
     )
     yield
     ray.shutdown()
@@ -145,7 +144,7 @@ def test_a_worker_killed_between_a_version_and_the_registrys_put_loses_nothing(
 
         publish.publish_weights = commit_and_die
 
-    registry = start_registry(config.run_id, store.url)
+    registry = start_registry(config)
     ended = train_with(monkeypatch, config, prepare_worker)
     assert died.exists()
     expect_exactly_the_plan(store, plan, ended)

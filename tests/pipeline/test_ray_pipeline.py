@@ -6,9 +6,11 @@ import os
 import time
 
 import pytest
+import ray
 
 from pipeline.loop.local_runner import run_units
 from pipeline.loop.plan import make_plan
+from schemas.names import namespace_of, registry_name
 from schemas.sample import JSON_MEMBER
 from storage.files.stores import open_store
 from storage.records.captions import read_captions
@@ -32,8 +34,6 @@ WAIT_S = 120
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray():
-    import ray
-
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
     ray.init(
@@ -114,3 +114,20 @@ def test_a_loop_that_was_stopped_is_resumed_by_another(tmp_path, start_loop):
     assert_committed_is_the_plan(config)
     after = {c.unit.unit_id: c.attempt for c in all_commits(config)}
     assert before.items() <= after.items()
+
+
+def test_two_runs_of_one_folder_name_on_one_ray_do_not_meet(tmp_path, start_loop):
+    configs = [make_config(tmp_path / place, "run") for place in ("a", "b")]
+    for number, config in enumerate(configs):
+        prepare(config)
+        for version in range(1, number + 1):
+            publish(config, version)
+    loops = [start_loop(config) for config in configs]
+    assert [loop.join(WAIT_S) for loop in loops] == ["finished", "finished"]
+    for version, config in enumerate(configs):
+        assert_committed_is_the_plan(config)
+        assert {row.creation_version for row in all_rows(config)} == {version}
+        assert {row.run_id for row in all_rows(config)} == {config.run_id}
+        registry = ray.get_actor(registry_name(), namespace=namespace_of(config.run_id))
+        assert ray.get(registry.latest.remote())[0] == version
+    assert configs[0].run_id != configs[1].run_id

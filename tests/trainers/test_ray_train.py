@@ -12,7 +12,9 @@ import ray
 
 from schemas.config_file import dump_config
 from schemas.errors import RunFailedError
+from schemas.names import namespace_of, registry_name
 from storage.files.stores import open_store
+from storage.records.run_lock import take_run
 from storage.records.weights import list_versions, read_weights
 from tests.kit.small_stage import commit_synthetic, make_config
 from trainers.final import read_final_weights
@@ -40,13 +42,12 @@ def cluster():
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=100 * 2**20,
-        namespace="synth-run",
     )
     yield context.address_info["address"]
     ray.shutdown()
 
 
-def start_registry():
+def start_registry(config):
     """A class within a function: Ray sends its code along, workers cannot import this module."""
 
     class Registry:
@@ -56,13 +57,16 @@ def start_registry():
         def publish(self, version):
             self.versions.append(version)
 
-        def told(self):
+        def published(self):
             return self.versions
 
-    return ray.remote(Registry).options(name="registry-run", num_cpus=0).remote()
+    place = {"name": registry_name(epoch=7), "namespace": namespace_of(config.run_id)}
+    return ray.remote(Registry).options(num_cpus=0, **place).remote()
 
 
-def test_one_worker_trains_what_a_process_without_ray_trains(tmp_path):
+def test_one_worker_trains_what_one_process_trains_and_any_drivers_registry_gets_its_versions(
+    tmp_path,
+):
     for name in ("alone", "ray"):
         (tmp_path / name).mkdir()
     alone, on_ray = make_config(tmp_path / "alone"), make_config(tmp_path / "ray")
@@ -75,11 +79,13 @@ def test_one_worker_trains_what_a_process_without_ray_trains(tmp_path):
 
     store = open_store(on_ray.run.url)
     commit_synthetic(store, version=0)
-    registry = start_registry()
-    ended = train_stage_on_ray(on_ray, "self_improve")
+    registry = start_registry(on_ray)
+    lock = take_run(store, job="train", roles=("train",))
+    ended = train_stage_on_ray(on_ray, "self_improve", lock=lock)
+    assert lock.epoch != 7
     assert ended["version"] == list_versions(store)[-1] >= 1
     assert read_final_weights(store, "self_improve") == read_weights(store, ended["version"])[1]
-    assert ray.get(registry.told.remote()) == list_versions(store)[1:]
+    assert ray.get(registry.published.remote()) == list_versions(store)[1:]
     ray.kill(registry)
 
 

@@ -31,8 +31,6 @@ _STOPPED = "stopped"
 def train_stage_on_ray(
     config: schema.RunConfig,
     stage: Stage,
-    store_url: str | None = None,
-    registry_name: str | None = None,
     lock: RunLock | None = None,
 ) -> dict[str, Any]:
     """Train a stage with Ray Train and wait for its end; a stage that was stopped goes on.
@@ -43,9 +41,6 @@ def train_stage_on_ray(
     Args:
         config: The run.
         stage: Which stage; all but ``warm_up`` need version 0 in the store.
-        store_url: The run directory; ``run.url`` if None.
-        registry_name: Actor whose ``publish(version)`` is called when a version is committed, in
-            the namespace of the run; ``registry-<run id>`` if None. It need not exist.
         lock: The driver's hold on the run; None if it took none.
 
     Returns:
@@ -55,12 +50,12 @@ def train_stage_on_ray(
         RunFailedError: If the stage cannot go on, or failed too often, or a younger driver holds
             the run.
     """
-    store = open_store(store_url or config.run.url)
+    store = open_store(config.run.url)
     if (ended := read_final(store, stage)) is not None:
         return ended
     # Workers stay in the directory of the job, against which its relative paths were written.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    result = _fit(_make_trainer(config, stage, lock or RunLock(store=store), registry_name))
+    result = _fit(_make_trainer(config, stage, lock or RunLock(store=store)))
     if (stopped := (result.return_value or {}).get(_STOPPED)) is not None:
         raise RunFailedError(stopped)
     ended = read_final(store, stage)
@@ -72,12 +67,8 @@ def train_stage_on_ray(
     return ended
 
 
-def _make_trainer(
-    config: schema.RunConfig, stage: Stage, lock: RunLock, registry_name: str | None
-) -> Any:
+def _make_trainer(config: schema.RunConfig, stage: Stage, lock: RunLock) -> Any:
     training, store = config.training, lock.store
-    tree = config.model_dump(mode="json")
-    tree["run"]["url"] = store.url
     resources: dict[str, float] = {"CPU": training.cpus_per_worker}
     if training.use_gpu:
         resources["GPU"] = 1
@@ -88,13 +79,7 @@ def _make_trainer(
     make_scaling: Any = ScalingConfig
     return make_trainer(
         _train_on_worker,
-        train_loop_config={
-            "config": tree,
-            "stage": stage,
-            "lock": lock,
-            "registry": registry_name or f"registry-{config.run_id}",
-            "namespace": f"synth-{config.run_id}",
-        },
+        train_loop_config={"config": config, "stage": stage, "lock": lock},
         scaling_config=make_scaling(
             num_workers=training.num_workers,
             use_gpu=training.use_gpu,

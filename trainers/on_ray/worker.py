@@ -9,13 +9,14 @@ import ray
 import ray.train.torch
 import torch
 
-from schemas.config_file import parse_config
+from schemas.names import is_registry, namespace_of
 from trainers.on_ray.checkpoints import RayCheckpoints
 from trainers.parts import Host
 from trainers.ranks import ProcessGroupRanks
 from trainers.train_stage import train_stage
 
 if TYPE_CHECKING:
+    from schemas.config import RunConfig
     from storage.records.run_lock import RunLock
     from trainers.publish import OnVersion
 
@@ -26,8 +27,7 @@ def train_on_worker(loop: dict[str, Any]) -> dict[str, Any]:
     """Train a stage on this rank.
 
     Args:
-        loop: ``config`` as a tree, ``stage``, ``lock``, and the ``registry`` that is told about
-            versions in its ``namespace``.
+        loop: ``config``, ``stage`` and ``lock``.
 
     Returns:
         Content of ``checkpoints/<stage>/final/final.json``.
@@ -36,7 +36,7 @@ def train_on_worker(loop: dict[str, Any]) -> dict[str, Any]:
         UserError: If the stage cannot be trained as it is configured.
         StageStoppedError: If the stage cannot go on, which no restart mends.
     """
-    config = parse_config(loop["config"], origin="training worker")
+    config: RunConfig = loop["config"]
     torch.set_num_threads(config.training.cpus_per_worker)
     lock: RunLock = loop["lock"]
     host = Host(
@@ -44,18 +44,23 @@ def train_on_worker(loop: dict[str, Any]) -> dict[str, Any]:
         ranks=ProcessGroupRanks(),
         checkpoints=RayCheckpoints(lock, loop["stage"]),
         device=ray.train.torch.get_device(),
-        on_version=registry_hint(loop["registry"], namespace=loop["namespace"]),
+        on_version=registry_hint(namespace_of(config.run_id)),
     )
     return train_stage(config, loop["stage"], host)
 
 
-def registry_hint(name: str, *, namespace: str) -> OnVersion:
-    """Make a callback that tells the weight registry about a version, if there is one."""
+def registry_hint(namespace: str) -> OnVersion:
+    """Make a callback that gives a version to the weight registries of a run, if it has any.
 
-    def tell(version: int) -> None:
+    Each driver that generates has its own; which one the generators of now ask does not matter.
+    """
+
+    def give(version: int) -> None:
         try:
-            ray.get_actor(name, namespace=namespace).publish.remote(version)
+            for actor in ray.util.list_named_actors(all_namespaces=True):
+                if actor["namespace"] == namespace and is_registry(actor["name"]):
+                    ray.get_actor(actor["name"], namespace=namespace).publish.remote(version)
         except Exception as error:  # noqa: BLE001 - a hint: whatever it meets, training goes on
-            logger.info("registry_not_told name=%s version=%d: %s", name, version, error)
+            logger.info("registry_not_reached version=%d: %s", version, error)
 
-    return tell
+    return give
