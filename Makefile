@@ -56,7 +56,7 @@ seeds: .venv/.installed ## the demo under five seeds and their table (about half
 	$(BIN)/python jobs/summarise.py runs/seeds/0 runs/seeds/1 runs/seeds/2 runs/seeds/3 runs/seeds/4
 
 bench: .venv/.installed ## print the throughput ratios of docs/results.md
-	$(RUN_ENV) $(BIN)/python benchmarks/run_all.py
+	$(RUN_ENV) $(BIN)/python -m benchmarks.run_all
 
 clean: ## remove .venv, caches and the runs in runs/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

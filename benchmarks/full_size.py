@@ -1,7 +1,7 @@
 """The full-size path: Stable Diffusion v1.5 and BLIP-2-OPT-2.7B shapes, 512 x 512 pixels.
 
-    python benchmarks/full_size.py --device cpu
-    python benchmarks/full_size.py --device cuda --captioner random
+    python -m benchmarks.full_size --device cpu
+    python -m benchmarks.full_size --device cuda --captioner random
 
 Random models are written by ``save_pretrained`` and read back as real ones are; real ones can be
 named instead. Each part runs once to warm up and to count its operations, then is timed. ``share``
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from real_shapes import count_parameters, write_blip2, write_stable_diffusion
 from torch.utils.flop_counter import FlopCounterMode
 
 from perception.build import dtype_of, make_method, open_backbone
@@ -31,6 +30,7 @@ from pipeline.make.label import label_images
 from schemas.config_file import apply_override, parse_config
 from schemas.sample import Sample
 from sources.batches import collate
+from tests.kit.real_shapes import count_parameters, write_blip2, write_stable_diffusion
 from trainers.features import FeatureExtractor
 from trainers.learner import make_learner
 from trainers.ranks import SingleRank

@@ -1,6 +1,6 @@
 """How busy a generator is, and how much memory it takes, in the generation loop on Ray.
 
-    python benchmarks/generator.py --units 3
+    python -m benchmarks.generator --units 3
 
 A real loop on the shipped rooms and models: first units that make and label images, then units
 that label the same images again with newer weights. Units are waiting all the time. The busy share
@@ -47,13 +47,12 @@ def main() -> None:
     parser.add_argument("--config", default="configs/rooms_demo.yaml")
     parser.add_argument("--units", type=int, default=3, help="units of each kind")
     parser.add_argument("--num-generators", type=int, default=1)
+    parser.add_argument("--unit-size", type=int, help="images of a unit; default: plan.unit_size")
     arguments = parser.parse_args()
     # Ray reads these when it starts; they make ray.timeline() complete.
     os.environ |= {"RAY_PROFILING": "1", "RAY_task_events_report_interval_ms": "200"}
     with tempfile.TemporaryDirectory() as folder:
-        config = make_config(
-            resolve_path(arguments.config), folder, arguments.units, arguments.num_generators
-        )
+        config = make_config(arguments, folder)
         caption_source(open_store(folder), open_run_source(config), SourceCaptions())
         with ray_session.connect(config):
             for version, kind in enumerate(KINDS):
@@ -61,19 +60,21 @@ def main() -> None:
                 run_round(config, version, kind)
 
 
-def make_config(path: str, folder: str, units: int, num_generators: int) -> RunConfig:
+def make_config(arguments: argparse.Namespace, folder: str) -> RunConfig:
     """Two rounds on a few rooms; nothing is screened out, for the weights are random."""
-    config = load_config(path)
+    path = resolve_path(arguments.config)
+    unit_size = arguments.unit_size or load_config(path).plan.unit_size
     changes = {
         "run.url": folder,
         "model.captioner": "source",
-        "source.num_labelled": units * config.plan.unit_size,
+        "source.num_labelled": arguments.units * unit_size,
         "plan.rounds": len(KINDS),
         "plan.images": "reuse",
+        "plan.unit_size": unit_size,
         "labelling.max_pixel_error_deg": 180,
         "screening.min_pixel_std": 0,
         "screening.max_expected_error_deg": 180,
-        "generation.num_generators": num_generators,
+        "generation.num_generators": arguments.num_generators,
     }
     return load_config(path, tuple(f"{name}={value}" for name, value in changes.items()))
 

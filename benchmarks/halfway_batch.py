@@ -1,6 +1,6 @@
 """Gain of batching: images a second of halfway synthesis in batches of 16 against one at a time.
 
-    python benchmarks/halfway_batch.py --repeats 3
+    python -m benchmarks.halfway_batch --repeats 3
 
 Both sides make the same images from the same rooms, captions and seeds, turn by turn in one
 process: encode, noise to T, denoise under the caption, decode. The ratio is the median over the

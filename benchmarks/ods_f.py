@@ -1,6 +1,6 @@
 """Time of the boundary score on random maps of NYUD's size, and what its 654 of them would take.
 
-    python benchmarks/ods_f.py --maps 16 --processes 2
+    python -m benchmarks.ods_f --maps 16 --processes 2
 
 A true map holds the borders of a random mosaic with wavy cells. Its prediction is that map moved by
 a few pixels, blurred and of varying strength, with weaker false borders of a second mosaic and a

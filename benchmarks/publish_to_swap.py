@@ -1,6 +1,6 @@
 """Time from a trainer's publish to new weights in a generator, against a plain copy of the bytes.
 
-    python benchmarks/publish_to_swap.py --repeats 5
+    python -m benchmarks.publish_to_swap --repeats 5
 
 The trainer's publisher copies, serialises and commits the weights and tells the registry, which
 loads them and puts them into Ray's object store; another process fetches them
@@ -76,8 +76,16 @@ def make_module(config: RunConfig, backbone: DiffusionBackbone, mb: int) -> Any:
     """The run's method, or with ``mb`` a module of so many megabytes (10^6) of float32."""
     if not mb:
         return make_method(config, backbone)
-    count = mb * 1_000_000 // 4 // NUM_TENSORS
-    return nn.ParameterList(nn.Parameter(torch.randn(count)) for _ in range(NUM_TENSORS))
+    return Weights(mb * 1_000_000 // 4 // NUM_TENSORS)
+
+
+class Weights(nn.ParameterList):
+    """Tensors of one size, with what the trainer asks of a method."""
+
+    tuned_unet = None
+
+    def __init__(self, count: int) -> None:
+        super().__init__(nn.Parameter(torch.randn(count)) for _ in range(NUM_TENSORS))
 
 
 class Swapper:

@@ -1,6 +1,6 @@
 """All benchmarks, one after the other, each in a process of its own; one table at the end.
 
-    python benchmarks/run_all.py --out bench.json
+    python -m benchmarks.run_all --out bench.json
 
 Figures are the lines of a benchmark that read ``name: value unit (aim: ...)`` or ``(no aim)``. The
 exit code is 0 whatever they say, and 1 if a benchmark did not run to its end.
@@ -22,14 +22,23 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-FOLDER = Path(__file__).resolve().parent
-COMMANDS = (
-    "halfway_batch.py --repeats 3",
-    "generator.py --units 3",
-    "train_step.py --steps 40",
-    "publish_to_swap.py --repeats 5",
-    "ods_f.py --maps 8",
-)
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONS = {
+    "halfway_batch": "--repeats 3",
+    "generator": "--units 3",
+    "train_step": "--steps 40",
+    "publish_to_swap": "--repeats 5",
+    "ods_f": "--maps 8",
+}
+TINY_OPTIONS = {
+    "halfway_batch": "--repeats 1 --batch-size 2 --num-steps 2",
+    "generator": "--units 1 --unit-size 2",
+    "train_step": "--steps 1 --batch-size 2",
+    "publish_to_swap": "--repeats 1 --synthetic-mb 1",
+    "ods_f": "--maps 1 --size 48 64",
+}
+"""To see that all of them run; their figures mean nothing."""
+
 FIGURE = re.compile(
     r"^(?P<name>\S.*): (?P<value>[\d.]+) ?(?P<unit>.*?) \((aim: (?P<aim>.*)|no aim)\)$"
 )
@@ -69,12 +78,15 @@ class Outcome:
 def main() -> int:
     """Run everything; returns the exit code."""
     parser = argparse.ArgumentParser(description="Run all benchmarks.")
+    parser.add_argument("--only", nargs="+", choices=OPTIONS, default=list(OPTIONS))
+    parser.add_argument("--tiny", action="store_true", help="at sizes that mean nothing")
     parser.add_argument("--out", type=Path, help="write the outcome to this JSON file")
     arguments = parser.parse_args()
     console = Console()
     outcomes = []
-    for command in COMMANDS:
-        console.print(f"python benchmarks/{command}", highlight=False)
+    for name in arguments.only:
+        command = f"-m benchmarks.{name} {(TINY_OPTIONS if arguments.tiny else OPTIONS)[name]}"
+        console.print(f"python {command}", highlight=False)
         outcomes.append(run(command))
         console.print(outcomes[-1].output, highlight=False, markup=False)
     console.print(table_of(outcomes))
@@ -87,17 +99,16 @@ def main() -> int:
 
 def run(command: str) -> Outcome:
     """Run a benchmark to its end; its errors go to the terminal."""
-    script, *options = command.split()
     load_average, started = os.getloadavg()[0], time.monotonic()
     done = subprocess.run(
-        [sys.executable, str(FOLDER / script), *options],
-        cwd=FOLDER.parent,
+        [sys.executable, *command.split()],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
     return Outcome(
-        command=f"python benchmarks/{command}",
+        command=f"python {command}",
         exit_code=done.returncode,
         wall_s=round(time.monotonic() - started, 1),
         load_average=round(load_average, 2),

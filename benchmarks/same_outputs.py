@@ -1,6 +1,6 @@
 """Digest what a small local run and a small Ray run leave: equal code gives equal digests.
 
-    python benchmarks/same_outputs.py [--checkout FOLDER] [--keep FOLDER] [--only local|ray]
+    python -m benchmarks.same_outputs [--checkout FOLDER] [--keep FOLDER] [--only local|ray]
 
 A refactoring shows with it that nothing changed: run it on a checkout from before and on one from
 after, with the same Python environment on the same machine. Both runs are arranged so that their

@@ -26,13 +26,13 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.simulated_run import Pace, SimulatedGenerators, SimulatedTrainer, make_config
-from benchmarks.simulated_run import plan_of as make_simulated_plan
 from pipeline.loop.control import GenerationControl
 from pipeline.on_ray.compaction import Compaction
 from pipeline.on_ray.coordinator import GenerationLoop
 from storage.files.stores import RunStore, open_store
 from storage.manifests.table import list_parts, list_revisions
+from tests.kit.simulated_run import Pace, SimulatedGenerators, SimulatedTrainer, make_config
+from tests.kit.simulated_run import plan_of as make_simulated_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """Price of the trainer around a step: a step of a stage against a bare torch loop on one batch.
 
-    python benchmarks/train_step.py --steps 40
+    python -m benchmarks.train_step --steps 40
 
 Both sides run in one process, turn by turn, on the same batch size, backbone and method. The bare
 loop has its latents encoded before, draws noise, runs the U-Net, the method, the loss, the backward

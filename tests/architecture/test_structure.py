@@ -29,6 +29,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 SCRIPTS = sorted(
     path for part in ("benchmarks", "examples") for path in (ROOT / part).rglob("*.py")
 )
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MAX_LINES = 400
 UNPICKLERS = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 FORBIDDEN_CALLS = {
@@ -72,6 +73,12 @@ def test_ray_is_imported_only_in_the_packages_named_for_it() -> None:
     }
     assert importers
     assert all(path.parent.name == "on_ray" for path in importers), sorted(importers)
+
+
+def test_only_the_tests_of_the_benchmarks_import_them() -> None:
+    for path in TESTS:
+        modules = {name.split(".")[0] for name in imported_modules(path)}
+        assert "benchmarks" not in modules or path.parent.name == "benchmarks", path
 
 
 def test_nothing_unpickles_or_evaluates() -> None:

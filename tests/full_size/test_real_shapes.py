@@ -7,15 +7,6 @@ import copy
 import pytest
 import torch
 
-from benchmarks.real_shapes import (
-    BLIP2_NUM_WORDS,
-    CLIP_NUM_WORDS,
-    count_parameters,
-    make_blip2,
-    make_blip2_tokenizer,
-    make_text_encoder,
-    make_tokenizer,
-)
 from perception.adapter import DiffusionAdapter, bae_channel_plan
 from perception.build import method_spec
 from perception.diffusion.features import extract_features, pyramid_channels
@@ -24,7 +15,16 @@ from perception.diffusion.latents import encode_moments
 from perception.methods.bae import make as make_bae
 from perception.tuning import TunedUnet, with_lora
 from schemas.config import MethodSection
-from tests.full_size.meta_backbone import meta_backbone, meta_images
+from tests.kit.meta_backbone import meta_backbone, meta_images
+from tests.kit.real_shapes import (
+    BLIP2_NUM_WORDS,
+    CLIP_NUM_WORDS,
+    count_parameters,
+    make_blip2,
+    make_blip2_tokenizer,
+    make_text_encoder,
+    make_tokenizer,
+)
 
 
 @pytest.mark.slow

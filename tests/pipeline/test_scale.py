@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from benchmarks.simulated_run import commit_simulated, make_config, plan_of
 from pipeline.loop.control import GenerationControl
 from pipeline.make.result import UnitResult
 from schemas.run_layout import COMPACTED_DIR, UNITS_DIR
@@ -18,9 +12,8 @@ from storage.files.stores import RunStore, open_store
 from storage.manifests.compaction import Compactor
 from storage.records.weights import publish_weights
 from tests.kit.counting_store import CountingFolders
-from tests.kit.wholeness import expect_whole
+from tests.kit.simulated_run import commit_simulated, make_config, plan_of
 
-ROOT = Path(__file__).resolve().parents[2]
 UNITS_PER_LOOK = 10
 
 
@@ -105,26 +98,3 @@ def test_a_run_of_three_times_as_many_rounds_asks_no_more_of_storage_for_a_unit(
     for name, count in short.items():
         assert long[name] <= 1.1 * count, name
     assert len(open_store("memory://scale-long").list_dir(COMPACTED_DIR)) == 240 // 16
-
-
-@pytest.mark.ray
-def test_a_simulated_run_ends_whole_and_a_new_driver_knows_it(tmp_path) -> None:
-    options = ["--generators", "20", "--hosts", "1", "--unit-s", "0.2", "--publish-s", "1"]
-    options += ["--units-per-round", "100", "--grace-s", "1", "--folder", str(tmp_path)]
-    measured = {}
-    for part in ("drive", "recover"):
-        command = ["-m", "benchmarks.scale", *options, "--part", part, "--units", "200"]
-        done = subprocess.run(
-            [sys.executable, *command],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        measured |= json.loads(done.stdout.splitlines()[-1])
-    assert measured["state"] == "finished"
-    assert measured["driver_ms_per_unit"] > 0
-    url = str(tmp_path / "scale-200")
-    expect_whole(url, plan_of(make_config(url, rounds=2), 200))

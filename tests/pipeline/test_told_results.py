@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.simulated_run import make_config, plan_of
 from pipeline.loop.control import GenerationControl
 from pipeline.make.isolate import Failure
 from pipeline.make.pack import EncodedSample, commit_failed_unit, commit_samples
@@ -14,6 +13,7 @@ from pipeline.make.result import UnitResult, brief_of_result
 from pipeline.make.rows import failed_row, filtered_row, planned_rows
 from storage.files.stores import open_store
 from storage.manifests.table import BriefReader
+from tests.kit.simulated_run import make_config, plan_of
 
 MIXED = ("ok", "filtered", "failed", "ok")
 

@@ -6,16 +6,16 @@ import functools
 
 import torch
 
-from benchmarks.real_shapes import (
+from perception.diffusion.backbone import DiffusionBackbone
+from perception.diffusion.schedule import NoiseSchedule
+from perception.diffusion.text import PromptEncoder
+from tests.kit.real_shapes import (
     make_scheduler,
     make_text_encoder,
     make_tokenizer,
     make_unet,
     make_vae,
 )
-from perception.diffusion.backbone import DiffusionBackbone
-from perception.diffusion.schedule import NoiseSchedule
-from perception.diffusion.text import PromptEncoder
 
 IMAGE_SIZE_PX = 512
 
