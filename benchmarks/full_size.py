@@ -30,7 +30,7 @@ from pipeline.make.label import label_images
 from schemas.config_file import apply_override, parse_config
 from schemas.sample import Sample
 from sources.batches import collate
-from tests.kit.real_shapes import count_parameters, write_blip2, write_stable_diffusion
+from tests.kit.models.real_shapes import count_parameters, write_blip2, write_stable_diffusion
 from trainers.features import FeatureExtractor
 from trainers.learner import make_learner
 from trainers.ranks import SingleRank

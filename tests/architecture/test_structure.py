@@ -75,10 +75,12 @@ def test_ray_is_imported_only_in_the_packages_named_for_it() -> None:
     assert all(path.parent.name == "on_ray" for path in importers), sorted(importers)
 
 
-def test_only_the_tests_of_the_benchmarks_import_them() -> None:
-    for path in TESTS:
-        modules = {name.split(".")[0] for name in imported_modules(path)}
-        assert "benchmarks" not in modules or path.parent.name == "benchmarks", path
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_test_imports_products_and_the_kit_but_no_other_test(path: Path) -> None:
+    packages = {name.partition(".")[0] for name in imported_modules(path)}
+    assert "benchmarks" not in packages or path.parent.name == "benchmarks"
+    of_tests = {name for name in imported_modules(path) if name.startswith("tests")}
+    assert {name for name in of_tests if not name.startswith("tests.kit.")} <= {"tests.kit"}
 
 
 def test_nothing_unpickles_or_evaluates() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.faults import FaultyHost
+from tests.kit.faults.faults import FaultyHost
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 
 from storage.files.stores import open_store
 from storage.records.events import read_events
-from tests.chaos.skewed_clock import skewed_clock
-from tests.chaos.submitted import expect_verified
+from tests.kit.faults.skewed_clock import skewed_clock
+from tests.kit.faults.submitted import expect_verified
 from tests.kit.job_process import ROOT, environment, ray_folder, running_job
 from tests.kit.small_loop import write_loop
 from tests.kit.wholeness import expect_whole

@@ -9,7 +9,7 @@ import pytest
 
 from storage.files.stores import open_store
 from storage.records.weights import list_versions, read_manifest
-from tests.chaos.submitted import committed, expect_verified, submissions
+from tests.kit.faults.submitted import committed, expect_verified, submissions
 from tests.kit.small_loop import CHECKPOINT_STEPS, STEPS, write_generation, write_training
 from tests.kit.wholeness import expect_whole
 

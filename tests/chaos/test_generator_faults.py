@@ -7,7 +7,7 @@ import pytest
 from pipeline.loop.plan import make_plan
 from pipeline.make.result import new_attempt
 from storage.records.weights import read_manifest, read_weights
-from tests.chaos.cluster import (
+from tests.kit.faults.cluster import (
     WAIT_S,
     events_of,
     expect_planned_is_committed,
@@ -16,7 +16,7 @@ from tests.chaos.cluster import (
     running_cluster,
     wait_until,
 )
-from tests.chaos.faults import Faults, start_faulty_generator
+from tests.kit.faults.faults import Faults, start_faulty_generator
 from tests.kit.small_run import (
     all_commits,
     make_config,

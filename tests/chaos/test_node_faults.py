@@ -7,7 +7,7 @@ import pytest
 from pipeline.make.drain import RESERVE_S
 from storage.records.steering import Steering, write_steering
 from storage.records.weights import read_manifest
-from tests.chaos.cluster import (
+from tests.kit.faults.cluster import (
     WAIT_S,
     add_generator_node,
     events_of,
@@ -15,7 +15,7 @@ from tests.chaos.cluster import (
     running_cluster,
     wait_until,
 )
-from tests.chaos.faults import Faults
+from tests.kit.faults.faults import Faults
 from tests.kit.job_process import session_of_living
 from tests.kit.small_run import make_config, prepare, publish
 

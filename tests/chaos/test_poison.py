@@ -8,14 +8,14 @@ import signal
 import pytest
 
 from pipeline.make.history import DEATHS_OF_A_KILLER
-from tests.chaos.cluster import (
+from tests.kit.faults.cluster import (
     WAIT_S,
     events_of,
     expect_planned_is_committed,
     running_cluster,
     wait_until,
 )
-from tests.chaos.faults import LOADING, Faults
+from tests.kit.faults.faults import LOADING, Faults
 from tests.kit.small_run import make_config, prepare
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]

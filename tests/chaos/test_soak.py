@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from tests.chaos.soak import LATEST_S, STEPS, soak_driver, soak_parts
+from tests.kit.faults.soak import LATEST_S, STEPS, soak_driver, soak_parts
 
 pytestmark = [pytest.mark.chaos, pytest.mark.soak, pytest.mark.timeout(7200)]
 

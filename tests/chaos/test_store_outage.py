@@ -9,7 +9,7 @@ import pytest
 from pipeline.on_ray.coordinator import GenerationLoop
 from storage.files import patience
 from storage.files.patience import Patience
-from tests.chaos.cluster import (
+from tests.kit.faults.cluster import (
     WAIT_S,
     expect_planned_is_committed,
     running_cluster,

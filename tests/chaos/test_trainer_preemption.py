@@ -11,7 +11,7 @@ from jobs.verify import main as verify
 from runs.directory import claim_run_directory
 from storage.files.stores import open_store
 from storage.records.weights import list_versions
-from tests.chaos.cluster import running_cluster, wait_until
+from tests.kit.faults.cluster import running_cluster, wait_until
 from tests.kit.small_stage import commit_synthetic, make_config
 from tests.kit.wholeness import expect_whole
 from trainers.stage import ASK_EVERY_STEPS

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.chaos.submitted import committed, expect_verified, submissions
+from tests.kit.faults.submitted import committed, expect_verified, submissions
 from tests.kit.job_process import ROOT
 from tests.kit.small_loop import write_generation, write_training
 from tests.kit.wholeness import expect_whole

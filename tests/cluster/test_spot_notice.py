@@ -20,7 +20,7 @@ from ops.spot_notice import (
     parse_maintenance_event,
     wait_for_end,
 )
-from tests.cluster.metadata_server import MetadataServer, serve
+from tests.kit.faults.metadata_server import MetadataServer, serve
 
 AWS = "/latest/meta-data"
 GCP = "/computeMetadata/v1/instance"

@@ -14,8 +14,8 @@ from PIL import Image
 
 from runs.command_line import run_job
 from schemas.config_file import load_config
-from tests.end_to_end.run_reader import manifest_rows, members_by_key
 from tests.kit.job_process import ROOT, arguments_of
+from tests.kit.run_reader import manifest_rows, members_by_key
 
 ROOMS = str(ROOT / "configs/rooms_demo.yaml")
 SIZE_PX = 32

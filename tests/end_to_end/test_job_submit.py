@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.run_reader import manifest_rows, sha256, tars, version_files
 from tests.kit.job_process import (
     FEW_ROOMS,
     arguments_of,
@@ -22,6 +21,7 @@ from tests.kit.job_process import (
     ray_folder,
     running,
 )
+from tests.kit.run_reader import manifest_rows, sha256, tars, version_files
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 

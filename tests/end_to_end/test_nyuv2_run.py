@@ -10,9 +10,9 @@ from runs.contact_sheet import contact_sheet_from_run
 from runs.local_loop import run_locally
 from schemas.config_file import load_config
 from storage.files.stores import open_store
-from tests.end_to_end.run_reader import PNG_SIGNATURE, manifest_rows, sha256, tars
 from tests.kit.job_process import FEW_STEPS
-from tests.kit.nyuv2 import nyuv2_folder
+from tests.kit.layouts.nyuv2 import nyuv2_folder
+from tests.kit.run_reader import PNG_SIGNATURE, manifest_rows, sha256, tars
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -14,16 +14,6 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.end_to_end.run_reader import (
-    PNG_SIGNATURE,
-    first_rooms,
-    manifest_rows,
-    members_by_key,
-    sha256,
-    tars,
-    unit_files,
-    version_files,
-)
 from tests.kit.job_process import (
     FEW_ROOMS,
     ROOT,
@@ -33,6 +23,16 @@ from tests.kit.job_process import (
     finish_job,
     ray_folder,
     running_job,
+)
+from tests.kit.run_reader import (
+    PNG_SIGNATURE,
+    first_rooms,
+    manifest_rows,
+    members_by_key,
+    sha256,
+    tars,
+    unit_files,
+    version_files,
 )
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(2400)]

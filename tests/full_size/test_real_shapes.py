@@ -15,8 +15,8 @@ from perception.diffusion.latents import encode_moments
 from perception.methods.bae import make as make_bae
 from perception.tuning import TunedUnet, with_lora
 from schemas.config import MethodSection
-from tests.kit.meta_backbone import meta_backbone, meta_images
-from tests.kit.real_shapes import (
+from tests.kit.models.meta_backbone import meta_backbone, meta_images
+from tests.kit.models.real_shapes import (
     BLIP2_NUM_WORDS,
     CLIP_NUM_WORDS,
     count_parameters,

@@ -13,14 +13,14 @@ import pytest
 from runs.command_line import run_job
 from schemas.errors import SampleError
 from schemas.sample import UnreadableSample
-from tests.hostile.corpus_configs import CONFIGS, ConfigItem
-from tests.hostile.corpus_folders import FOLDERS
-from tests.hostile.corpus_images import IMAGES, LABELS
-from tests.hostile.corpus_models import CAPTION_FILES, MODELS
-from tests.hostile.corpus_runs import CAPTIONS, UNITS, WEIGHTS
-from tests.hostile.corpus_state import STATE
-from tests.hostile.corpus_tars import LIVE, SHARD_MANIFESTS, TARS
-from tests.hostile.outcomes import (
+from tests.kit.hostile.corpus_configs import CONFIGS, ConfigItem
+from tests.kit.hostile.corpus_folders import FOLDERS
+from tests.kit.hostile.corpus_images import IMAGES, LABELS
+from tests.kit.hostile.corpus_models import CAPTION_FILES, MODELS
+from tests.kit.hostile.corpus_runs import CAPTIONS, UNITS, WEIGHTS
+from tests.kit.hostile.corpus_state import STATE
+from tests.kit.hostile.corpus_tars import LIVE, SHARD_MANIFESTS, TARS
+from tests.kit.hostile.outcomes import (
     CANARY,
     PICKLE,
     SECONDS,

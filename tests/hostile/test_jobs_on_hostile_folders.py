@@ -17,11 +17,11 @@ from PIL import Image
 
 from jobs import predict, prepare
 from runs.command_line import run_job
-from tests.hostile import pictures
-from tests.hostile.outcomes import CANARY, PICKLE, bounded
-from tests.hostile.pictures import save, two_halves
-from tests.hostile.test_properties import mutated
-from tests.kit import nyu_files
+from tests.kit.hostile import pictures
+from tests.kit.hostile.mutations import mutated
+from tests.kit.hostile.outcomes import CANARY, PICKLE, bounded
+from tests.kit.hostile.pictures import save, two_halves
+from tests.kit.layouts import nyu_files
 from tests.kit.small_model import make_run
 
 pytestmark = pytest.mark.slow

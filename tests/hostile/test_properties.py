@@ -22,10 +22,11 @@ from storage.samples.codecs import decode_class_ids, decode_depth, decode_image,
 from storage.samples.json_member import decode_json
 from storage.samples.npy import decode_npy
 from storage.samples.shards import pack_tar, read_tar
-from tests.hostile import pictures
-from tests.hostile.corpus_images import map_of, npy
-from tests.hostile.corpus_runs import UNIT, unit_row
-from tests.hostile.folders import member, tar
+from tests.kit.hostile import pictures
+from tests.kit.hostile.corpus_images import map_of, npy
+from tests.kit.hostile.corpus_runs import UNIT, unit_row
+from tests.kit.hostile.folders import member, tar
+from tests.kit.hostile.mutations import mutated
 
 few = settings(
     max_examples=40,
@@ -43,16 +44,6 @@ PLAIN = st.recursive(
     max_leaves=8,
 )
 KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="./\\\0"), min_size=1)
-
-
-@st.composite
-def mutated(draw, data: bytes) -> bytes:
-    """A file with a few bytes changed, and perhaps cut or grown."""
-    content = bytearray(data)
-    for _ in range(draw(st.integers(1, 6))):
-        content[draw(st.integers(0, len(content) - 1))] = draw(st.integers(0, 255))
-    stop = draw(st.sampled_from([len(content), len(content) - 1, len(content) // 2]))
-    return bytes(content[:stop]) + draw(st.binary(max_size=4))
 
 
 @pytest.mark.slow

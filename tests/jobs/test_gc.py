@@ -8,23 +8,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from jobs.compact import main as compact_main
-from jobs.gc import main, parse_age, read_content, remove
-from jobs.verify import Verification
-from runs.directory import claim_run_directory
-from runs.garbage import find_garbage, limits_of
+from jobs.gc import main, parse_age, remove
 from schemas.config import RunConfig
 from schemas.errors import ConfigError
 from sources.live_shards import LiveShardList
-from sources.streams import SyntheticStream
-from storage.files.inventory import list_files, store_clock
+from storage.files.inventory import store_clock
 from storage.files.stores import RunStore, open_store
-from storage.manifests.table import ManifestReader, read_unit
+from storage.manifests.table import read_unit
 from storage.records.weights import list_versions
-from tests.kit.committed_units import commit, image_unit, publish, relabel_unit
 from tests.kit.small_run import make_config
-
-UNIT = image_unit("a")
-ORPHAN = "shards/r=0000/w=00000000/0123456789abcdef.a1.tar"
+from tests.kit.untidy_run import ORPHAN, UNIT, fill, garbage, paths, reading, verified
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -41,44 +34,6 @@ def config(tmp_path) -> RunConfig:
 @pytest.fixture
 def run(config) -> RunStore:
     return fill(open_store(config.run.url), config)
-
-
-def fill(run: RunStore, config: RunConfig) -> RunStore:
-    """A run with every kind of garbage."""
-    claim_run_directory(run, config)
-    for version in range(6):
-        publish(run, version)
-    commit(run, UNIT, version=0, filtered=("a1",))
-    commit(run, relabel_unit(UNIT, round_index=1), version=5, filtered=("a1",))
-    commit(run, image_unit("b"), version=0)
-    run.write_bytes(ORPHAN, b"orphan")
-    for step in (1, 2, 3):
-        run.write_bytes(f"checkpoints/warm_up/local/{step:08d}/state.json", b"{}")
-    return run
-
-
-def reading(run: RunStore) -> tuple:
-    """All that readers of a run see: the labels to learn from, the units, the newest weights."""
-    live = LiveShardList(run, poll_s=0)
-    live.refresh()
-    shards = [(each.unit_id, each.uri, each.sha256, each.num_samples) for each in live.shards]
-    units = {(c.unit.unit_id, len(c.rows)) for c in ManifestReader(run).refresh()}
-    stream = SyntheticStream(run, live, seed=0)
-    drawn = sorted({stream.draw()[0].key for _ in range(40)})
-    return sorted(shards), units, list_versions(run)[-1], drawn
-
-
-def paths(run: RunStore) -> set[str]:
-    return {file.path for file in list_files(run, "")}
-
-
-def garbage(run: RunStore, config: RunConfig):
-    limits = limits_of(config, before=datetime.now(UTC) + timedelta(minutes=5))
-    return find_garbage(read_content(run), limits)
-
-
-def verified(run: RunStore) -> list[str]:
-    return [f"{found.path} {found.text}" for found in Verification(run).problems(workers=1)]
 
 
 def test_it_only_says_what_could_go_unless_it_is_told_to_delete(run, capsys):

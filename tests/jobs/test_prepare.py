@@ -15,7 +15,7 @@ from schemas.config import ShardsSource
 from schemas.config_file import load_config
 from sources.layouts.nyu_classes import NYU_40
 from sources.open import open_source
-from tests.kit import nyu_files
+from tests.kit.layouts import nyu_files
 
 ROOT = Path(__file__).parents[2]
 

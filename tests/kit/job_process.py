@@ -228,3 +228,15 @@ def _name(pid: int) -> str:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
         return f"{pid} {command.decode(errors='replace'):.200}"
     return str(pid)
+
+
+def start_python(arguments: Sequence[str]) -> subprocess.Popen[str]:
+    """A Python of its own that sees this checkout."""
+    # The tests' own module path, so that packages installed for a single test are found.
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+    )

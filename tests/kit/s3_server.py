@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PROXY = Path(__file__).with_name("faulty_proxy.py")
+PROXY = Path(__file__).with_name("faults") / "faulty_proxy.py"
 BUCKET = "bucket"
 SETTINGS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -51,7 +51,7 @@ class S3Server:
         self.environment = {**SETTINGS, "AWS_ENDPOINT_URL": self.endpoint}
 
     def inject(self, **settings: Any) -> None:
-        """Make faults from now on; see :class:`tests.kit.faulty_proxy.Faults`. Prints them."""
+        """Make faults (``tests.kit.faults.faulty_proxy.Faults``) from now on; prints them."""
         print(f"faults: {settings}")  # noqa: T201 - shown with a failed test
         self._ask("PUT", "/_proxy/faults", json.dumps(settings).encode())
 

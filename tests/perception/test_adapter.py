@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from perception.adapter import AdapterPlan, DiffusionAdapter, SegBlock, bae_channel_plan
-from tests.perception.pyramids import (
+from tests.kit.models.pyramids import (
     SD_BLOCKS,
     SD_LEVELS,
     SMALL_BLOCKS,

@@ -13,7 +13,7 @@ from perception.methods.bae import make, make_bae
 from perception.methods.protocol import Predictions, supervised_loss
 from perception.methods.spec import MethodSpec
 from perception.state_file import keys_digest
-from tests.perception.pyramids import (
+from tests.kit.models.pyramids import (
     SD_BLOCKS,
     SD_LEVELS,
     SMALL_BLOCKS,

@@ -10,7 +10,7 @@ from perception.methods.bae_efficientnet import encode, make
 from perception.methods.protocol import supervised_loss
 from perception.methods.spec import MethodSpec
 from schemas.errors import ConfigError
-from tests.perception.pyramids import make_labels
+from tests.kit.models.pyramids import make_labels
 
 
 def make_spec(**changes):

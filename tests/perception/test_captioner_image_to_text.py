@@ -12,7 +12,7 @@ import torch
 from perception.captioner_image_to_text import ImageToTextCaptioner
 from perception.shapes import ShapeError
 from schemas.errors import ConfigError
-from tests.kit.tiny_captioners import write_captioner
+from tests.kit.models.tiny_captioners import write_captioner
 from tests.kit.tiny_models import CAPTION_WORDS, tiny_captioner_folder
 
 KINDS = ["blip", "git", "vision-encoder-decoder"]

@@ -20,8 +20,7 @@ from perception.methods.idisc import make, make_idisc
 from perception.methods.protocol import supervised_loss
 from perception.methods.spec import MethodSpec
 from schemas.errors import ConfigError
-from tests.perception.host_training import short_warm_up
-from tests.perception.pyramids import (
+from tests.kit.models.pyramids import (
     SD_BLOCKS,
     SD_LEVELS,
     SMALL_BLOCKS,
@@ -29,6 +28,7 @@ from tests.perception.pyramids import (
     make_labels,
     make_pyramid,
 )
+from tests.kit.models.warm_up import short_warm_up
 
 BOTH = ("normals", "depth")
 

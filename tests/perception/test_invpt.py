@@ -19,7 +19,7 @@ from perception.heads.task_outputs import finish_outputs
 from perception.losses.multi_task import multi_task_loss
 from perception.methods.invpt import InvPT, make, make_invpt
 from perception.vit import make_vit, prepare_images
-from tests.perception.multi_task_hosts import (
+from tests.kit.models.multi_task import (
     CHANNELS,
     NYUD_TASKS,
     PASCAL_TASKS,

@@ -11,8 +11,7 @@ from perception.build import make_method
 from perception.methods.protocol import DensePredictor, supervised_loss
 from perception.state_file import load_state_bytes, state_to_bytes
 from schemas.config_file import parse_config
-from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone
-from tests.perception.multi_task_hosts import (
+from tests.kit.models.multi_task import (
     NYUD_TASKS,
     PASCAL_TASKS,
     SIX_TASKS,
@@ -21,7 +20,8 @@ from tests.perception.multi_task_hosts import (
     make_small_host,
     without_label,
 )
-from tests.perception.pyramids import make_labels
+from tests.kit.models.pyramids import make_labels
+from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from torch import nn
 from perception.state_file import keys_digest, load_state_bytes, state_to_bytes
 from schemas.digest import sha256_of
 from schemas.errors import WeightsMismatchError
-from tests.perception.pyramids import make_labels, make_pyramid, make_small_method
+from tests.kit.models.pyramids import make_labels, make_pyramid, make_small_method
 
 
 def test_a_state_comes_back_into_the_same_storage() -> None:

@@ -17,7 +17,7 @@ from perception.heads.taskprompter_decoder import (
 from perception.losses.multi_task import MULTI_TASK_WEIGHTS
 from perception.methods.taskprompter import TaskPrompter, make_taskprompter
 from perception.vit import prepare_images, vit_config
-from tests.perception.multi_task_hosts import (
+from tests.kit.models.multi_task import (
     NYUD_TASKS,
     PASCAL_TASKS,
     SIX_TASKS,

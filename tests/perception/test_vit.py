@@ -20,8 +20,8 @@ from perception.vit import (
     vit_config,
 )
 from schemas.errors import ConfigError
-from tests.perception.multi_task_hosts import num_parameters
-from tests.perception.pyramids import SMALL_LEVELS, make_pyramid
+from tests.kit.models.multi_task import num_parameters
+from tests.kit.models.pyramids import SMALL_LEVELS, make_pyramid
 
 
 def test_ratio_one_is_vit_large_with_patches_of_16() -> None:

@@ -20,9 +20,9 @@ from perception.methods.vpd import TokenRefiner, make, make_vpd, segmentation_ch
 from perception.tuning import tune_backbone
 from schemas.config import MethodSection
 from schemas.errors import ConfigError
+from tests.kit.models.pyramids import SD_BLOCKS, SD_LEVELS, make_pyramid
+from tests.kit.models.warm_up import short_warm_up
 from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone
-from tests.perception.host_training import short_warm_up
-from tests.perception.pyramids import SD_BLOCKS, SD_LEVELS, make_pyramid
 
 BOTH = ("semseg", "depth")
 NUM_CLASSES = 5

@@ -14,7 +14,7 @@ from pipeline.loop.capacity import (
     should_stop,
 )
 from pipeline.loop.plan import make_plan
-from tests.pipeline.test_plan import SHARDS, make_config
+from tests.kit.small_plan import SHARDS, make_config
 
 PACE = Pace(max_lead=1, samples_per_round=100, images_per_round=1000)
 

@@ -9,6 +9,7 @@ from pipeline.make.build import open_captioner, open_run_source
 from pipeline.make.caption import caption_shard, caption_source, shards_without_captions
 from storage.files.stores import open_store
 from storage.records.captions import CaptionRow, read_captions, write_captions
+from tests.kit.models.tiny_captioners import write_captioner
 from tests.kit.small_run import (
     BROKEN_KEY,
     SHARDS,
@@ -19,7 +20,6 @@ from tests.kit.small_run import (
     publish,
     write_source,
 )
-from tests.kit.tiny_captioners import write_captioner
 from tests.kit.tiny_models import tiny_captioner_folder
 
 

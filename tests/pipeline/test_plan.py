@@ -7,25 +7,10 @@ import dataclasses
 import pytest
 
 from pipeline.loop.plan import MeasuredCost, make_plan, plan_summary
-from schemas.config_file import parse_config
 from schemas.errors import SourceError
 from schemas.sample import SourceShard
 from schemas.unit import Unit
-
-SHARDS = (
-    SourceShard(name="a", uri="a.tar", keys=tuple(f"a{i}" for i in range(5))),
-    SourceShard(name="b", uri="b.tar", keys=("b0",)),
-)
-
-
-def make_config(**plan):
-    stage = {"steps": 10}
-    tree = {
-        "run": {"url": "runs/x"},
-        "plan": {"rounds": 3, "variants": 2, "unit_size": 2, **plan},
-        "training": {"warm_up": stage, "self_improve": stage},
-    }
-    return parse_config(tree, origin="test")
+from tests.kit.small_plan import SHARDS, make_config
 
 
 def test_equal_arguments_give_equal_plans_and_ids():

@@ -11,7 +11,7 @@ from sources.live_shards import LiveShardList
 from storage.files.stores import RunStore, open_store
 from storage.manifests.compaction import Compactor
 from storage.records.weights import publish_weights
-from tests.kit.counting_store import CountingFolders
+from tests.kit.manifests import CountingFolders
 from tests.kit.simulated_run import commit_simulated, make_config, plan_of
 
 UNITS_PER_LOOK = 10

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.loop.plan import make_plan
 from pipeline.loop.unit_queue import UnitQueue, is_ready
 from schemas.sample import SourceShard
-from tests.pipeline.test_plan import SHARDS, make_config
+from tests.kit.small_plan import SHARDS, make_config
 
 MOVES = st.lists(
     st.tuples(

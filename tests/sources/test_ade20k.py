@@ -14,7 +14,7 @@ from sources.layouts.protocol import LayoutOptions
 from sources.layouts.registry import find_layout, recognise
 from sources.prepare.prepare import PrepareRequest, open_files, prepare, resolve_layout
 from sources.prepare.report import Expected, describe_oddities
-from tests.sources.layout_checks import read_layout
+from tests.kit.layouts.layout_checks import read_layout
 
 SIZES = {"ADE_train_00000001": (8, 12), "ADE_train_00000002": (10, 6), "ADE_val_00000001": (7, 9)}
 ARCHIVE = "ADEChallengeData2016"

@@ -16,7 +16,7 @@ from sources.layouts.protocol import LayoutOptions
 from sources.layouts.registry import find_layout, recognise
 from sources.prepare.prepare import PrepareRequest, open_files, prepare
 from sources.prepare.report import Expected, describe_oddities
-from tests.sources.layout_checks import read_layout
+from tests.kit.layouts.layout_checks import read_layout
 
 H, W = 8, 16
 KEYS = {

@@ -11,8 +11,8 @@ from PIL import Image
 from schemas.errors import SampleError, SourceError
 from sources.layouts.protocol import LayoutOptions
 from sources.layouts.registry import LAYOUTS, find_layout, recognise
-from tests.kit import nyu_files
-from tests.sources.layout_checks import read_layout
+from tests.kit.layouts import nyu_files
+from tests.kit.layouts.layout_checks import read_layout
 
 WRITERS = {
     "nyu_depth_v2": nyu_files.write_mat,

@@ -10,7 +10,7 @@ import pytest
 from schemas.config import FolderSource as FolderConfig
 from schemas.sample import IGNORE_ID, Sample
 from sources.folder import FolderSource
-from tests.kit.nyuv2 import nyuv2_folder
+from tests.kit.layouts.nyuv2 import nyuv2_folder
 
 DESCRIPTION = Path(__file__).parents[2] / "configs" / "nyuv2_folder.yaml"
 WALL, FLOOR, CEILING = 0, 1, 21

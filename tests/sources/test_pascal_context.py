@@ -19,9 +19,9 @@ from sources.layouts.pascal_parts import PART_IDS, paint_parts
 from sources.layouts.protocol import LayoutOptions
 from sources.layouts.registry import find_layout, recognise
 from sources.prepare.prepare import PrepareRequest, open_files, prepare
-from tests.sources import pascal_files
-from tests.sources.layout_checks import read_layout
-from tests.sources.pascal_files import NAMES, TRAIN, VAL, H, W, make_object, patch, write_anno
+from tests.kit.layouts import pascal_files
+from tests.kit.layouts.layout_checks import read_layout
+from tests.kit.layouts.pascal_files import NAMES, TRAIN, VAL, H, W, make_object, patch, write_anno
 
 FIRST = TRAIN[0]
 WITH_NORMALS = (72, 158, 427, 440)

@@ -22,7 +22,7 @@ from sources.prepare.convert import plan_shards
 from sources.prepare.fit import PAD_RGB, fit_sample
 from sources.prepare.prepare import PrepareRequest, open_files, prepare, resolve_layout
 from storage.files.stores import open_store
-from tests.kit import nyu_files
+from tests.kit.layouts import nyu_files
 
 
 def convert(root, out, layout="nyud_mt_atrc", **options):

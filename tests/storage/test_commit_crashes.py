@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -18,6 +15,7 @@ from storage.manifests.table import ManifestReader, list_committed, manifest_tab
 from storage.records.weights import list_versions, publish_weights, read_weights
 from storage.samples.shards import load_shard
 from tests.kit.commit_worker import CRASH_POINTS, SAMPLES_PER_UNIT, make_unit, write_and_commit
+from tests.kit.job_process import start_python
 
 ROOT = Path(__file__).parents[2]
 WORKER = str(Path(__file__).parents[1] / "kit" / "commit_worker.py")
@@ -38,17 +36,6 @@ RunStore.put_if_absent = put_data_then_die
 publish_weights(open_store(sys.argv[1]), b"torn", version=0, step=0, seen_images=0, ema_decay=0.9,
                 base_model_hash="b", keys_hash="k", stage="warm_up", parent=-1)
 """
-
-
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    # The tests' own module path, so that packages installed for a single test are found.
-    path = os.pathsep.join([str(ROOT), *sys.path])
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-    )
 
 
 def winners(output: str) -> dict[str, dict[str, bool]]:
@@ -85,7 +72,7 @@ def expect_one_winner(store: RunStore, told: dict[str, dict[str, bool]], count: 
 def test_a_unit_whose_committer_is_killed_is_visible_whole_or_not_at_all(
     local_store: RunStore,
 ) -> None:
-    output, _ = start([WORKER, "crash", local_store.url, "killed", "0"]).communicate()
+    output, _ = start_python([WORKER, "crash", local_store.url, "killed", "0"]).communicate()
     assert output.split() == ["True"] * len(CRASH_POINTS), "each died where it should"
     linked = make_unit(CRASH_POINTS.index("after_link"))
     assert expect_all_whole(local_store) == [linked.unit_id]
@@ -99,7 +86,7 @@ def test_a_unit_whose_committer_is_killed_is_visible_whole_or_not_at_all(
 def test_a_kill_at_any_moment_leaves_whole_units_only(local_store: RunStore) -> None:
     rng = random.Random(0)
     for attempt in range(5):
-        process = start([WORKER, "commit", local_store.url, f"a{attempt}", "100000"])
+        process = start_python([WORKER, "commit", local_store.url, f"a{attempt}", "100000"])
         assert process.stdout is not None
         new = 0
         while new < 5:
@@ -115,7 +102,7 @@ def test_a_kill_at_any_moment_leaves_whole_units_only(local_store: RunStore) -> 
 def test_of_two_processes_one_commits_and_the_others_tar_is_never_named(
     local_store: RunStore,
 ) -> None:
-    output, _ = start([WORKER, "race", local_store.url, "", "30"]).communicate()
+    output, _ = start_python([WORKER, "race", local_store.url, "", "30"]).communicate()
     expect_one_winner(local_store, winners(output), 30)
     tars = list(Path(local_store.root, "shards").rglob("*.tar"))
     assert len(tars) == 60, "the losers' tars are there, and nobody reads them"
@@ -127,7 +114,7 @@ def test_on_s3_a_late_process_loses_every_unit(s3_url: str, tmp_path: Path) -> N
     store = open_store(f"{s3_url}/{tmp_path.name}")
     output = ""
     for attempt in ("first", "second"):
-        output += start([WORKER, "commit", store.url, attempt, "5"]).communicate()[0]
+        output += start_python([WORKER, "commit", store.url, attempt, "5"]).communicate()[0]
     told = winners(output)
     assert all(told["first"].values())
     expect_one_winner(store, told, 5)
@@ -136,7 +123,7 @@ def test_on_s3_a_late_process_loses_every_unit(s3_url: str, tmp_path: Path) -> N
 def test_weights_whose_publisher_died_before_the_manifest_do_not_exist(
     local_store: RunStore,
 ) -> None:
-    process = start(["-c", PUBLISH_AND_DIE, local_store.url])
+    process = start_python(["-c", PUBLISH_AND_DIE, local_store.url])
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert local_store.exists("weights/v00000000/model.safetensors")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
@@ -12,18 +11,22 @@ from schemas.run_layout import COMPACTED_DIR, compacted_path
 from storage.files.inventory import remove_file
 from storage.files.stores import RunStore
 from storage.manifests.compaction import compact, plan_compaction, replaced_manifests
-from storage.manifests.file import UnitCommit
 from storage.manifests.table import (
     ManifestReader,
     UnitPlace,
     commit_unit,
     find_units,
-    list_committed,
-    manifest_table,
     read_unit,
 )
-from tests.storage.test_commit_crashes import start
-from tests.storage.test_manifest_table import CountingStore, make_commit, make_unit
+from tests.kit.job_process import start_python
+from tests.kit.manifests import (
+    CountingFolders,
+    expect_reads_as,
+    fill,
+    make_commit,
+    make_unit,
+    revised,
+)
 
 COMPACT_AND_DIE = """
 import os, signal, sys
@@ -37,45 +40,9 @@ compact(open_store(sys.argv[1]), units_per_file=2, on_file=die)
 """
 
 
-class ListingStore(CountingStore):
-    """A store that counts the entries of listings and the reads."""
-
-    def __init__(self, store: RunStore) -> None:
-        super().__init__(store)
-        object.__setattr__(self, "names", Counter())
-
-    def list_dir(self, rel: str) -> list[str]:
-        found = super().list_dir(rel)
-        self.names["all"] += len(found)
-        return found
-
-
-def fill(store: RunStore, numbers: range) -> None:
-    for number in numbers:
-        commit_unit(store, make_commit(make_unit(number, round_index=number % 3)))
-
-
-def revised(number: int, revision: int) -> UnitCommit:
-    unit = make_unit(number, round_index=number % 3)
-    commit = make_commit(unit, f"retry{revision}")
-    return replace(
-        commit,
-        unit=replace(unit, revision=revision),
-        rows=[replace(row, status="ok", revision=revision) for row in commit.rows],
-    )
-
-
 def tidy(store: RunStore) -> None:
     for place, _ in replaced_manifests(store):
         remove_file(store, place.path)
-
-
-def expect_reads_as(store: RunStore, wanted: list[UnitCommit]) -> None:
-    assert ManifestReader(store).refresh() == wanted
-    assert list_committed(store) == {c.unit.unit_id: c.unit.round for c in wanted}
-    assert [read_unit(store, c.unit.round, c.unit.unit_id) for c in wanted] == wanted
-    keys = [row.key for commit in wanted for row in commit.rows]
-    assert manifest_table(store).column("key").to_pylist() == keys
 
 
 def test_only_full_files_are_written_unless_the_rest_is_wanted() -> None:
@@ -117,9 +84,9 @@ def test_listings_and_reads_stay_flat_as_history_grows(local_store: RunStore) ->
         fill(local_store, range(batch * size, (batch + 1) * size))
         compact(local_store, units_per_file=size)
         tidy(local_store)
-        counting = ListingStore(local_store)
+        counting = CountingFolders(local_store)
         assert len(ManifestReader(counting).refresh()) == (batch + 1) * size
-        costs.append((counting.names["all"], sum(counting.reads.values())))
+        costs.append((counting.names.total(), sum(counting.reads.values())))
     rounds = 3
     assert costs == [(rounds + parts, parts) for parts in range(1, 5)], "one of 16 units remains"
 
@@ -128,7 +95,7 @@ def test_a_refresh_reads_a_compacted_file_once(local_store: RunStore) -> None:
     fill(local_store, range(4))
     compact(local_store, units_per_file=4)
     tidy(local_store)
-    counting = CountingStore(local_store)
+    counting = CountingFolders(local_store)
     reader = ManifestReader(counting)
     for _ in range(5):
         reader.refresh()
@@ -209,7 +176,7 @@ def test_a_torn_unit_is_left_where_it_is(local_store: RunStore) -> None:
 def test_compaction_killed_after_its_first_file_changes_nothing(local_store: RunStore) -> None:
     fill(local_store, range(6))
     before = ManifestReader(local_store).refresh()
-    process = start(["-c", COMPACT_AND_DIE, local_store.url])
+    process = start_python(["-c", COMPACT_AND_DIE, local_store.url])
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert len(local_store.list_dir(COMPACTED_DIR)) == 1

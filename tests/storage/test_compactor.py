@@ -21,9 +21,14 @@ from storage.manifests.table import (
     read_unit,
 )
 from storage.manifests.unit_brief import brief_of
-from tests.kit.counting_store import CountingFolders
-from tests.storage.test_compaction import ListingStore, expect_reads_as, fill, revised
-from tests.storage.test_manifest_table import make_commit, make_unit
+from tests.kit.manifests import (
+    CountingFolders,
+    expect_reads_as,
+    fill,
+    make_commit,
+    make_unit,
+    revised,
+)
 
 
 class Clock:
@@ -93,7 +98,7 @@ def test_a_unit_that_is_labelled_again_is_found_by_its_name_alone(local_store: R
     compactor = make_compactor(local_store, last_round=1)
     compactor.turn()
     wanted = ManifestReader(local_store).refresh()[0]
-    counting = ListingStore(local_store)
+    counting = CountingFolders(local_store)
     found = read_unit(counting, wanted.unit.round, wanted.unit.unit_id, has_own_file=True)
     assert found == wanted
     assert counting.names == {}
@@ -165,7 +170,7 @@ def test_a_brief_is_the_same_from_either_place(local_store: RunStore) -> None:
 def test_a_unit_that_was_told_of_is_not_read(local_store: RunStore) -> None:
     fill(local_store, range(3))
     known, *others = ManifestReader(local_store).refresh()
-    counting = ListingStore(local_store)
+    counting = CountingFolders(local_store)
     reader = BriefReader(counting)
     reader.skip(known.unit.unit_id, 0)
     assert [brief.unit_id for brief in reader.refresh()] == [c.unit.unit_id for c in others]

@@ -14,67 +14,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.errors import DamagedShardError
-from schemas.manifest import COLUMN_TYPES, ManifestRow
+from schemas.manifest import COLUMN_TYPES
 from schemas.run_layout import unit_manifest_path
 from schemas.unit import Unit
 from storage.files.stores import RunStore
 from storage.manifests.table import (
     ManifestReader,
-    UnitCommit,
     commit_unit,
     list_committed,
     manifest_table,
     read_unit,
 )
-
-
-def make_unit(number: int = 0, *, round_index: int = 0) -> Unit:
-    return Unit(
-        round=round_index,
-        kind="synthesize",
-        source_shard="train-000000",
-        keys=(f"a_{number}", f"b_{number}"),
-        variants=1,
-        seed=0,
-        recipe_hash="f00d",
-    )
-
-
-def make_commit(unit: Unit, attempt: str = "one") -> UnitCommit:
-    rows = [
-        ManifestRow(
-            run_id="run",
-            round=unit.round,
-            unit_id=unit.unit_id,
-            unit_kind=unit.kind,
-            attempt=attempt,
-            key=f"{unit.unit_id}_{key}_v0",
-            status=status,
-            source_shard=unit.source_shard,
-            source_key=key,
-            creation_version=3,
-            seed=2**63 - 1,
-            gen_seconds=0.25,
-        )
-        for key, status in zip(unit.keys, ("ok", "failed"), strict=True)
-    ]
-    return UnitCommit(unit=unit, rows=rows, summary={"attempt": attempt, "ok": 1, "failed": 1})
+from tests.kit.manifests import CountingFolders, make_commit, make_unit
 
 
 def path_of(unit: Unit) -> str:
     return unit_manifest_path(round_index=unit.round, unit_id=unit.unit_id)
-
-
-class CountingStore(RunStore):
-    """A store that counts what is read, by path."""
-
-    def __init__(self, store: RunStore) -> None:
-        super().__init__(store.url, store.root)
-        object.__setattr__(self, "reads", Counter())
-
-    def read_bytes(self, rel: str, **options: int | None) -> bytes:
-        self.reads[rel] += 1
-        return super().read_bytes(rel, **options)
 
 
 def test_a_committed_unit_reads_back_whole(store: RunStore) -> None:
@@ -114,7 +69,7 @@ def test_a_reader_gets_each_unit_once_in_order(store: RunStore) -> None:
 
 
 def test_each_manifest_is_read_once_however_often_one_looks(local_store: RunStore) -> None:
-    store = CountingStore(local_store)
+    store = CountingFolders(local_store)
     reader = ManifestReader(store)
     units = [make_unit(number, round_index=number % 3) for number in range(9)]
     for unit in units:
@@ -154,7 +109,7 @@ def test_a_manifest_cut_anywhere_is_torn(local_store: RunStore, share: float) ->
 
 
 def test_what_was_read_before_an_error_is_not_lost(local_store: RunStore) -> None:
-    class FailingStore(CountingStore):
+    class FailingStore(CountingFolders):
         def read_bytes(self, rel: str, **options: int | None) -> bytes:
             if sum(self.reads.values()) == 1:
                 self.reads["failure"] += 1

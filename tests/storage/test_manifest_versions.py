@@ -16,7 +16,7 @@ from schemas.unit import Unit
 from storage.files.stores import RunStore
 from storage.manifests.compaction import compact
 from storage.manifests.table import ManifestReader, commit_unit, manifest_table, read_unit
-from tests.storage.test_manifest_table import make_commit, make_unit
+from tests.kit.manifests import make_commit, make_unit
 
 DATA = Path(__file__).with_name("data")
 FILES = sorted(DATA.glob("manifest_version_*.parquet"))

@@ -7,8 +7,8 @@ import pytest
 from jobs.gc import remove
 from storage.files.stores import open_store
 from storage.manifests.compaction import compact
-from tests.jobs.test_gc import ORPHAN, fill, garbage, paths, reading, verified
 from tests.kit.small_run import make_config
+from tests.kit.untidy_run import ORPHAN, fill, garbage, paths, reading, verified
 
 pytestmark = pytest.mark.slow
 

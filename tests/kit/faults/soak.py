@@ -1,7 +1,7 @@
 """Many random kills in one run, and what is left in the end: for hours, by hand or `make soak`.
 
-    python tests/chaos/soak.py driver --kills 20 --seed 0
-    python tests/chaos/soak.py parts --kills 20 --seed 0
+    python tests/kit/faults/soak.py driver --kills 20 --seed 0
+    python tests/kit/faults/soak.py parts --kills 20 --seed 0
 
 ``driver``: the whole process tree of ``jobs/self_improve.py`` is killed at a random moment, and the
 same command is given again. ``parts``: one of generators, registry, training workers, nodes of the
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from rich.console import Console
 from rich.table import Table
@@ -32,8 +32,8 @@ from schemas.unit import Unit
 from storage.files.stores import open_store
 from storage.records.events import read_events
 from storage.records.weights import list_versions, read_manifest
-from tests.chaos.killable_cluster import KillableCluster, killable_cluster
-from tests.chaos.submitted import committed
+from tests.kit.faults.killable_cluster import KillableCluster, killable_cluster
+from tests.kit.faults.submitted import committed
 from tests.kit.job_process import (
     ProcessTree,
     environment,

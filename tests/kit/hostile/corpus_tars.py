@@ -11,8 +11,8 @@ from typing import Any
 from schemas.errors import DamagedShardError, SourceError
 from schemas.sample import Sample, UnreadableSample
 from sources.streams import decode_tar
-from tests.hostile.folders import KEY, member, parquet, read_shards, rows_of, tar
-from tests.hostile.outcomes import PICKLE, Accepted, Item, Refused, Row
+from tests.kit.hostile.folders import KEY, member, parquet, read_shards, rows_of, tar
+from tests.kit.hostile.outcomes import PICKLE, Accepted, Item, Refused, Row
 
 GOOD = tar(member("a.image.png"), member("a.json", b'{"caption": "good"}'))
 

@@ -9,7 +9,7 @@ import torch
 from perception.diffusion.backbone import DiffusionBackbone
 from perception.diffusion.schedule import NoiseSchedule
 from perception.diffusion.text import PromptEncoder
-from tests.kit.real_shapes import (
+from tests.kit.models.real_shapes import (
     make_scheduler,
     make_text_encoder,
     make_tokenizer,

@@ -18,7 +18,7 @@ from schemas.config import ShardsSource as ShardsConfig
 from schemas.sample import Sample, Task, UnreadableSample
 from sources.folder import FolderSource
 from sources.prepared import PreparedSource
-from tests.hostile.pictures import SIZE_PX, save, two_halves
+from tests.kit.hostile.pictures import SIZE_PX, save, two_halves
 
 KEY = "0001"
 IMAGE = save(two_halves())

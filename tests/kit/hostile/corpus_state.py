@@ -18,7 +18,7 @@ from storage.manifests.table import ManifestReader
 from storage.records.events import read_events
 from storage.records.run_lock import drivers, take_run
 from storage.records.steering import Steering, read_steering
-from tests.hostile.outcomes import PICKLE, Accepted, Item, Refused
+from tests.kit.hostile.outcomes import PICKLE, Accepted, Item, Refused
 from trainers.checkpoint import CHECKPOINT_FILES, STATE_FILE, StoredCheckpoints
 from trainers.final import final_dir, read_final
 

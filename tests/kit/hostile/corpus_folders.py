@@ -8,8 +8,8 @@ from typing import Any
 
 from schemas.errors import SourceError
 from schemas.sample import Sample
-from tests.hostile.folders import IMAGE, describe, open_folder, read_all, read_listed
-from tests.hostile.outcomes import Accepted, Item, Refused, Row
+from tests.kit.hostile.folders import IMAGE, describe, open_folder, read_all, read_listed
+from tests.kit.hostile.outcomes import Accepted, Item, Refused, Row
 
 OUTSIDE = Refused(SourceError, "leads out of")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
-from tests.chaos.cluster import FAST_HEALTH_CHECKS
+from tests.kit.faults.cluster import FAST_HEALTH_CHECKS
 
 NUM_NODES = 3
 _TITLES = {

@@ -25,7 +25,7 @@ from storage.files.stores import open_store
 from storage.manifests.table import ManifestReader, UnitCommit, commit_unit, read_unit
 from storage.records.captions import read_captions
 from storage.records.weights import publish_weights, read_weights
-from tests.hostile.outcomes import PICKLE, Accepted, Item, Refused
+from tests.kit.hostile.outcomes import PICKLE, Accepted, Item, Refused
 
 UNIT = Unit(
     round=0,

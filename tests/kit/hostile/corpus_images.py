@@ -13,10 +13,10 @@ from PIL import Image
 
 from schemas.errors import SourceError
 from schemas.sample import Sample, Task
-from tests.hostile import pictures
-from tests.hostile.folders import read_image, read_label
-from tests.hostile.outcomes import PICKLE, Accepted, Item, Refused, Row
-from tests.hostile.pictures import BLUE, RED, SIZE_PX, chunk, save, two_halves, with_chunk
+from tests.kit.hostile import pictures
+from tests.kit.hostile.folders import read_image, read_label
+from tests.kit.hostile.outcomes import PICKLE, Accepted, Item, Refused, Row
+from tests.kit.hostile.pictures import BLUE, RED, SIZE_PX, chunk, save, two_halves, with_chunk
 
 GOOD = save(two_halves())
 MOST_PIXELS = 64 * 2**20

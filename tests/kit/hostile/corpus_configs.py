@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.hostile.corpus_folders import LAUGHS
+from tests.kit.hostile.corpus_folders import LAUGHS
 
 
 @dataclass(frozen=True)

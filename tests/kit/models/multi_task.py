@@ -10,7 +10,7 @@ from torch import Tensor
 
 from perception.diffusion.features import FeaturePyramid
 from perception.methods.spec import MethodSpec
-from tests.perception.pyramids import (
+from tests.kit.models.pyramids import (
     SD_BLOCKS,
     SD_LEVELS,
     SMALL_BLOCKS,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-_BESIDE_THE_REPOSITORY = Path(__file__).parents[3] / "shared" / "data" / "nyuv2"
+_BESIDE_THE_REPOSITORY = Path(__file__).parents[4] / "shared" / "data" / "nyuv2"
 
 
 def nyuv2_folder() -> Path:
