@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections import OrderedDict
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from cachetools import LRUCache
 
 from schemas.errors import DamagedShardError, SampleError, SourceError
 from schemas.sample import Sample, SourceShard, UnreadableSample
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("split", "shard", "key", "tar_sha256")
 MORE_COLUMNS = ("status", "group", "height", "width", "caption")
-_SHARDS_KEPT = 32
 _BYTES_KEPT = 512 * 2**20
+_LEAST_BYTES = _BYTES_KEPT // 32
 
 Row = dict[str, Any]
 Members = dict[str, dict[str, bytes]]
@@ -35,8 +35,8 @@ Members = dict[str, dict[str, bytes]]
 class ShardFolder:
     """Shards that a manifest lists by ``split``, ``shard``, ``key`` and ``tar_sha256``.
 
-    Rows whose ``status`` is not ``ok`` are left out. The bytes of shards read last are kept: 32 of
-    them, or as many as fit into 512 MiB.
+    Rows whose ``status`` is not ``ok`` are left out. The bytes of shards read last are kept:
+    512 MiB of them, at most 32.
     """
 
     def __init__(self, root: str, *, remedy: str) -> None:
@@ -52,7 +52,7 @@ class ShardFolder:
         self._store = open_store(root)
         self._root = root
         self._remedy = remedy
-        self._kept: OrderedDict[str, tuple[Members, int]] = OrderedDict()
+        self._kept: LRUCache[str, Members] = LRUCache(_BYTES_KEPT, getsizeof=_kept_bytes)
         self.rows = self._read_manifest()
         self._tars = {_name(row): (str(row["shard"]), row["tar_sha256"]) for row in self.rows}
 
@@ -108,23 +108,16 @@ class ShardFolder:
         return height, width
 
     def _members(self, name: str) -> Members:
-        if name not in self._kept:
+        if (members := self._kept.get(name)) is None:
             tar, sha256 = self._tars[name]
             try:
-                data = load_shard(self._store, tar, sha256)
-                self._kept[name] = (dict(read_tar(data)), len(data))
+                members = dict(read_tar(load_shard(self._store, tar, sha256)))
             except DamagedShardError as error:
                 raise SourceError(
                     f"{error}\nthis is a shard of the source: {self._remedy}"
                 ) from error
-            while len(self._kept) > 1 and not self._fits():
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(name)
-        return self._kept[name][0]
-
-    def _fits(self) -> bool:
-        num_bytes = sum(size for _, size in self._kept.values())
-        return len(self._kept) <= _SHARDS_KEPT and num_bytes <= _BYTES_KEPT
+            self._kept[name] = members
+        return members
 
     def _read_manifest(self) -> list[Row]:
         if not self._store.exists(MANIFEST_FILE):
@@ -192,3 +185,9 @@ def _members_of(key: str, members: Members) -> dict[str, bytes]:
 
 def _name(row: Row) -> str:
     return str(row["shard"]).removesuffix(".tar")
+
+
+def _kept_bytes(members: Members) -> int:
+    """What a shard counts for the limit; one that is larger is kept alone."""
+    size = sum(len(content) for files in members.values() for content in files.values())
+    return min(max(size, _LEAST_BYTES), _BYTES_KEPT)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import Counter, OrderedDict
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+from cachetools import FIFOCache, LRUCache
 
 from schemas.errors import DamagedShardError, SampleError, SourceError
 from schemas.sample import Sample, SourceShard, UnreadableSample
@@ -67,9 +68,9 @@ class RealStream:
                 f"source {source.name} has no sample of split {split}; add one or choose another"
             )
         self._seed, self._rank, self._world = seed, rank, world
-        self._cache: OrderedDict[str, Sample] = OrderedDict()
         height, width = source.image_size
         self._keys_cached = max(1, cache_bytes // (height * width * _LABEL_BYTES_PER_PIXEL))
+        self._cache: FIFOCache[str, Sample] = FIFOCache(self._keys_cached)
         self._drawn = 0
         self._epoch = -1
         self._order: list[tuple[SourceShard, str]] = []
@@ -138,8 +139,6 @@ class RealStream:
                 logger.warning("%s is left out: %s: %s", found.uri, found.reason, found.detail)
                 return None
             self._cache[key] = found
-            if len(self._cache) > self._keys_cached:
-                self._cache.popitem(last=False)
         return self._cache[key]
 
 
@@ -229,9 +228,11 @@ class DecodedShards:
 
     def __init__(self, store: RunStore, cache_bytes: int) -> None:
         self._store = store
-        self._cache_bytes = cache_bytes
-        self._held: OrderedDict[str, list[Sample]] = OrderedDict()
-        self._held_bytes = 0
+        limit = max(1, cache_bytes)
+        # A shard larger than the limit is held alone.
+        self._held: LRUCache[str, list[Sample]] = LRUCache(
+            limit, getsizeof=lambda samples: min(_num_bytes(samples), limit)
+        )
 
     def get(self, shard: LiveShard) -> list[Sample]:
         """The good samples of a shard.
@@ -241,14 +242,10 @@ class DecodedShards:
             SampleError: If a sample cannot be decoded.
             FileNotFoundError: If the tar is gone.
         """
-        if shard.uri not in self._held:
-            self._held[shard.uri] = self._load(shard)
-            self._held_bytes += _num_bytes(self._held[shard.uri])
-            while self._held_bytes > self._cache_bytes and len(self._held) > 1:
-                _, dropped = self._held.popitem(last=False)
-                self._held_bytes -= _num_bytes(dropped)
-        self._held.move_to_end(shard.uri)
-        return self._held[shard.uri]
+        samples = self._held.get(shard.uri)
+        if samples is None:
+            samples = self._held[shard.uri] = self._load(shard)
+        return samples
 
     def _load(self, shard: LiveShard) -> list[Sample]:
         data = load_shard(self._store, shard.uri, shard.sha256)

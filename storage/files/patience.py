@@ -1,13 +1,21 @@
-"""Ask a remote store again while it fails in passing; what it fails with leaves as an OSError."""
+"""Repeat requests to a remote store while it fails for a moment; all its errors become OSErrors."""
 
 from __future__ import annotations
 
 import errno
 import logging
-import random
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_exponential,
+    wait_random_exponential,
+)
 
 from schemas.errors import StoreUnreachableError
 
@@ -21,8 +29,8 @@ Answer = TypeVar("Answer")
 _FINAL = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 _REFUSED = frozenset({401, 403})
 _PASSING = frozenset({408, 409, 425, 429})
-# Clients of object stores raise some errors of their own libraries as they are. They are told by
-# where their types were defined, for none of the clients need be installed.
+# Clients of object stores raise some errors of their own libraries as they are. They are known by
+# the module of their type, for none of the clients need be installed.
 _CLIENTS = frozenset(
     {"aiobotocore", "aiohttp", "boto3", "botocore", "gcsfs", "google", "requests", "urllib3"}
 )
@@ -45,11 +53,6 @@ class Patience:
     longest_wait_s: float = 10.0
     limit_s: float = 60.0
 
-    def wait_s(self, tried: int) -> float:
-        """Draw the wait after a number of tries, in seconds."""
-        longest = min(self.longest_wait_s, self.first_wait_s * 2.0 ** (tried - 1))
-        return longest * (0.5 + 0.5 * random.random())
-
 
 PATIENCE = Patience()
 """About 17 s of waiting in all: longer than a store takes to divide a busy prefix."""
@@ -68,25 +71,24 @@ def patiently(call: Callable[[], Answer], what: str) -> Answer:
         StoreUnreachableError: If the tries are used up.
         OSError: At once, if another try would end the same.
     """
-    patience = PATIENCE
-    started_s = time.monotonic()
-    tried = 0
-    while True:
-        tried += 1
-        try:
-            return call()
-        except _FINAL:
+    # The fixed and the drawn half of each wait.
+    half, longest = PATIENCE.first_wait_s / 2, PATIENCE.longest_wait_s / 2
+    asking = Retrying(
+        retry=retry_if_exception(_is_asked_again),
+        stop=stop_after_attempt(PATIENCE.tries) | stop_before_delay(PATIENCE.limit_s),
+        wait=wait_exponential(half, max=longest) + wait_random_exponential(half, max=longest),
+        before_sleep=lambda state: _log_wait(state, what),
+        reraise=True,
+    )
+    try:
+        return asking(call)
+    except _FINAL:
+        raise
+    except Exception as error:
+        if not _is_of_store(error):
             raise
-        except Exception as error:
-            if not _is_of_store(error):
-                raise
-            wait_s = patience.wait_s(tried)
-            is_late = time.monotonic() - started_s + wait_s > patience.limit_s
-            if tried == patience.tries or is_late or not is_passing(error):
-                explained = _explained(error, what, tried)
-                raise explained from error
-            logger.info("store_is_asked_again what=%s wait_s=%.1f error=%r", what, wait_s, error)
-        time.sleep(wait_s)
+        explained = _explained(error, what, asking.statistics["attempt_number"])
+        raise explained from error
 
 
 def is_passing(error: BaseException) -> bool:
@@ -119,7 +121,18 @@ def error_code(error: BaseException) -> str:
     return str(response["Error"].get("Code", "")) if isinstance(response, dict) else ""
 
 
-def _is_of_store(error: Exception) -> bool:
+def _is_asked_again(error: BaseException) -> bool:
+    return not isinstance(error, _FINAL) and _is_of_store(error) and is_passing(error)
+
+
+def _log_wait(state: RetryCallState, what: str) -> None:
+    error = state.outcome and state.outcome.exception()
+    logger.info(
+        "store_is_asked_again what=%s wait_s=%.1f error=%r", what, state.upcoming_sleep, error
+    )
+
+
+def _is_of_store(error: BaseException) -> bool:
     return isinstance(error, OSError) or _library(error) in _CLIENTS
 
 

@@ -1,4 +1,4 @@
-"""Units of two rows without shards, and a store that counts what is read, for tests of manifests."""
+"""Units of two rows without shards, and a store that counts what is read."""
 
 from __future__ import annotations
 
