@@ -13,10 +13,7 @@ from deployment.placement import (
     resize_label,
     stretch,
 )
-from perception.diffusion.latents import images_to_tensor
-from perception.methods.protocol import evaluating
-from perception.mirror import average_with_mirror
-from perception.seeding import sample_generator
+from perception.predict import predict_images
 from schemas.errors import ConfigError
 from schemas.sample import Task
 
@@ -100,13 +97,14 @@ class Predictor:
         found: list[Prediction | None] = [None] * len(images)
         for rows in _equal_batches(placements, self.batch_size):
             placement = placements[rows[0]]
-            laid = [placement.lay(images[row]) for row in rows]
-            chosen = [seeds[row] for row in rows]
-            predicted = self._predict(laid, chosen, placement)
-            if averages_mirrored:
-                laid = [placement.lay(images[row][:, ::-1]) for row in rows]
-                mirrored = self._predict(laid, chosen, placement)
-                predicted = average_with_mirror(predicted, mirrored)
+            predicted = predict_images(
+                self.backbone,
+                self.method,
+                [images[row] for row in rows],
+                seeds=[seeds[row] for row in rows],
+                average_mirrored=averages_mirrored,
+                frame=placement,
+            )
             for index, row in enumerate(rows):
                 found[row] = _one(predicted, index, wanted, placement.image_size)
         return [each for each in found if each is not None]
@@ -119,16 +117,6 @@ class Predictor:
         levels = len(self.backbone.block_out_channels)
         multiple = self.backbone.downsample_factor << (levels - 1)
         return keep_aspect((height, width), self.image_size, multiple=multiple)
-
-    def _predict(
-        self, laid: Sequence[NDArray[np.uint8]], seeds: Sequence[int], placement: Placement
-    ) -> Predictions:
-        generators = [sample_generator(seed) for seed in seeds]
-        with evaluating(self.method):
-            pyramid = self.method.observe(
-                self.backbone, images_to_tensor(laid), generators=generators
-            )
-        return placement.cut(self.method.predict(pyramid, placement.canvas_size))
 
     def _expect_tasks(self, tasks: Sequence[Task]) -> tuple[Task, ...]:
         unknown = [task for task in tasks if task not in self.method.tasks]

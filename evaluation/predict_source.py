@@ -11,15 +11,15 @@ import torch
 from torch.nn import functional
 
 from evaluation.scores import DEFAULT_OPTIONS, ScoreBoard, Scores
-from perception.methods.protocol import evaluating
-from perception.seeding import sample_generator, sample_seed
+from perception.predict import generators_of, observe
+from perception.seeding import sample_seed
 from perception.state_file import load_state_bytes
 from schemas.errors import SourceError
 from schemas.sample import IGNORE_ID, TASK_KINDS, Sample, Task
 from sources.batches import Batch, collate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -69,19 +69,11 @@ def score_states(
         shared: FeaturePyramid | None = None
         for name, method in methods.items():
             if shared is None or not method.shares_features:
-                shared = _observe(method, backbone, batch, seeds)
+                generators = generators_of(seeds)
+                shared = observe(backbone, method, batch.images, generators=generators)
             found = method.predict(shared, batch.image_size).labels
             boards[name].update({task: found[task].cpu() for task in scoring.tasks}, batch.labels)
     return {name: board.compute() for name, board in boards.items()}
-
-
-def _observe(
-    method: DensePredictor, backbone: DiffusionBackbone, batch: Batch, seeds: Sequence[int]
-) -> FeaturePyramid:
-    with evaluating(method):
-        return method.observe(
-            backbone, batch.images, generators=[sample_generator(seed) for seed in seeds]
-        )
 
 
 def score_constant(source: LabelledSource, split: Split, scoring: Scoring) -> Scores:

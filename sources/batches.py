@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perception.diffusion.latents import images_to_tensor
 from schemas.sample import INVALID_VALUES, TASK_KINDS, Sample, Task
 
 if TYPE_CHECKING:
@@ -45,18 +46,12 @@ def collate(
         raise ValueError(f"wanted samples of one size, found {sorted(sizes)}; resize the source")
     given = [REAL_VERSION] * len(samples) if versions is None else list(versions)
     return Batch(
-        images=images_to_tensor([sample.image for sample in samples]),
+        images=images_to_tensor([sample.image for sample in samples]).contiguous(),
         labels={task: _stack_labels(samples, task) for task in tasks},
         is_synthetic=torch.tensor([sample.is_synthetic for sample in samples]),
         keys=tuple(sample.key for sample in samples),
         versions=torch.tensor(given, dtype=torch.int64),
     )
-
-
-def images_to_tensor(images: Sequence[NDArray[Any]]) -> Tensor:
-    """Turn uint8 RGB [H, W, 3] images into float32 [B, 3, H, W] in [-1, 1]."""
-    stacked = torch.from_numpy(np.stack(images))
-    return stacked.permute(0, 3, 1, 2).to(torch.float32).div(127.5).sub(1.0).contiguous()
 
 
 def hflip_sample(sample: Sample) -> Sample:

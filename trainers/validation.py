@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-import torch
-
 from evaluation.options import MetricOptions
 from evaluation.scores import HEADLINE_METRICS, ScoreBoard, Scores
-from perception.methods.protocol import evaluating
+from perception.predict import observe
+from perception.seeding import sample_generator
 from schemas.sample import Sample
 from sources.batches import Batch, collate
 
@@ -72,12 +70,12 @@ class Validator:
         self._batch_size = batch_size
         self._max_images = max_images
         self._cache_bytes = cache_bytes
-        self._cached: list[CachedBatch] | None = None
+        self._cached: list[tuple[Batch, FeaturePyramid]] | None = None
 
     @property
     def num_images(self) -> int:
         """Images that are scored; 0 before the first call."""
-        return sum(len(each.batch) for each in self._cached or [])
+        return sum(len(batch) for batch, _ in self._cached or [])
 
     def score(self, method: DensePredictor) -> Scores:
         """Score a method; empty if there is no validation image."""
@@ -86,51 +84,33 @@ class Validator:
         if not self._cached:
             return {}
         board = ScoreBoard(self._tasks, num_classes=self._num_classes, options=_QUICK)
-        for each in self._cached:
-            height, width = each.batch.images.shape[-2:]
-            pyramid = each.pyramid if method.shares_features else self._observe(method, each)
-            predictions = method.predict(pyramid, (height, width))
+        for index, (batch, cached) in enumerate(self._cached):
+            pyramid = cached if method.shares_features else self._observe(method, batch, index)
+            predictions = method.predict(pyramid, batch.image_size)
             found = {task: label.cpu() for task, label in predictions.labels.items()}
-            board.update(found, each.batch.labels)
+            board.update(found, batch.labels)
         return board.compute()
 
-    def _load(self, method: DensePredictor) -> list[CachedBatch]:
-        cached: list[CachedBatch] = []
+    def _load(self, method: DensePredictor) -> list[tuple[Batch, FeaturePyramid]]:
+        cached: list[tuple[Batch, FeaturePyramid]] = []
         used_bytes = 0
         samples = islice(self._samples(), self._max_images)
         while together := list(islice(samples, self._batch_size)):
             batch = collate(together, self._tasks)
-            pyramid = observe(method, self._backbone, batch, seed=_SEED + len(cached))
+            pyramid = self._observe(method, batch, len(cached))
             used_bytes += sum(each.nbytes for each in chain.from_iterable(pyramid.maps))
             if cached and used_bytes > self._cache_bytes:
                 break
-            cached.append(CachedBatch(batch, pyramid, _SEED + len(cached)))
+            cached.append((batch, pyramid))
         return cached
 
-    def _observe(self, method: DensePredictor, cached: CachedBatch) -> FeaturePyramid:
-        return observe(method, self._backbone, cached.batch, seed=cached.seed)
+    def _observe(self, method: DensePredictor, batch: Batch, index: int) -> FeaturePyramid:
+        """Take features whose noise depends on the batch's place alone."""
+        noise = sample_generator(_SEED + index)
+        return observe(self._backbone, method, batch.images, generators=noise)
 
     def _samples(self) -> Iterator[Sample]:
         for shard in self._source.shards("validation"):
             for found in self._source.read(shard):
                 if isinstance(found, Sample):
                     yield found
-
-
-@dataclass(frozen=True, slots=True)
-class CachedBatch:
-    """A validation batch with its features, and the seed of their noise."""
-
-    batch: Batch
-    pyramid: FeaturePyramid
-    seed: int
-
-
-def observe(
-    method: DensePredictor, backbone: DiffusionBackbone, batch: Batch, *, seed: int
-) -> FeaturePyramid:
-    """Take a batch's features without gradients, with noise from a seed."""
-    with evaluating(method):
-        return method.observe(
-            backbone, batch.images, generators=torch.Generator().manual_seed(seed)
-        )

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perception.diffusion.latents import images_to_tensor
-from perception.methods.protocol import evaluating
-from perception.mirror import average_with_mirror
-from perception.seeding import sample_generator, sample_seed
+from perception.predict import predict_images
+from perception.seeding import sample_seed
 from schemas.sample import INVALID_VALUES, TASK_KINDS
 
 if TYPE_CHECKING:
@@ -51,20 +49,9 @@ def label_images(
     Returns:
         For each image its labels and confidence by task.
     """
-
-    def predict(views: Sequence[NDArray[np.uint8]]) -> Predictions:
-        pixels = images_to_tensor(views)
-        with evaluating(method):
-            pyramid = method.observe(
-                backbone, pixels, generators=[sample_generator(seed) for seed in seeds]
-            )
-        height, width = pixels.shape[-2:]
-        return method.predict(pyramid, (height, width))
-
-    found = predict(images)
-    if settings.average_mirrored:
-        mirrored = predict([np.ascontiguousarray(image[:, ::-1]) for image in images])
-        found = average_with_mirror(found, mirrored)
+    found = predict_images(
+        backbone, method, images, seeds=seeds, average_mirrored=settings.average_mirrored
+    )
     return [_label_maps(found, index, settings=settings) for index in range(len(images))]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from perception.methods.protocol import Predictions
-from perception.mirror import average_with_mirror, mirror_label
+from perception.predict import average_with_mirror, mirror_label
 from schemas.sample import INVALID_VALUES, TASK_KINDS, TASKS
 from sources.batches import collate
 from tests.kit.random_labels import random_sample
