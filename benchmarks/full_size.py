@@ -26,12 +26,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from perception.build import dtype_of, make_method, open_backbone
 from perception.captioner import Blip2Captioner
 from perception.diffusion.halfway import HalfwaySettings, synthesize_halfway
+from perception.diffusion.moments import MomentsCache
 from pipeline.make.label import label_images
 from schemas.config_file import apply_override, parse_config
 from schemas.sample import Sample
 from sources.batches import collate
 from tests.kit.models.real_shapes import count_parameters, write_blip2, write_stable_diffusion
-from trainers.features import FeatureExtractor
 from trainers.learner import make_learner
 from trainers.ranks import SingleRank
 from trainers.step import step_generator, train_step
@@ -145,7 +145,7 @@ def measure_training(
 ) -> None:
     """One training step on images whose latents are remembered, as in all steps but the first."""
     learner = make_learner(make_method(config, backbone))
-    features = FeatureExtractor(backbone)
+    moments = MomentsCache()
     normals = np.zeros(images.shape[1:], dtype=np.float32)
     normals[..., 2] = 1
     samples = [
@@ -154,13 +154,14 @@ def measure_training(
     ]
     batch = collate(samples, ("normals",), versions=[-1] * len(samples))
 
-    features.moments(batch.images)
+    moments.encode(backbone, batch.images)
 
     def step() -> dict[str, float]:
         return train_step(
             learner,
             batch,
-            features=features,
+            backbone=backbone,
+            moments=moments,
             ranks=SingleRank(),
             learning_rate=1e-4,
             generator=step_generator(0, "warm_up", 0, 0),

@@ -26,11 +26,11 @@ import torch
 from perception.build import make_method
 from perception.diffusion.backbone import DiffusionBackbone, load_backbone
 from perception.diffusion.features import extract_features
+from perception.diffusion.latents import encode_moments
 from perception.methods.protocol import supervised_loss
 from schemas.config_file import parse_config
 from schemas.paths import resolve_path
 from storage.files.stores import open_store
-from trainers.features import FeatureExtractor
 from trainers.learner import make_learner
 from trainers.parts import Host, make_parts
 from trainers.settings import stage_settings
@@ -110,7 +110,7 @@ class BareLoop:
         self.method = method.train()
         self.backbone = backbone
         self.labels = batch.labels
-        self.moments = FeatureExtractor(backbone).moments(batch.images)
+        self.moments = encode_moments(backbone, batch.images)
         self.optimizer = torch.optim.AdamW(
             method.parameters(), lr=learning_rate, weight_decay=0.0, fused=True
         )

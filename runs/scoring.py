@@ -11,7 +11,6 @@ from perception.build import make_method, open_backbone
 from schemas.errors import ConfigError, WeightsMismatchError
 from schemas.stages import STAGES_OF_RESULT
 from sources.open import open_source
-from sources.protocol import Split
 from storage.records.weights import latest_version, list_versions, read_manifest, read_weights
 from trainers.checkpoint import CREATION_FILE, EXPLOITATION_FILE
 from trainers.final import read_final, read_final_weights
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from evaluation.scores import Scores
     from perception.diffusion.backbone import DiffusionBackbone
     from schemas.config import RunConfig
+    from sources.protocol import Split
     from storage.files.stores import RunStore
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from perception.diffusion.moments import MomentsCache
 from sources.live_shards import LiveShardList
 from sources.mixture import Mixture
 from sources.open import open_source
 from sources.streams import RealStream, SyntheticStream
 from storage.files.stores import open_store
 from storage.records.events import EventWriter
-from trainers.features import FeatureExtractor
 from trainers.progress import OnProgress, Progress
 from trainers.publish import OnVersion, WeightsPublisher
 from trainers.ranks import Ranks, SingleRank
@@ -78,7 +78,8 @@ class TrainParts:
 
     Attributes:
         batches: This rank's part of every batch.
-        features: The frozen backbone.
+        backbone: The frozen model.
+        moments: Remembers the images that come back.
         ranks: The group.
         progress: Tells how far it is.
         checkpoints: Where the state is kept; None: nowhere.
@@ -89,7 +90,8 @@ class TrainParts:
     """
 
     batches: BatchStream
-    features: FeatureExtractor
+    backbone: DiffusionBackbone
+    moments: MomentsCache
     ranks: Ranks
     progress: Progress
     checkpoints: Checkpoints | None = None
@@ -129,7 +131,8 @@ def make_parts(
     batches = make_batches(config, settings, store, source, host.ranks)
     return TrainParts(
         batches=batches,
-        features=FeatureExtractor(backbone),
+        backbone=backbone,
+        moments=MomentsCache(),
         ranks=host.ranks,
         progress=Progress(
             settings.stage,

@@ -83,7 +83,8 @@ def _make_step(settings: StageSettings, learner: Learner, parts: TrainParts) -> 
     numbers = train_step(
         learner,
         batch,
-        features=parts.features,
+        backbone=parts.backbone,
+        moments=parts.moments,
         ranks=parts.ranks,
         learning_rate=rate,
         clip_grad_norm=settings.clip_grad_norm,

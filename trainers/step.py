@@ -13,8 +13,9 @@ from perception.methods.protocol import supervised_loss
 from schemas.errors import NotFiniteError
 
 if TYPE_CHECKING:
+    from perception.diffusion.backbone import DiffusionBackbone
+    from perception.diffusion.moments import MomentsCache
     from sources.batches import Batch
-    from trainers.features import FeatureExtractor
     from trainers.learner import Learner
     from trainers.ranks import Ranks
 
@@ -33,7 +34,8 @@ def train_step(
     learner: Learner,
     batch: Batch,
     *,
-    features: FeatureExtractor,
+    backbone: DiffusionBackbone,
+    moments: MomentsCache,
     ranks: Ranks,
     learning_rate: float,
     generator: torch.Generator,
@@ -48,7 +50,8 @@ def train_step(
     Args:
         learner: Weights and optimiser; the counts are the caller's business.
         batch: This rank's part of the batch.
-        features: The frozen backbone.
+        backbone: The frozen model.
+        moments: Remembers the images that come back.
         ranks: The group that shares the batch.
         learning_rate: For this step; a group's ``lr_factor`` multiplies it.
         generator: Source of the step's random draws.
@@ -63,8 +66,9 @@ def train_step(
         NotFiniteError: If loss or gradient is not finite on any rank; no weight has changed then.
     """
     method, optimizer = learner.exploitation, learner.optimizer
-    device = features.backbone.device
-    pyramid = features.extract(method, batch.images, generator=generator)
+    device = backbone.device
+    encoded = moments.encode(backbone, batch.images)
+    pyramid = method.observe(backbone, batch.images, moments=encoded, generators=generator)
     labels = {task: label.to(device) for task, label in batch.labels.items()}
     optimizer.zero_grad(set_to_none=True)
     loss, terms = supervised_loss(method, pyramid, labels, generator=generator)

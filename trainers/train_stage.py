@@ -163,7 +163,7 @@ def wait_for_synthetic(config: RunConfig, parts: TrainParts) -> None:
     if live is None:
         return
     wanted = training.min_synthetic_samples
-    device = parts.features.backbone.device
+    device = parts.backbone.device
     started_s = time.monotonic()
     while True:
         live.refresh(force=True)
@@ -217,7 +217,7 @@ def end_stage(
     lock.expect_held()
     if settings.stage == "warm_up":
         copy_weights_(learner.creation, learner.exploitation)
-        backbone = parts.features.backbone
+        backbone = parts.backbone
         manifest = publish_warm_up(
             lock.store,
             learner.creation,
@@ -246,7 +246,7 @@ def ranks_are_equal(learner: Learner, parts: TrainParts) -> bool:
     if parts.ranks.world == 1:
         return True
     data = state_to_bytes(learner.creation) + state_to_bytes(learner.exploitation)
-    is_equal = agree_on_equal(parts.ranks, data, device=parts.features.backbone.device)
+    is_equal = agree_on_equal(parts.ranks, data, device=parts.backbone.device)
     if not is_equal:
         logger.warning("ranks_differ world=%d: the weights of rank 0 count", parts.ranks.world)
     return is_equal

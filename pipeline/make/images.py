@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from perception.diffusion.moments import MomentsCache
 from perception.seeding import sample_seed
 from pipeline.make.drain import UnitGivenBackError
 from pipeline.make.history import Care
 from pipeline.make.isolate import Failure, isolated_batches
 from pipeline.make.partial import PartialImages, write_partial
 from pipeline.make.rows import Draft, failed_row, pixels_sha256, planned_rows
-from pipeline.make.synthesize import ImageOrder, MomentsCache, create_images
+from pipeline.make.synthesize import ImageOrder, create_images
 from pipeline.make.unlabelled import UnlabelledPool
 from schemas.errors import SourceError
 from schemas.sample import UnreadableSample

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 
 from perception.diffusion.halfway import HalfwaySettings, synthesize_gaussian, synthesize_halfway
-from perception.diffusion.latents import LatentMoments, encode_moments
 from pipeline.make.rows import start_of
 
 if TYPE_CHECKING:
@@ -19,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perception.diffusion.backbone import DiffusionBackbone
+    from perception.diffusion.moments import MomentsCache
     from schemas.config import CreatorSection
     from schemas.sample import Sample
 
@@ -97,7 +95,7 @@ def _create_halfway(
 ) -> NDArray[np.uint8]:
     return synthesize_halfway(
         backbone,
-        moments.encode(backbone, orders),
+        moments.encode(backbone, [order.source.image for order in orders]),
         [order.caption for order in orders],
         settings=settings,
         seeds=[order.seed for order in orders],
@@ -136,56 +134,3 @@ CREATORS: dict[str, Creator] = {
     "gaussian": _create_gaussian,
     "unlabelled": _take_unlabelled,
 }
-
-
-class MomentsCache:
-    """Remembers the encoded latents of real images; the least recently used go first.
-
-    Args:
-        max_bytes: Most bytes held, at least one image's worth.
-    """
-
-    def __init__(self, *, max_bytes: int = 256 * 2**20) -> None:
-        self._max_bytes = max_bytes
-        self._held_bytes = 0
-        self._entries: OrderedDict[tuple[str, str], LatentMoments] = OrderedDict()
-
-    def __len__(self) -> int:
-        """Return the number of images held."""
-        return len(self._entries)
-
-    def encode(self, backbone: DiffusionBackbone, orders: Sequence[ImageOrder]) -> LatentMoments:
-        """Moments of the orders' real images, each encoded once.
-
-        Returns:
-            Moments of B images, in the order of ``orders``.
-        """
-        images = {_name(order): order.source.image for order in orders}
-        known = {name: self._entries[name] for name in images if name in self._entries}
-        missing = [name for name in images if name not in known]
-        if missing:
-            encoded = encode_moments(backbone, [images[name] for name in missing])
-            known |= {name: encoded.select([i]) for i, name in enumerate(missing)}
-        for name, entry in known.items():
-            self._remember(name, entry)
-        rows = [known[_name(order)] for order in orders]
-        return LatentMoments(
-            mean=torch.cat([row.mean for row in rows]), std=torch.cat([row.std for row in rows])
-        )
-
-    def _remember(self, name: tuple[str, str], entry: LatentMoments) -> None:
-        if name not in self._entries:
-            self._held_bytes += _num_bytes(entry)
-        self._entries[name] = entry
-        self._entries.move_to_end(name)
-        while self._held_bytes > self._max_bytes and len(self._entries) > 1:
-            _, dropped = self._entries.popitem(last=False)
-            self._held_bytes -= _num_bytes(dropped)
-
-
-def _name(order: ImageOrder) -> tuple[str, str]:
-    return (order.source_shard, order.source.key)
-
-
-def _num_bytes(entry: LatentMoments) -> int:
-    return entry.mean.nbytes + entry.std.nbytes

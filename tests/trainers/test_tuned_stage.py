@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load
 
 from perception.build import make_method
+from perception.diffusion.moments import MomentsCache
 from perception.state_file import load_state_bytes
 from sources.batches import collate
 from storage.files.stores import open_store
@@ -14,7 +15,6 @@ from storage.records.weights import read_weights
 from tests.kit.small_stage import assert_equal_learners, make_config, make_sample, make_stage
 from tests.kit.tiny_models import tiny_backbone
 from trainers.checkpoint import pack_checkpoint, restore_checkpoint
-from trainers.features import FeatureExtractor
 from trainers.learner import make_learner
 from trainers.ranks import SingleRank
 from trainers.stage import run_stage
@@ -43,7 +43,8 @@ def test_the_first_step_of_adam_moves_the_unet_by_its_own_learning_rate(tmp_path
     numbers = train_step(
         learner,
         collate(samples, ("normals",), versions=[-1] * 3),
-        features=FeatureExtractor(tiny_backbone()),
+        backbone=tiny_backbone(),
+        moments=MomentsCache(),
         ranks=SingleRank(),
         learning_rate=1e-2,
         generator=step_generator(0, "warm_up", 0, 0),
