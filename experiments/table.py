@@ -6,7 +6,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from evaluation.scores import HEADLINE_METRICS
-from runs.results import COLUMNS
+from runs.results import COLUMNS, spread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,17 +41,6 @@ def table_lines(ablation: Ablation, found: Found) -> list[str]:
                 _line([f"*{row.name}, paper*", "", *(f"*{c}*" if c else "" for c in cells)])
             )
     return lines
-
-
-def spread(values: Sequence[float], form: str = ".2f") -> str:
-    """Mean ± standard deviation of a sample; the mean alone if there is one value."""
-    mean = format(statistics.fmean(values), form)
-    if len(values) < 2:
-        return mean
-    deviation = statistics.stdev(values)
-    if form.endswith("%"):
-        return f"{mean} ± {100 * deviation:.1f}"
-    return f"{mean} ± {format(deviation, form)}"
 
 
 def gains_pct(ablation: Ablation, row: AblationRow, found: Found) -> list[float]:

@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from rich.console import Console
-from rich.table import Table
 
 from runs.command_line import run_job
-from runs.results import COLUMNS
+from runs.results import scores_table
 from runs.run_files import read_config
 from runs.scoring import score_floor, score_weights, select_states
 from sources.protocol import Split
 from storage.files.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from evaluation.scores import Scores
+    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -38,16 +35,6 @@ def main(arguments: Sequence[str]) -> None:
     Console().print(scores_table(scores, title=f"{config.run_id}, {parsed.split} split"))
     if parsed.out:
         Path(parsed.out).write_text(json.dumps(scores, indent=1) + "\n")
-
-
-def scores_table(scores: Mapping[str, Scores], *, title: str) -> Table:
-    """A row for each set of weights."""
-    tasks = next(iter(scores.values()))
-    columns = [(task, *column) for task in tasks for column in COLUMNS[task]]
-    table = Table("weights", *(header for _, _, header, _ in columns), title=title)
-    for name, found in scores.items():
-        table.add_row(name, *(format(found[task][key], form) for task, key, _, form in columns))
-    return table
 
 
 def _make_parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Tell how a run stands, from its storage alone: no cluster, no models.
+"""Show what has become of a run, from its storage: no cluster, no models.
 
 python jobs/status.py RUN [--json]
 """
@@ -7,45 +7,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
-from dataclasses import asdict
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
-from pipeline.loop.plan import make_plan
 from runs.command_line import run_job
-from runs.results import read_results
-from runs.state import GENERATION_EVENT, run_state
-from schemas.config_file import parse_config, parse_tree
-from schemas.errors import ConfigError, DamagedShardError, SampleError, UserError
-from schemas.run_layout import CHECKPOINTS_DIR, CONFIG_FILE, EVENTS_DIR
-from sources.open import open_source
-from storage.files.inventory import list_files
+from runs.status import read_status, show_status
 from storage.files.stores import open_store
-from storage.manifests.table import ManifestReader
-from storage.records.captions import captioned_shards
-from storage.records.events import read_events
-from storage.records.run_lock import Driver, current_drivers
-from storage.records.weights import list_versions, read_manifest
-from trainers.progress import PROGRESS_EVENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from schemas.manifest import ManifestRow
-    from storage.files.stores import RunStore
-
-STAGES = ("warm_up", "real_only_control", "self_improve")
-NEWEST_EVENTS = 8
-FREQUENT_EVENTS = (PROGRESS_EVENT, GENERATION_EVENT)
+    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print how a run stands."""
-    parser = argparse.ArgumentParser(description="Tell how a run stands, from its storage alone.")
+    """Print the status of a run."""
+    parser = argparse.ArgumentParser(description="Show what has become of a run.")
     parser.add_argument("run", help="run directory, local or a URL")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parsed = parser.parse_args(arguments)
@@ -53,200 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     if parsed.json:
         print(json.dumps(status, indent=1))
     else:
-        _show(status, Console())
-
-
-def read_status(store: RunStore) -> dict[str, Any]:
-    """Collect how a run stands, as JSON values.
-
-    Args:
-        store: The run.
-
-    Returns:
-        ``state``, ``drivers``, ``stage``, ``stages_ended``, ``captioned_shards``, ``units``,
-        ``samples``, ``weights``, ``rates``, ``training``, ``generation``, ``results`` and
-        ``events``; None stands for what is not known.
-
-    Raises:
-        ConfigError: If there is no run.
-    """
-    if not store.exists(CONFIG_FILE):
-        raise ConfigError(
-            f"{store.url}: no {CONFIG_FILE} there, so no run; name the directory that run.url named"
-        )
-    reader = ManifestReader(store)
-    commits = reader.refresh()
-    rows = [row for commit in commits for row in commit.rows]
-    events = list(read_events(store))
-    progress = _newest(events, PROGRESS_EVENT)
-    ended = [stage for stage in STAGES if _has_ended(store, stage)]
-    results = read_results(store)
-    return {
-        "run": store.url,
-        "state": asdict(
-            run_state(events, has_results=results is not None, heard_at=_heard_at(store))
-        ),
-        "drivers": [asdict(driver) for driver in current_drivers(store)],
-        "stage": _stage(ended, progress, is_finished=results is not None),
-        "stages_ended": ended,
-        "captioned_shards": len(captioned_shards(store)),
-        "units": {
-            "committed": len(commits),
-            "planned": count_planned(store),
-            "torn": reader.torn,
-            "torn_paths": reader.torn_paths,
-        },
-        "samples": count_rows(rows),
-        "weights": [_version_line(store, v) for v in list_versions(store)],
-        "rates": {
-            "generated_per_s": generation_rate(rows),
-            "trained_per_s": progress.get("images_per_s") if progress else None,
-        },
-        "training": progress,
-        "generation": _newest(events, GENERATION_EVENT),
-        "results": results,
-        "events": [e for e in events if e["event"] not in FREQUENT_EVENTS][-NEWEST_EVENTS:],
-    }
-
-
-def count_rows(rows: Iterable[ManifestRow]) -> dict[str, dict[str, int]]:
-    """Count samples by status, the good ones by version, the others by reason."""
-    statuses: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    versions: Counter[int] = Counter()
-    for row in rows:
-        statuses[row.status] += 1
-        if row.status == "ok":
-            versions[row.creation_version] += 1
-        else:
-            reasons[row.error_class] += 1
-    return {
-        "by_status": dict(sorted(statuses.items())),
-        "by_reason": dict(reasons.most_common()),
-        "by_creation_version": {str(v): n for v, n in sorted(versions.items())},
-    }
-
-
-def generation_rate(rows: Sequence[ManifestRow]) -> float | None:
-    """Good samples committed per second since the first unit; None before the second."""
-    times = sorted(row.created_at for row in rows if row.status == "ok" and row.created_at)
-    if not times or times[0] == times[-1]:
-        return None
-    seconds = datetime.fromisoformat(times[-1]) - datetime.fromisoformat(times[0])
-    later = sum(time > times[0] for time in times)
-    return round(later / seconds.total_seconds(), 3)
-
-
-def count_planned(store: RunStore) -> int | None:
-    """Units of the run's plan; None if its source cannot be opened from here."""
-    try:
-        tree = parse_tree(store.read_bytes(CONFIG_FILE), origin=store.uri(CONFIG_FILE))
-        config = parse_config(tree, origin=store.uri(CONFIG_FILE))
-        source = open_source(config.source, config.method.tasks)
-        return len(make_plan(config, source.shards("train")))
-    except (UserError, OSError, SampleError):
-        return None
-
-
-def _heard_at(store: RunStore) -> datetime | None:
-    """When the newest event was written, by the store's clock."""
-    times = (file.modified_at for file in list_files(store, EVENTS_DIR))
-    return max(filter(None, times), default=None)
-
-
-def _newest(events: Sequence[dict[str, Any]], name: str) -> dict[str, Any] | None:
-    return next((event for event in reversed(events) if event["event"] == name), None)
-
-
-def _has_ended(store: RunStore, stage: str) -> bool:
-    return store.exists(f"{CHECKPOINTS_DIR}/{stage}/final/final.json")
-
-
-def _stage(ended: Sequence[str], progress: dict[str, Any] | None, *, is_finished: bool) -> str:
-    if is_finished:
-        return "finished"
-    if progress and progress.get("stage") not in ended:
-        return str(progress.get("stage"))
-    return f"after {ended[-1]}" if ended else "before warm_up"
-
-
-def _version_line(store: RunStore, version: int) -> dict[str, Any]:
-    try:
-        manifest = read_manifest(store, version)
-    except DamagedShardError:
-        facts = ("step", "seen_images", "created_at")
-        return {"version": version, **dict.fromkeys(facts), "stage": "damaged: see jobs/verify.py"}
-    return {
-        "version": manifest.version,
-        "step": manifest.step,
-        "seen_images": manifest.seen_images,
-        "created_at": manifest.created_at,
-        "stage": manifest.stage,
-    }
-
-
-def _show(status: dict[str, Any], console: Console) -> None:
-    console.print(_overview(status))
-    for title, counts in status["samples"].items():
-        if counts:
-            console.print(_counts_table(title.replace("_", " "), counts))
-    for path in status["units"]["torn_paths"]:
-        text = f"torn: {path}; the same command makes the unit again, and so does jobs/retry.py"
-        console.print(text, highlight=False, markup=False)
-    if status["weights"]:
-        console.print(_weights_table(status["weights"]))
-    for event in status["events"]:
-        fields = {k: v for k, v in event.items() if k not in {"time", "writer", "event"}}
-        text = json.dumps(fields)
-        console.print(
-            f"{event['time'][:19]} {event['writer']} {event['event']} {text:.160}",
-            highlight=False,
-            markup=False,
-        )
-
-
-def _overview(status: dict[str, Any]) -> Table:
-    table = Table("run", status["run"], show_header=True)
-    units, rates, training = status["units"], status["rates"], status["training"]
-    state = status["state"]
-    table.add_row("state", " · ".join(filter(None, (state["name"], state["reason"]))))
-    for driver in status["drivers"]:
-        table.add_row("driver", str(Driver(**driver)))
-    table.add_row("stage", status["stage"])
-    table.add_row("source shards captioned", str(status["captioned_shards"]))
-    planned = "?" if units["planned"] is None else units["planned"]
-    torn = f" ({units['torn']} torn)" if units["torn"] else ""
-    table.add_row("units committed / planned", f"{units['committed']} / {planned}{torn}")
-    table.add_row("labelled pairs/s", _number(rates["generated_per_s"]))
-    table.add_row("trained images/s", _number(rates["trained_per_s"]))
-    if generation := status["generation"]:
-        ready, all_of_them = generation.get("generators_ready"), generation.get("generators")
-        table.add_row("generators ready / all", f"{ready} / {all_of_them}")
-    if training:
-        table.add_row("trainer step", f"{training.get('step', '?')} / {training.get('steps', '?')}")
-        table.add_row("staleness, mean", _number(training.get("staleness_mean")))
-        if "publish_lag" in training:
-            table.add_row("publish lag", f"{training['publish_lag']} steps")
-    return table
-
-
-def _counts_table(title: str, counts: dict[str, int]) -> Table:
-    table = Table(title.removeprefix("by "), "samples")
-    for name, count in counts.items():
-        table.add_row(name, str(count))
-    return table
-
-
-def _weights_table(versions: list[dict[str, Any]]) -> Table:
-    table = Table("version", "step", "images seen", "published", "stage")
-    for line in versions[-NEWEST_EVENTS:]:
-        cells = ("version", "step", "seen_images", "created_at", "stage")
-        table.add_row(*(str(line[cell]) for cell in cells))
-    return table
-
-
-def _number(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, int | float) else "?"
+        show_status(status, Console())
 
 
 if __name__ == "__main__":

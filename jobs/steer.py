@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runs.command_line import run_job
+from runs.run_files import expect_run
 from schemas.errors import ConfigError
-from schemas.run_layout import CONFIG_FILE
 from storage.files.stores import open_store
 from storage.records.steering import MOST_GENERATORS, Steering, read_steering, write_steering
 
@@ -35,8 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     wishes.add_argument("--generators", type=int, metavar="N", help="how many from now on")
     parsed = parser.parse_args(arguments)
     store = open_store(parsed.run)
-    if not store.exists(CONFIG_FILE):
-        raise ConfigError(f"{store.url}: no {CONFIG_FILE} there, so no run; name its directory")
+    expect_run(store)
     steering = changed(read_steering(store), parsed)
     write_steering(store, steering)
     number = steering.num_generators

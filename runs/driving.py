@@ -1,4 +1,4 @@
-"""What every job does that works on a run: take it, tell the event log, stop when it is taken.
+"""What every command does that works on a run: take it, log start and end, stop when it is taken.
 
 The run's lock (:mod:`storage.records.run_lock`) says whether a younger driver has come. A thread
 reads it every two seconds and interrupts the main thread, as Ctrl-C would: so the elder ends the
@@ -8,13 +8,16 @@ same, tested way, wherever it is, and its generators and trainers with it.
 from __future__ import annotations
 
 import logging
+import os
+import platform
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from runs.events import told
 from schemas.errors import FencedError, RunFailedError
+from schemas.events import Event
+from storage.records.events import EventWriter
 from storage.records.run_lock import fenced_message, take_run
 
 if TYPE_CHECKING:
@@ -46,8 +49,45 @@ def driving(store: RunStore, *, job: str, roles: Sequence[Role]) -> Iterator[Run
         OSError: If the store cannot be reached.
     """
     lock = take_run(store, job=job, roles=roles)
-    with told(store, job=job, lock=lock), stopped_when_fenced(lock):
+    with logged(store, job=job, lock=lock), stopped_when_fenced(lock):
         yield lock
+
+
+@contextmanager
+def logged(store: RunStore, *, job: str, lock: RunLock | None = None) -> Iterator[None]:
+    """Write ``run_started`` now, and at the end of the block how it ended.
+
+    A driver that is killed writes nothing: its log ends.
+
+    Args:
+        store: The run.
+        job: Name of the job.
+        lock: The driver's hold on the run; None if it took none.
+
+    Raises:
+        BaseException: Whatever ended the block.
+    """
+    events = EventWriter(store, "run", epoch=lock.epoch if lock else 0)
+
+    def log(event: Event, **fields: Any) -> None:
+        events.emit(event, job=job, **fields)
+        events.flush()
+
+    roles = {"roles": list(lock.roles)} if lock else {}
+    log(Event.RUN_STARTED, host=platform.node(), pid=os.getpid(), **roles)
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):  # the store may be what failed; its error is the one to show
+            log(_event_of(error), kind=type(error).__name__, reason=str(error))
+        raise
+    log(Event.RUN_ENDED)
+
+
+def _event_of(error: BaseException) -> Event:
+    if isinstance(error, FencedError):
+        return Event.RUN_FENCED
+    return Event.RUN_INTERRUPTED if isinstance(error, KeyboardInterrupt) else Event.RUN_FAILED
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.live import Live
 from rich.table import Table
 
+from runs.results import COLUMNS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -48,7 +50,6 @@ def view_rows(view: RunView) -> list[tuple[str, str]]:
         ("training", training, "images_per_s", "{:.1f} images/s"),
         ("version", training, "version", "{}"),
         ("staleness", training, "staleness_mean", "{:.2f} versions"),
-        ("score", training, "score", "{:.2f}° mean angular error (validation)"),
         ("units", generation, "units", "{}"),
         ("generation", generation, "images_per_s", "{:.2f} images/s"),
         ("generators", generation, "generators", "{}"),
@@ -59,6 +60,16 @@ def view_rows(view: RunView) -> list[tuple[str, str]]:
         for label, values, key, text in shown
         if values.get(key) is not None
     ]
+    rows += _validation_rows(training.get("validation", {}))
+    return rows
+
+
+def _validation_rows(scores: dict[str, float]) -> list[tuple[str, str]]:
+    """The headline metric of each task that was scored on the validation images."""
+    rows = []
+    for task, ((metric, header, form), *_) in COLUMNS.items():
+        if (value := scores.get(f"{task}_{metric}")) is not None:
+            rows.append((f"validation {task}", f"{header} {value:{form}}"))
     return rows
 
 

@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 FINAL = "final"
 
 
+def expect_run(store: RunStore) -> None:
+    """Check that a directory holds a run.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    if not store.exists(CONFIG_FILE):
+        raise ConfigError(
+            f"{store.url}: no run there: wanted a run directory, found no {CONFIG_FILE}; name the "
+            "directory that run.url named, or one that jobs/export.py wrote"
+        )
+
+
 def read_config(store: RunStore, overrides: Sequence[str] = ()) -> RunConfig:
     """Read the configuration that a run was started with.
 
@@ -30,11 +43,7 @@ def read_config(store: RunStore, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: If there is no run, its configuration is of another version of the project, or
             an override is wrong.
     """
-    if not store.exists(CONFIG_FILE):
-        raise ConfigError(
-            f"--run {store.url}: wanted a run directory, found no {CONFIG_FILE} there; name the "
-            "directory that run.url named, or one that jobs/export.py wrote"
-        )
+    expect_run(store)
     origin = store.uri(CONFIG_FILE)
     tree = parse_tree(store.read_bytes(CONFIG_FILE), origin=origin)
     for override in overrides:

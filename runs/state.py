@@ -1,16 +1,22 @@
-"""The state of a run, from what its storage holds."""
+"""The state of a run, and its newest figures, from its event log."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from runs.events import FAILED, INTERRUPTED, RUN_EVENTS, STARTED
-from trainers.progress import PROGRESS_EVENT
+from schemas.events import Event
+from schemas.run_layout import EVENTS_DIR
+from storage.records.events import parse_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from storage.files.stores import RunStore
+
+logger = logging.getLogger(__name__)
 
 StateName = Literal[
     "not_started",
@@ -25,11 +31,10 @@ StateName = Literal[
 ]
 
 SILENT_AFTER_S = 180.0
-"""Trainers and generators tell at least every 30 s."""
+"""Trainers and generators write an event at least every 30 s."""
 
 ALL_ROLES = ("generate", "train")
-GENERATION_EVENT = "generation_progress"
-TRAINER_STARVED_EVENT = "starved"
+_DRIVER_EVENTS = (Event.RUN_STARTED, Event.RUN_ENDED, Event.RUN_FAILED, Event.RUN_INTERRUPTED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +45,7 @@ class RunState:
     ``paused``: the user wants no unit begun. ``draining``: a generator's machine is going.
     ``finished``: the results are written. ``failed``: the last driver gave up. ``stopped``: it was
     interrupted, or one job of several has ended. ``silent``: no sign of a driver, and no end.
-    ``not_started``: no driver has told anything yet.
+    ``not_started``: no driver has written an event yet.
     """
 
     name: StateName
@@ -54,27 +59,24 @@ def run_state(
     now: datetime | None = None,
     heard_at: datetime | None = None,
 ) -> RunState:
-    """Tell a run's state.
+    """Find a run's state.
 
     Args:
         events: Its event log, in the order of :func:`storage.records.events.read_events`.
         has_results: Whether its results are written.
         now: The time; the clock's if None.
         heard_at: When the newest event was written by the store's clock, which the clocks of the
-            run's machines cannot confuse; the time that the event itself tells if None.
-
-    Returns:
-        The state.
+            run's machines cannot confuse; the time in the event itself if None.
     """
     if has_results:
         return RunState(name="finished", reason="results.json is written")
     if not events:
-        return RunState(name="not_started", reason="no driver has told anything yet")
+        return RunState(name="not_started", reason="no driver has written an event yet")
     current = current_events(events)
-    told = {_epoch(event): event for event in current if event["event"] in RUN_EVENTS}
-    ends = [event for event in told.values() if event["event"] != STARTED]
-    failures = [event for event in ends if event["event"] == FAILED]
-    if failures or (ends and len(ends) == len(told)):
+    latest = {_epoch(event): event for event in current if event["event"] in _DRIVER_EVENTS}
+    ends = [event for event in latest.values() if event["event"] != Event.RUN_STARTED]
+    failures = [event for event in ends if event["event"] == Event.RUN_FAILED]
+    if failures or (ends and len(ends) == len(latest)):
         return _ended([*ends, *failures][-1])
     silence_s = ((now or datetime.now(UTC)) - (heard_at or _time(events[-1]))).total_seconds()
     if silence_s > SILENT_AFTER_S:
@@ -86,12 +88,12 @@ def run_state(
 
 
 def current_events(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the drivers have told that no younger driver of the same role has replaced."""
+    """The events of drivers that no younger driver of the same role has replaced."""
     taken: set[str] = set()
     live: set[int] = set()
     begun = 0
     for index, event in reversed(list(enumerate(events))):
-        if event["event"] == STARTED:
+        if event["event"] == Event.RUN_STARTED:
             roles = set(event.get("roles", ALL_ROLES))
             if taken.isdisjoint(roles):
                 begun = index
@@ -105,19 +107,19 @@ def _epoch(event: dict[str, Any]) -> int:
     return epoch if isinstance(epoch, int) else 0
 
 
-def _ended(told: dict[str, Any]) -> RunState:
-    job = told.get("job", "the job")
-    if told["event"] == FAILED:
-        return RunState(name="failed", reason=str(told.get("reason", "")))
-    if told["event"] == INTERRUPTED:
+def _ended(event: dict[str, Any]) -> RunState:
+    job = event.get("job", "the job")
+    if event["event"] == Event.RUN_FAILED:
+        return RunState(name="failed", reason=str(event.get("reason", "")))
+    if event["event"] == Event.RUN_INTERRUPTED:
         return RunState(name="stopped", reason=f"{job} was interrupted; the same command resumes")
     return RunState(name="stopped", reason=f"{job} has ended")
 
 
 def _going_on(events: Sequence[dict[str, Any]]) -> RunState:
-    """Both sides are looked at: what a person has to know first comes first."""
-    generation = events[_last_index(events, GENERATION_EVENT)]
-    if generation["event"] != GENERATION_EVENT:
+    """Both sides count; what a person has to know first comes first."""
+    generation = events[_last_index(events, Event.GENERATION_PROGRESS)]
+    if generation["event"] != Event.GENERATION_PROGRESS:
         generation = {}
     kind, reason = generation.get("state"), str(generation.get("reason", ""))
     if kind == "failed":
@@ -127,8 +129,8 @@ def _going_on(events: Sequence[dict[str, Any]]) -> RunState:
     if kind == "draining":
         number = generation.get("generators_draining", "?")
         return RunState(name="draining", reason=f"{number} generator(s) have to leave")
-    trainer = [e for e in events if e["event"] in {PROGRESS_EVENT, TRAINER_STARVED_EVENT}]
-    if trainer and trainer[-1]["event"] == TRAINER_STARVED_EVENT:
+    trainer = [e for e in events if e["event"] in {Event.TRAINER_PROGRESS, Event.TRAINER_STARVED}]
+    if trainer and trainer[-1]["event"] == Event.TRAINER_STARVED:
         last = trainer[-1]
         return RunState(
             name="starved",
@@ -146,3 +148,39 @@ def _last_index(events: Sequence[dict[str, Any]], name: str) -> int:
 
 def _time(event: dict[str, Any]) -> datetime:
     return datetime.fromisoformat(event["time"])
+
+
+class EventTail:
+    """Newest event of one name since the tail was made; each log segment is read once.
+
+    A store that fails hides what is new for a while, and stops nobody.
+
+    Args:
+        store: The run.
+        event: Name of the events to follow.
+    """
+
+    def __init__(self, store: RunStore, event: Event) -> None:
+        self._store = store
+        self._event = event
+        self._read: set[str] = set(store.list_dir(EVENTS_DIR))
+        self._newest: dict[str, Any] = {}
+
+    def newest(self) -> dict[str, Any]:
+        """The latest such event; empty before the first."""
+        try:
+            self._read_segments()
+        except OSError as error:
+            logger.warning("events_not_read error=%s", error)
+        return self._newest
+
+    def _read_segments(self) -> None:
+        names = set(self._store.list_dir(EVENTS_DIR))
+        self._read &= names
+        for name in sorted(names - self._read):
+            text = self._store.read_bytes(f"{EVENTS_DIR}/{name}").decode(errors="replace")
+            self._read.add(name)
+            for event in filter(None, map(parse_event, text.splitlines())):
+                is_newer = event["time"] >= self._newest.get("time", "")
+                if event["event"] == self._event and is_newer:
+                    self._newest = event

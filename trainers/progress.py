@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from schemas.events import Event
+
 if TYPE_CHECKING:
     from sources.batches import Batch
     from storage.records.events import EventWriter
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 OnProgress = Callable[[dict[str, Any]], None]
 """Receives the fields of every ``trainer_progress`` event."""
 
-PROGRESS_EVENT = "trainer_progress"
 _LONGEST_WAIT_S = 30.0
 
 
@@ -86,7 +87,7 @@ class Progress:
             self._window = self._close_window(now - self._told_s)
             self._told_s = now
         event = {"stage": self._stage, "steps": self._steps, **self.fields, **self._window}
-        self.emit(PROGRESS_EVENT, **event)
+        self.emit(Event.TRAINER_PROGRESS, **event)
         if self._on_progress is not None:
             self._on_progress(event)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from schemas.events import Event
 from trainers.checkpoint import pack_checkpoint, restore_checkpoint
 from trainers.ema import EmaSchedule, ema_update_
 from trainers.schedule import learning_rate
@@ -139,8 +140,7 @@ def validate(learner: Learner, parts: TrainParts) -> dict[str, float]:
     scores = headline(parts.validator.score(learner.creation))
     if scores:
         parts.progress.fields["validation"] = scores
-        parts.progress.fields["score"] = next(iter(scores.values()))
-        parts.progress.emit("validation", step=learner.step, scores=scores)
+        parts.progress.emit(Event.VALIDATION, step=learner.step, scores=scores)
     return scores
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from perception.build import device_of, make_method, open_backbone
 from perception.state_file import keys_digest, load_state_bytes, state_to_bytes
 from schemas.errors import NotFiniteError, RunFailedError, WeightsMismatchError
+from schemas.events import Event
 from storage.files.stores import RunStore, open_store
 from storage.records.run_lock import RunLock, fenced_message
 from storage.records.weights import expect_fits, read_weights
@@ -171,7 +172,7 @@ def wait_for_synthetic(config: RunConfig, parts: TrainParts) -> None:
         if agree_on_all(parts.ranks, holds=found >= wanted, device=device):
             return
         waited_s = time.monotonic() - started_s
-        parts.progress.emit("starved", found=found, wanted=wanted, waited_s=waited_s)
+        parts.progress.emit(Event.TRAINER_STARVED, found=found, wanted=wanted, waited_s=waited_s)
         in_time = waited_s < training.starved_after_s
         if not agree_on_all(parts.ranks, holds=in_time, device=device):
             raise StageStoppedError(
@@ -234,7 +235,7 @@ def end_stage(
     parts.progress.tell()
     lock.expect_held()
     content = write_final(lock.store, settings.stage, learner, numbers=numbers)
-    parts.progress.emit("stage_ended", **content)
+    parts.progress.emit(Event.STAGE_ENDED, **content)
     return content
 
 

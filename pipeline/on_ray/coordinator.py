@@ -21,6 +21,7 @@ from pipeline.on_ray.generator import AttemptFailure
 from pipeline.on_ray.registry import start_registry
 from pipeline.on_ray.workers import WorkerPool
 from schemas.errors import RunFailedError
+from schemas.events import Event
 from storage.files.stores import open_store
 from storage.records.events import EventWriter
 
@@ -139,7 +140,7 @@ class GenerationLoop:
         """Start one more generator, at any time; returns its name."""
         with self._lock:
             name = self._pool.add()
-        self._events.emit("generator_started", generator=name)
+        self._events.emit(Event.GENERATOR_STARTED, generator=name)
         return name
 
     def expect_no_newer_weights(self) -> None:
@@ -243,7 +244,7 @@ class GenerationLoop:
             outcome = outcome or GivenBack(done=0, total=back.unit.num_samples)
             self._control.take_back(back.unit, outcome.partial)
             self._events.emit(
-                "unit_given_back",
+                Event.UNIT_GIVEN_BACK,
                 unit=back.unit.unit_id,
                 attempt=back.attempt,
                 generator=back.generator,
@@ -253,7 +254,7 @@ class GenerationLoop:
             return
         if isinstance(outcome, AttemptFailure):
             self._events.emit(
-                "attempt_failed",
+                Event.ATTEMPT_FAILED,
                 unit=back.unit.unit_id,
                 attempt=back.attempt,
                 generator=back.generator,
@@ -274,7 +275,7 @@ class GenerationLoop:
             now_s=time.monotonic(),
         )
         self._events.emit(
-            "unit_done",
+            Event.UNIT_DONE,
             unit=back.unit.unit_id,
             generator=back.generator,
             **outcome.summary(),
@@ -293,7 +294,7 @@ class GenerationLoop:
             generator = self._pool.hand_out(unit, attempt, history)
             self._meter.begin(generator, now_s=time.monotonic())
             self._events.emit(
-                "unit_leased",
+                Event.UNIT_LEASED,
                 unit=unit.unit_id,
                 round=unit.round,
                 kind=unit.kind,
@@ -330,5 +331,5 @@ class GenerationLoop:
 
     def _report(self) -> None:
         self._reported_at = time.monotonic()
-        self._events.emit("generation_progress", **self.gauges())
+        self._events.emit(Event.GENERATION_PROGRESS, **self.gauges())
         self._events.flush()

@@ -9,6 +9,7 @@ import ray
 
 from pipeline.on_ray.drain import draining_nodes
 from schemas.errors import ConfigError
+from schemas.events import Event
 from storage.records.steering import Steering, read_steering
 
 if TYPE_CHECKING:
@@ -54,10 +55,10 @@ class Fleet:
             logger.warning("draining_nodes_not_known: %s", error)
             return
         for node in remaining_s.keys() - self._draining:
-            self._events.emit("node_draining", node=node, remaining_s=remaining_s[node])
+            self._events.emit(Event.NODE_DRAINING, node=node, remaining_s=remaining_s[node])
         self._draining = frozenset(remaining_s)
         for name in self._pool.drain(remaining_s):
-            self._events.emit("generator_draining", generator=name)
+            self._events.emit(Event.GENERATOR_DRAINING, generator=name)
 
     def _look_at_wishes(self) -> None:
         try:
@@ -66,13 +67,14 @@ class Fleet:
             logger.warning("steering_kept_as_it_was: %s", error)
             return
         if wishes.is_paused != self._wishes.is_paused:
-            self._events.emit("generation_paused" if wishes.is_paused else "generation_goes_on")
+            changed = Event.GENERATION_PAUSED if wishes.is_paused else Event.GENERATION_GOES_ON
+            self._events.emit(changed)
         self._wishes = wishes
         if wishes.num_generators is not None:
             self._scale_to(wishes.num_generators)
 
     def _scale_to(self, wanted: int) -> None:
         while self._pool.num_staying < wanted:
-            self._events.emit("generator_started", generator=self._pool.add())
+            self._events.emit(Event.GENERATOR_STARTED, generator=self._pool.add())
         while self._pool.num_staying > wanted:
-            self._events.emit("generator_leaving", generator=self._pool.retire())
+            self._events.emit(Event.GENERATOR_LEAVING, generator=self._pool.retire())

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.status import main, read_status
+from jobs.status import main
 from runs.directory import claim_run_directory
 from runs.results import write_results
+from runs.status import read_status
 from schemas.config import RunConfig
 from schemas.errors import ConfigError
 from storage.files.stores import RunStore, open_store

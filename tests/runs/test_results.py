@@ -1,34 +1,65 @@
-"""The table at the end of a run."""
+"""The tables at the end of a run."""
 
 from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
-from runs.results import COLUMNS, results_table
+from evaluation.scores import HEADLINE_METRICS
+from runs.results import COLUMNS, gain_lines, scores_table, summary_table
 from schemas.sample import TASKS
 from schemas.stages import RESULT_ROWS
 
-
-def test_every_task_has_columns_of_its_own():
-    assert set(COLUMNS) == set(TASKS)
-    headers = [header for columns in COLUMNS.values() for _, header, _ in columns]
-    assert len(set(headers)) == len(headers)
+WIDTH = 80
 
 
-def test_the_headline_metrics_of_the_probability_tasks_are_shown():
-    assert COLUMNS["saliency"][0][0] == "max_f"
-    assert COLUMNS["boundaries"][0][0] == "ods_f"
-    assert [key for key, _, _ in COLUMNS["human_parts"]] == ["miou", "pixel_accuracy"]
-
-
-def test_the_table_has_a_row_for_each_scored_weights_and_a_column_for_each_metric():
-    scores = {task: {key: 0.25 for key, _, _ in columns} for task, columns in COLUMNS.items()}
-    table = results_table(dict.fromkeys(RESULT_ROWS[:2], scores))
-    assert table.row_count == 2
-    assert len(table.columns) == 1 + sum(len(columns) for columns in COLUMNS.values())
-    console = Console(file=io.StringIO(), width=400)
+def printed(table):
+    console = Console(file=io.StringIO(), width=WIDTH)
     console.print(table)
-    for text in (RESULT_ROWS[0], "maxF", "odsF", "parts mIoU", "mean °", "25.0%"):
-        assert text in console.file.getvalue()
+    return console.file.getvalue()
+
+
+def scores_of(tasks, value=0.25):
+    return {task: {key: value for key, _, _ in COLUMNS[task]} for task in tasks}
+
+
+def test_every_task_has_columns_and_its_headline_metric_is_the_first():
+    assert {task: columns[0][0] for task, columns in COLUMNS.items()} == {
+        task: HEADLINE_METRICS[task].name for task in TASKS
+    }
+    for columns in COLUMNS.values():
+        headers = [header for _, header, _ in columns]
+        assert len(set(headers)) == len(headers)
+
+
+@pytest.mark.parametrize("tasks", [("normals",), TASKS])
+def test_a_table_names_all_weights_and_metrics_in_80_columns(tasks):
+    names = [*RESULT_ROWS, "v12"]
+    text = printed(scores_table(dict.fromkeys(names, scores_of(tasks, 99.99)), title="test split"))
+    lines = text.splitlines()
+    assert all(len(line) <= WIDTH for line in lines)
+    assert "…" not in text
+    for name in names:
+        assert sum(line.split()[:1] == [name] for line in lines) == len(tasks)
+    for task in tasks:
+        assert f"{task}, test split" in text
+        assert all(header in text for _, header, _ in COLUMNS[task])
+
+
+def test_the_gain_is_that_of_every_tasks_headline_metric():
+    results = {"real_only_control": scores_of(TASKS, 0.5), "self_improved": scores_of(TASKS, 0.4)}
+    lines = gain_lines(results)
+    assert len(lines) == len(TASKS)
+    assert lines[0] == "normals mean ° against the real-only control: -20.0 %"
+    assert gain_lines({"warm_up": scores_of(TASKS), "real_only_control": None}) == []
+
+
+def test_a_summary_of_runs_with_long_names_cuts_no_number():
+    results = dict.fromkeys(RESULT_ROWS, scores_of(["normals"], 12.5))
+    names = ["runs/seeds/0", "s3://a-bucket/with/a/long/prefix/runs/of/last/week/seeds/1"]
+    text = printed(summary_table(names, [results] * 2, task="normals", metric="mean_deg"))
+    assert "…" not in text
+    assert "real_only_control" in text
+    assert text.count("12.50") == 3 * 3

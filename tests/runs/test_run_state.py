@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from jobs.status import main as show_status
-from jobs.status import read_status
 from jobs.steer import main as steer
 from pipeline.loop.capacity import UnitOutcome, should_stop
 from runs.command_line import run_job
-from runs.events import told
+from runs.driving import logged
 from runs.state import SILENT_AFTER_S, run_state
+from runs.status import read_status
 from schemas.errors import ConfigError, DamagedShardError, NotFiniteError, RunFailedError
 from schemas.run_layout import CONFIG_FILE, STEERING_FILE
 from storage.files.stores import open_store
@@ -140,14 +140,14 @@ def store(tmp_path):
     ],
 )
 def test_how_a_driver_ends_is_in_the_log(store, error, event_name, state):
-    with pytest.raises(type(error)), told(store, job="self_improve"):
+    with pytest.raises(type(error)), logged(store, job="self_improve"):
         raise error
     assert [e["event"] for e in read_events(store)] == ["run_started", event_name]
     assert read_status(store)["state"]["name"] == state
 
 
 def test_status_shows_state_and_reason(store, capsys):
-    with pytest.raises(RunFailedError), told(store, job="self_improve"):
+    with pytest.raises(RunFailedError), logged(store, job="self_improve"):
         raise RunFailedError("9 of 10 samples failed: out_of_memory (9)")
     show_status([store.url])
     assert "failed · 9 of 10 samples failed" in capsys.readouterr().out

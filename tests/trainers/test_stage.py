@@ -113,7 +113,7 @@ def test_progress_events_tell_what_the_terminal_shows(tmp_path):
     assert last["synthetic_fraction"] == 0.5
     assert last["images_per_s"] > 0
     assert last["staleness_max"] >= 0
-    assert last["score"] == last["validation"]["normals_mean_deg"] < 180
+    assert 0 < last["validation"]["normals_mean_deg"] < 180
     assert {"loss", "learning_rate", "version", "publish_lag"} <= last.keys()
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs.status import _overview, read_status
-from runs.event_tail import EventTail
 from runs.results import read_results
-from runs.state import run_state
+from runs.state import EventTail, run_state
+from runs.status import overview, read_status
 from schemas.errors import ConfigError, DamagedShardError
+from schemas.events import Event
 from schemas.run_layout import CONFIG_FILE, EVENTS_DIR, RESULTS_FILE, STEERING_FILE, epoch_path
 from storage.files.stores import RunStore, open_store
 from storage.manifests.table import ManifestReader
@@ -135,7 +135,7 @@ def _lines(*events: Any) -> bytes:
 
 def _tail(folder: Path) -> Any:
     store = open_store(str(folder))
-    tail = EventTail(store, event="trainer_progress")
+    tail = EventTail(store, Event.TRAINER_PROGRESS)
     garbage = b"\n".join([*GARBAGE.values(), _lines(*ODD_EVENTS)])
     _log(folder, garbage + b"\n" + _lines({**EVENT, "step": 7}))
     return tail.newest()
@@ -154,7 +154,7 @@ def _status(folder: Path) -> Any:
     store.write_bytes(CONFIG_FILE, b"\xff")
     store.write_bytes("manifest/units/r=0000/0123456789abcdef.parquet", PICKLE)
     store.write_bytes("weights/v00000003/manifest.json", PICKLE)
-    return _overview(read_status(store))
+    return overview(read_status(store))
 
 
 EVENTS = [

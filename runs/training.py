@@ -1,0 +1,72 @@
+"""Training one stage as a command does it: on Ray or in this process, with its progress shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runs.progress import ProgressDisplay, RunView
+from runs.state import EventTail
+from schemas.events import Event
+from sources.open import open_source
+from trainers.settings import stage_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from schemas.config import RunConfig
+    from schemas.stages import Stage
+    from storage.records.run_lock import RunLock
+
+
+def train(
+    config: RunConfig, stage: Stage, lock: RunLock, *, is_local: bool, console: Console
+) -> dict[str, Any]:
+    """Train a stage and show how far it is.
+
+    Returns:
+        Content of the stage's ``final.json``.
+    """
+    tail = EventTail(lock.store, Event.TRAINER_PROGRESS)
+
+    def refresh(view: RunView) -> None:
+        view.training = tail.newest() or view.training
+
+    with ProgressDisplay(console, RunView(stage=stage), refresh):
+        if is_local:
+            import torch
+
+            from trainers.train_stage import train_stage_locally
+
+            torch.set_num_threads(config.training.cpus_per_worker)
+            return train_stage_locally(config, stage, lock=lock)
+        from runs.on_ray import session as ray_session
+        from trainers.on_ray.train import train_stage_on_ray
+
+        with ray_session.connect(config, console):
+            return train_stage_on_ray(config, stage, lock=lock)
+
+
+def describe_stage(config: RunConfig, stage: Stage) -> list[str]:
+    """Say what a stage would do: a line for each fact."""
+    settings = stage_settings(config, stage)
+    source = open_source(config.source, config.method.tasks, num_classes=config.method.num_classes)
+    num_real = sum(len(shard.keys) for shard in source.shards("train"))
+    images = settings.steps * settings.batch_size
+    lines = [
+        f"stage {settings.stage} of {config.run.url}",
+        f"{settings.steps} steps of {settings.batch_size} images = {images} images, on "
+        f"{config.training.num_workers} worker(s) of {config.training.cpus_per_worker} CPU(s)",
+        f"real images: {num_real} from {source.name}",
+    ]
+    if settings.ema_every_samples is not None:
+        updates = images // settings.ema_every_samples
+        lines.append(
+            f"moving average: {updates} updates at decay {settings.ema_decay}; the initial "
+            f"weights keep a share of {settings.ema_decay**updates:.3f}"
+        )
+    if settings.publish_every_images is not None:
+        lines.append(
+            f"published: a version each {settings.publish_every_images} images, "
+            f"about {images // settings.publish_every_images} in all"
+        )
+    return lines
