@@ -12,8 +12,8 @@ from perception.diffusion.halfway import (
     synthesize_halfway,
 )
 from perception.seeding import sample_seed
+from pipeline.make.creators import sampler_settings
 from pipeline.make.rows import code_version, pixels_sha256, start_of
-from pipeline.make.synthesize import sampler_settings
 from schemas.digest import sha256_of
 from schemas.errors import ConfigError
 from schemas.sample import Sample

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from storage.files.stores import RunStore
-    from storage.manifests.file import UnitCommit
+    from storage.manifests.unit_outcome import UnitCommit
 
 _TORN_PART = (
     f"{RESTORE}, or start the run's command again: units that lie nowhere else are made again"

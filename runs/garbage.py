@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from schemas.config import RunConfig
     from storage.files.inventory import StoredFile
-    from storage.manifests.file import UnitCommit
+    from storage.manifests.unit_outcome import UnitCommit
 
 Kind = Literal[
     "leftover",

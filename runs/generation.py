@@ -13,7 +13,7 @@ from pipeline.make.build import open_captioner, open_generator, open_run_source
 from pipeline.make.caption import caption_source
 from runs.progress import ProgressDisplay, RunView
 from schemas.errors import ConfigError, RunFailedError
-from storage.manifests.table import BriefReader
+from storage.manifests.table import OutcomeReader
 from storage.records.weights import list_versions
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def plan_of(config: RunConfig, *, rounds: int | None = None) -> tuple[Unit, ...]
 
 def describe_plan(config: RunConfig, plan: Sequence[Unit], store: RunStore) -> list[str]:
     """Say what would be done, with times if the run has measured any."""
-    ledger = UnitLedger(config, plan, history=BriefReader(store).refresh())
+    ledger = UnitLedger(config, plan, history=OutcomeReader(store).refresh())
     summary = plan_summary(
         config,
         plan,

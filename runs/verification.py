@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from schemas.manifest import ManifestRow
     from storage.files.stores import RunStore
-    from storage.manifests.file import UnitCommit
+    from storage.manifests.unit_outcome import UnitCommit
 
 _BLOCK_BYTES = 1 << 20
 _END_BYTES = 2 * tarfile.BLOCKSIZE

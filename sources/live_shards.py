@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from storage.manifests.table import BriefReader
+from storage.manifests.table import OutcomeReader
 from storage.records.weights import latest_version
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from schemas.config_training import TrainingSection
     from storage.files.stores import RunStore
-    from storage.manifests.unit_brief import UnitBrief
+    from storage.manifests.unit_outcome import UnitOutcome
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class LiveShardList:
             clock: Seconds that only ever rise.
         """
         self._store = store
-        self._reader = BriefReader(store)
+        self._reader = OutcomeReader(store)
         self._poll_s = poll_s
         self._max_staleness = max_staleness
         self._decay = staleness_decay
@@ -153,9 +153,9 @@ class LiveShardList:
             return 0
         first = self._first()
         least = 0.0 if first is None else self._served[first.image_unit_id]
-        for brief in found:
-            if self._only_round in (None, brief.round):
-                self._add(brief, least)
+        for outcome in found:
+            if self._only_round in (None, outcome.round):
+                self._add(outcome, least)
         self._current_version = max(self._current_version, -1 if newest is None else newest)
         self._drop_stale()
         spent_s = self._clock() - now
@@ -216,10 +216,10 @@ class LiveShardList:
         self._lag_sum = int(snapshot["lag_sum"])
         self._dropped_stale = int(snapshot["dropped_stale"])
 
-    def _add(self, brief: UnitBrief, least: float) -> None:
-        shard = _shard_of(brief)
+    def _add(self, outcome: UnitOutcome, least: float) -> None:
+        shard = _shard_of(outcome)
         self._current_version = max(self._current_version, shard.version)
-        age = (shard.version, brief.round)
+        age = (shard.version, outcome.round)
         if age < self._newest.get(shard.image_unit_id, (-1, -1)):
             return
         self._newest[shard.image_unit_id] = age
@@ -275,14 +275,14 @@ class LiveShardList:
         return float(max(self._decay ** self.lag(shard), 1e-9))
 
 
-def _shard_of(brief: UnitBrief) -> LiveShard:
+def _shard_of(outcome: UnitOutcome) -> LiveShard:
     return LiveShard(
-        image_unit_id=brief.image_unit_id,
-        unit_id=brief.unit_id,
-        version=brief.version,
-        uri=brief.tar_uri,
-        sha256=brief.tar_sha256,
-        num_samples=brief.num_kept,
+        image_unit_id=outcome.image_unit_id,
+        unit_id=outcome.unit_id,
+        version=outcome.creation_version,
+        uri=outcome.tar_uri,
+        sha256=outcome.tar_sha256,
+        num_samples=outcome.num_kept,
     )
 
 

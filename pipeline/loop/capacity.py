@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from schemas.config import RunConfig
     from schemas.unit import Unit
+    from storage.manifests.unit_outcome import UnitOutcome
 
 DecisionKind = Literal["lease", "waiting", "starved", "paused", "finished", "failed"]
 
@@ -73,19 +74,6 @@ class Decision:
     kind: DecisionKind
     reason: str
     unit: Unit | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UnitOutcome:
-    """What became of a committed unit's samples.
-
-    Attributes:
-        num_samples: All of them.
-        errors: Error class to number of ``failed`` samples.
-    """
-
-    num_samples: int
-    errors: Mapping[str, int]
 
 
 def pace_of(config: RunConfig, plan: Sequence[Unit]) -> Pace:
@@ -189,7 +177,7 @@ def should_stop(
         return None
     errors: Counter[str] = Counter()
     for outcome in window:
-        errors.update(outcome.errors)
+        errors.update(outcome.failed)
     total = sum(outcome.num_samples for outcome in window)
     failed = errors.total()
     if not total or failed / total <= max_failed_fraction:

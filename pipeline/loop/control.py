@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.loop.capacity import Decision, choose_next_unit
+from pipeline.loop.history import DEADLY, HistoryBook
 from pipeline.loop.ledger import UnitLedger
 from pipeline.loop.outage import Outage
-from pipeline.make.history import DEADLY, HistoryBook
+from pipeline.make.attempt import new_attempt
+from pipeline.make.commit import commit_failed_unit
 from pipeline.make.isolate import STORE_FAILED, STORE_UNREACHABLE
-from pipeline.make.pack import commit_failed_unit
-from pipeline.make.result import brief_of_result, new_attempt
 from schemas.errors import UserError, WeightsMismatchError
-from storage.manifests.table import BriefReader
+from storage.manifests.table import OutcomeReader
 from storage.records.run_lock import RunLock
 from storage.records.weights_watch import WeightsWatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.make.history import UnitHistory
+    from pipeline.make.attempt import Attempt
     from pipeline.make.isolate import Failure
-    from pipeline.make.result import UnitResult
     from schemas.config import RunConfig
     from schemas.unit import Unit
     from storage.files.stores import RunStore
-    from storage.manifests.unit_brief import UnitBrief
+    from storage.manifests.unit_outcome import UnitOutcome
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class GenerationControl:
         self._config = config
         self._lock = lock or RunLock(store=store)
         self._store = store
-        self._reader = BriefReader(store)
+        self._reader = OutcomeReader(store)
         self._watch = WeightsWatch(store, pinned=pinned_version)
         self._failures_in_a_row = 0
         self._outage = Outage(limit_s=config.generation.unit_timeout_s)
@@ -119,28 +119,31 @@ class GenerationControl:
             return Decision(kind="paused", reason="paused by jobs/steer.py; --resume goes on")
         return decision
 
-    def lease(self, unit: Unit) -> str:
-        """Hand a unit out; returns the attempt's name."""
-        return new_attempt(self.ledger.lease(unit), epoch=self._lock.epoch)
+    def lease(self, unit: Unit) -> Attempt:
+        """Hand a unit out, with what earlier attempts at it left."""
+        number = self.ledger.lease(unit)
+        attempt = new_attempt(number, epoch=self._lock.epoch, history=self._book.of(unit))
+        self._book.begin(unit, attempt)
+        return attempt
 
     def settle(
         self,
         unit: Unit,
-        attempt: str,
+        attempt: Attempt,
         failure: Failure | None = None,
         *,
-        result: UnitResult | None = None,
+        outcome: UnitOutcome | None = None,
     ) -> bool:
         """Take a unit back after an attempt.
 
         Args:
             unit: The unit.
-            attempt: The attempt's name.
+            attempt: The attempt.
             failure: Why the attempt failed as a whole; None if it committed, or lost to another.
                 After ``generation.max_attempts`` the unit is committed with failed rows, unless
                 the store is to blame: then it stays open.
-            result: What the attempt told. Storage has taken the manifest of a committed one, so it
-                counts at once and is not read again; what another attempt committed is looked up.
+            outcome: What the attempt made. Storage has taken the manifest of a committed one, so
+                it counts at once and is not read again; what another attempt committed is read.
 
         Returns:
             Whether the attempt is accounted for: it committed, or it died of a sample that is known
@@ -149,8 +152,8 @@ class GenerationControl:
         Raises:
             FencedError: If the unit were to be committed and a younger driver holds the run.
         """
-        if result is not None:
-            self._note(unit, result)
+        if outcome is not None:
+            self._note(unit, outcome)
         self.ledger.release(unit)
         if failure is None:
             self._failures_in_a_row = 0
@@ -166,7 +169,7 @@ class GenerationControl:
             return True
         self._failures_in_a_row += 1
         if failure.reason != STORE_FAILED and not self.ledger.count_failure(unit):
-            self._commit_failed(unit, failure, attempt=f"{attempt}-failed")
+            self._commit_failed(unit, failure, attempt)
         limit = 2 * self._config.generation.max_attempts
         if self._failures_in_a_row >= limit:
             self.fail(
@@ -186,7 +189,8 @@ class GenerationControl:
         if lasted_s > self._outage.limit_s:
             self.fail(f"the store has not answered for {lasted_s:.0f} s: {detail}")
 
-    def _commit_failed(self, unit: Unit, failure: Failure, *, attempt: str) -> None:
+    def _commit_failed(self, unit: Unit, failure: Failure, attempt: Attempt) -> None:
+        attempt = replace(attempt, name=f"{attempt.name}-failed")
         try:
             self._lock.expect_held()
             failed = commit_failed_unit(
@@ -198,22 +202,18 @@ class GenerationControl:
         else:
             self._note(unit, failed)
 
-    def _note(self, unit: Unit, result: UnitResult) -> None:
-        if not result.is_committed:
+    def _note(self, unit: Unit, outcome: UnitOutcome) -> None:
+        if not outcome.is_committed:
             self.is_look_due = True
             return
         self._reader.skip(unit.unit_id, unit.revision)
-        self._absorb([brief_of_result(unit, result)])
+        self._absorb([outcome])
 
-    def _absorb(self, commits: Sequence[UnitBrief]) -> list[Unit]:
+    def _absorb(self, commits: Sequence[UnitOutcome]) -> list[Unit]:
         found = self.ledger.absorb(commits)
         for unit in found:
             self._book.forget(unit)
         return found
-
-    def history_for(self, unit: Unit, attempt: str) -> UnitHistory | None:
-        """What earlier attempts at a unit left for a new one; None if there is nothing."""
-        return self._book.begin(unit, attempt)
 
     def take_back(self, unit: Unit, partial: str = "") -> None:
         """Take a unit back that was never begun, or given back.

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.loop.capacity import PlanState, UnitOutcome, pace_of, should_stop
+from pipeline.loop.capacity import PlanState, pace_of, should_stop
 from pipeline.loop.plan import MeasuredCost
 from pipeline.loop.unit_queue import UnitQueue
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from schemas.config import RunConfig
     from schemas.unit import Unit
     from schemas.weights import WeightsManifest
-    from storage.manifests.unit_brief import UnitBrief
+    from storage.manifests.unit_outcome import UnitOutcome
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,19 +43,19 @@ class Totals:
     label_s: float = 0.0
     tar_bytes: int = 0
 
-    def add(self, brief: UnitBrief) -> None:
+    def add(self, outcome: UnitOutcome) -> None:
         """Add a unit."""
         self.units += 1
-        self.statuses.update(brief.counts)
-        self.reasons.update(brief.filtered)
-        self.reasons.update(brief.failed)
-        self.versions.update(brief.kept_by_version)
-        self.tar_bytes += brief.tar_bytes
-        if "all" in brief.seconds:
-            kind = brief.kind
-            self.seconds[kind] = self.seconds.get(kind, 0.0) + brief.seconds["all"]
-            self.samples[kind] += brief.num_samples
-            self.label_s += brief.seconds.get("labels", 0.0) + brief.seconds.get("encode", 0.0)
+        self.statuses.update(outcome.counts)
+        self.reasons.update(outcome.filtered)
+        self.reasons.update(outcome.failed)
+        self.versions.update(outcome.kept_by_version)
+        self.tar_bytes += outcome.tar_bytes
+        if "all" in outcome.seconds:
+            kind = outcome.kind
+            self.seconds[kind] = self.seconds.get(kind, 0.0) + outcome.seconds["all"]
+            self.samples[kind] += outcome.num_samples
+            self.label_s += outcome.seconds.get("labels", 0.0) + outcome.seconds.get("encode", 0.0)
 
     def cost(self) -> MeasuredCost:
         """What a sample has cost so far."""
@@ -81,7 +81,7 @@ class UnitLedger:
     """
 
     def __init__(
-        self, config: RunConfig, plan: Sequence[Unit], history: Iterable[UnitBrief] = ()
+        self, config: RunConfig, plan: Sequence[Unit], history: Iterable[UnitOutcome] = ()
     ) -> None:
         self._limits = config.generation
         self.pace = pace_of(config, plan)
@@ -107,17 +107,17 @@ class UnitLedger:
         """Units that are worked on."""
         return self._num_leased
 
-    def absorb(self, briefs: Iterable[UnitBrief]) -> list[Unit]:
+    def absorb(self, outcomes: Iterable[UnitOutcome]) -> list[Unit]:
         """Take note of committed units; those of another plan or an older revision are ignored.
 
         Returns:
             The plan's units among them that were open until now.
         """
         found = []
-        for brief in briefs:
-            unit = self._queue.get(brief.unit_id)
-            if unit is not None and brief.revision >= unit.revision:
-                self._absorb(unit, brief)
+        for outcome in outcomes:
+            unit = self._queue.get(outcome.unit_id)
+            if unit is not None and outcome.revision >= unit.revision:
+                self._absorb(unit, outcome)
                 found.append(unit)
         return found
 
@@ -180,12 +180,14 @@ class UnitLedger:
         )
         return found or ""
 
-    def _absorb(self, unit: Unit, brief: UnitBrief) -> None:
+    def _absorb(self, unit: Unit, outcome: UnitOutcome) -> None:
         if self._queue.remove(unit):
             self._num_leased -= 1
             self._leased_samples -= unit.num_samples
         self._attempts.pop(unit.unit_id, None)
         self._committed_samples += unit.num_samples
-        self._queue.note_labels(unit.image_unit_id, round_index=unit.round, version=brief.version)
-        self._window.append(UnitOutcome(num_samples=brief.num_samples, errors=brief.failed))
-        self.totals.add(brief)
+        self._queue.note_labels(
+            unit.image_unit_id, round_index=unit.round, version=outcome.creation_version
+        )
+        self._window.append(outcome)
+        self.totals.add(outcome)

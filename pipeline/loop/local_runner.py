@@ -52,8 +52,7 @@ def run_units(
         attempt = control.lease(decision.unit)
         try:
             take_newest(generator, watch)
-            history = control.history_for(decision.unit, attempt)
-            generator.generate(decision.unit, attempt, history)
+            generator.generate(decision.unit, attempt)
         except FATAL_ERRORS as error:
             control.take_back(decision.unit)
             control.fail(str(error))

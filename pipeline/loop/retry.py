@@ -1,4 +1,4 @@
-"""Plan committed units again whose samples failed, and keep what stands if that is no better."""
+"""Plan committed units again whose samples failed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pipeline.make.result import count_statuses
-from schemas.errors import DamagedShardError
-from storage.manifests.file import UnitCommit
-from storage.manifests.table import read_unit
-from storage.samples.shards import load_shard
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from pipeline.make.result import UnitResult
     from schemas.manifest import ManifestRow
     from schemas.unit import Unit
-    from storage.files.stores import RunStore
+    from storage.manifests.unit_outcome import UnitCommit
 
 PARENT_FIRST = "its images failed, too: retry the unit that made them first"
 TORN = "manifest_torn"
@@ -81,40 +74,6 @@ def plan_retry(
         counted.update(row.error_class for row in wanted)
     units.sort(key=lambda unit: (unit.round, unit.unit_id))
     return RetryPlan(units=tuple(units), reasons=counted, left_out=left_out)
-
-
-def standing_instead(
-    store: RunStore, unit: Unit, rows: Sequence[ManifestRow], result: UnitResult
-) -> UnitCommit | None:
-    """What a retry commits in place of its own rows if it made no more good samples.
-
-    A retry must not take away what was there. The standing rows are committed again, with a note
-    of the attempt, so that the retry has an end.
-
-    Args:
-        store: The run.
-        unit: The unit, its revision above 0.
-        rows: What the retry made.
-        result: Who made it.
-
-    Returns:
-        The standing rows under the retry's revision; None if the retry is better, what stands is
-        gone or damaged, or another retry came first.
-    """
-    try:
-        standing = read_unit(store, unit.round, unit.unit_id)
-        for uri, sha256 in {(r.tar_uri, r.tar_sha256) for r in standing.rows if r.status == "ok"}:
-            load_shard(store, uri, sha256)
-    except (FileNotFoundError, DamagedShardError):
-        return None
-    found = count_statuses(rows)
-    is_late = standing.unit.revision >= unit.revision
-    if is_late or found["ok"] > count_statuses(standing.rows)["ok"]:
-        return None
-    note = {"attempt": result.attempt, "counts": found}
-    return UnitCommit(
-        unit=unit, rows=standing.rows, summary={**standing.summary, "retried_in_vain": note}
-    )
 
 
 def _is_wanted(row: ManifestRow, reasons: Collection[str]) -> bool:

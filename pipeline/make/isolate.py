@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from schemas.errors import SampleError, StoreUnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    BeforeBatch = Callable[[int, int], None]
+    from collections.abc import Callable, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +18,6 @@ Result = TypeVar("Result")
 
 SAMPLE_ERRORS = (SampleError, RuntimeError, ValueError, LookupError, ArithmeticError, TypeError)
 """What a bad sample, or a batch that does not fit into memory, makes a network raise."""
-
 
 STORE_FAILED, STORE_UNREACHABLE = "store_failed", "store_unreachable"
 """Reasons of attempts that no unit is to blame for: the disk is full or access is refused; the
@@ -56,44 +53,30 @@ def map_isolated(
     function: Callable[[Sequence[Item]], Sequence[Result]],
     *,
     batch_size: int,
-    before_batch: BeforeBatch | None = None,
 ) -> list[Result | Failure]:
-    """Apply a batch function; halve a batch that fails until the bad samples stand alone.
+    """Apply a batch function to items, at most ``batch_size`` at a time; see :func:`isolate`."""
+    return [
+        result
+        for start in range(0, len(items), batch_size)
+        for result in isolate(items[start : start + batch_size], function)
+    ]
+
+
+def isolate(
+    batch: Sequence[Item], function: Callable[[Sequence[Item]], Sequence[Result]]
+) -> list[Result | Failure]:
+    """Apply a function to a batch; halve one that fails until each bad sample is by itself.
 
     Halving finds one bad sample among n in about 2·log2(n) calls, and finds the largest batch
-    that fits when the error was a lack of memory. A sample that stands alone is tried once more.
+    that fits when the error was a lack of memory. A sample by itself is tried once more.
 
     Args:
-        items: What to work on.
+        batch: What to work on.
         function: Takes a batch, returns one result for each of its items, in order.
-        batch_size: Most items in a batch.
-        before_batch: Called before each batch with the number of items done and of all; what it
-            raises ends the whole call.
 
     Returns:
         A result or a :class:`Failure` for each item, in order.
     """
-    batches = isolated_batches(items, function, batch_size=batch_size, before_batch=before_batch)
-    return [result for batch in batches for result in batch]
-
-
-def isolated_batches(
-    items: Sequence[Item],
-    function: Callable[[Sequence[Item]], Sequence[Result]],
-    *,
-    batch_size: int,
-    before_batch: BeforeBatch | None = None,
-) -> Iterator[list[Result | Failure]]:
-    """Like :func:`map_isolated`, batch by batch: those before an error are not lost."""
-    for start in range(0, len(items), batch_size):
-        if before_batch is not None:
-            before_batch(start, len(items))
-        yield _halving(items[start : start + batch_size], function)
-
-
-def _halving(
-    batch: Sequence[Item], function: Callable[[Sequence[Item]], Sequence[Result]]
-) -> list[Result | Failure]:
     try:
         return list(function(batch))
     except SAMPLE_ERRORS as error:
@@ -103,7 +86,7 @@ def _halving(
             "batch_failed", extra={"batch_size": len(batch), "error": str(failure_of(error))}
         )
     middle = len(batch) // 2
-    return _halving(batch[:middle], function) + _halving(batch[middle:], function)
+    return isolate(batch[:middle], function) + isolate(batch[middle:], function)
 
 
 def _once_more(

@@ -87,12 +87,16 @@ class PartialImages:
             except (OSError, DamagedShardError) as error:
                 logger.warning("partial_ignored path=%s: %s", path, error)
 
-    def get(self, row: ManifestRow) -> NDArray[np.uint8] | None:
-        """Image of a sample, uint8 RGB [H, W, 3]; None if it has to be made.
+    def take_over(self, draft: Draft) -> Draft:
+        """Give a sample its stored image; the same sample if it has to be made.
 
         Args:
-            row: The sample as it is planned now.
+            draft: The sample as it is planned now.
         """
+        image = self._image(draft.row) if draft.order is not None else None
+        return draft if image is None else draft.with_image(image, is_taken_over=True)
+
+    def _image(self, row: ManifestRow) -> NDArray[np.uint8] | None:
         members = self._members.get(row.key)
         if members is None:
             return None

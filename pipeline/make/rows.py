@@ -10,18 +10,19 @@ from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from schemas.manifest import ManifestRow
 from schemas.unit import synthetic_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from pipeline.make.isolate import Failure
     from schemas.config import CreatorSection, RunConfig
-    from schemas.sample import Task
+    from schemas.sample import Sample, Task
     from schemas.unit import Unit
 
 PURE_NOISE_START = 1000
@@ -51,24 +52,60 @@ _PROVENANCE = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ImageOrder:
+    """One synthetic image to make.
+
+    Attributes:
+        source_shard: Shard of the real image.
+        source: The real sample.
+        caption: Text condition.
+        seed: Seed of everything random in the image, in [0, 2**63).
+    """
+
+    source_shard: str
+    source: Sample
+    caption: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
     """A synthetic sample on its way through a unit.
 
     Attributes:
-        row: Its manifest row so far; ``status`` other than ``ok`` means that it is out.
-        image: uint8 RGB [H, W, 3].
+        row: Its manifest row so far.
+        order: What the image is to be made from; None before that is read, and after.
+        image: uint8 RGB [H, W, 3]; without pixels before it is made.
         image_png: Bytes of the image as stored before, if it is labelled again.
         labels: Task to label array, encoded as in :class:`schemas.sample.Sample`.
         confidence: Task to float32 [H, W].
+        members: Its files in the tar, by name.
         is_taken_over: Whether an earlier attempt at the unit made the image.
     """
 
     row: ManifestRow
-    image: NDArray[np.uint8]
+    order: ImageOrder | None = None
+    image: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))
     image_png: bytes | None = None
-    labels: dict[Task, NDArray[Any]] = field(default_factory=dict)
-    confidence: dict[Task, NDArray[np.float32]] = field(default_factory=dict)
+    labels: Mapping[Task, NDArray[Any]] = field(default_factory=dict)
+    confidence: Mapping[Task, NDArray[np.float32]] = field(default_factory=dict)
+    members: Mapping[str, bytes] = field(default_factory=dict)
     is_taken_over: bool = False
+
+    @property
+    def is_in(self) -> bool:
+        """Whether it has neither failed nor been screened out."""
+        return self.row.status == "ok"
+
+    def out(self, row: ManifestRow) -> Draft:
+        """The same sample, of which only a row is left, that says why."""
+        return Draft(row=row, is_taken_over=self.is_taken_over)
+
+    def with_image(self, image: NDArray[np.uint8], *, is_taken_over: bool = False) -> Draft:
+        """The same sample with its image."""
+        height, width = image.shape[:2]
+        row = replace(self.row, height=height, width=width)
+        return replace(self, row=row, order=None, image=image, is_taken_over=is_taken_over)
 
 
 def planned_row(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.make.rows import filtered_row, numbers_json
 from schemas.sample import INVALID_VALUES, TASK_KINDS
 
 if TYPE_CHECKING:
@@ -13,8 +15,32 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pipeline.make.rows import Draft
     from schemas.config import ScreeningSection
+    from schemas.manifest import ManifestRow
     from schemas.sample import Task
+
+
+def screen_image(draft: Draft, settings: ScreeningSection) -> Draft:
+    """Note the image's figures on its row, and take the sample out if they are bad."""
+    if not draft.is_in:
+        return draft
+    row = replace(draft.row, quality=numbers_json({"pixel_std": pixel_std(draft.image)}))
+    return _judged(draft, row, image_reason(draft.image, settings))
+
+
+def screen_labels(draft: Draft, settings: ScreeningSection) -> Draft:
+    """Note the labels' figures on the row, and take the sample out if they are bad."""
+    if not draft.is_in:
+        return draft
+    means = mean_confidence(draft.confidence)
+    stats = numbers_json({f"{task}_confidence": mean for task, mean in means.items()})
+    row = replace(draft.row, label_stats=stats)
+    return _judged(draft, row, label_reason(draft.labels, draft.confidence, settings))
+
+
+def _judged(draft: Draft, row: ManifestRow, reason: str | None) -> Draft:
+    return draft.out(filtered_row(row, reason)) if reason else replace(draft, row=row)
 
 
 def image_reason(image: NDArray[np.uint8], settings: ScreeningSection) -> str | None:

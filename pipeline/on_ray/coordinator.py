@@ -246,7 +246,7 @@ class GenerationLoop:
             self._events.emit(
                 Event.UNIT_GIVEN_BACK,
                 unit=back.unit.unit_id,
-                attempt=back.attempt,
+                attempt=back.attempt.name,
                 generator=back.generator,
                 samples_done=outcome.done,
                 samples_kept=outcome.kept,
@@ -256,7 +256,7 @@ class GenerationLoop:
             self._events.emit(
                 Event.ATTEMPT_FAILED,
                 unit=back.unit.unit_id,
-                attempt=back.attempt,
+                attempt=back.attempt.name,
                 generator=back.generator,
                 reason=outcome.failure.reason,
                 detail=outcome.failure.detail,
@@ -267,10 +267,10 @@ class GenerationLoop:
             elif self._control.settle(back.unit, back.attempt, outcome.failure):
                 self._pool.forgive(back.generator)
             return
-        self._control.settle(back.unit, back.attempt, result=outcome)
+        self._control.settle(back.unit, back.attempt, outcome=outcome)
         self._meter.finish(
             back.generator,
-            samples=sum(outcome.counts.values()),
+            samples=outcome.num_samples,
             busy_s=outcome.seconds.get("all", 0.0),
             now_s=time.monotonic(),
         )
@@ -290,15 +290,14 @@ class GenerationLoop:
                 return decision
             unit = decision.unit
             attempt = self._control.lease(unit)
-            history = self._control.history_for(unit, attempt)
-            generator = self._pool.hand_out(unit, attempt, history)
+            generator = self._pool.hand_out(unit, attempt)
             self._meter.begin(generator, now_s=time.monotonic())
             self._events.emit(
                 Event.UNIT_LEASED,
                 unit=unit.unit_id,
                 round=unit.round,
                 kind=unit.kind,
-                attempt=attempt,
+                attempt=attempt.name,
                 generator=generator,
             )
 

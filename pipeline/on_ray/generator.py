@@ -14,19 +14,18 @@ from pipeline.loop.control import FATAL_ERRORS
 from pipeline.make.build import open_generator
 from pipeline.make.drain import UnitGivenBackError
 from pipeline.make.isolate import Failure, failure_of
-from pipeline.make.result import epoch_of
 from schemas.names import namespace_of, registry_name
 from storage.files.stores import open_store
 from storage.records.weights_watch import WeightsWatch
 
 if TYPE_CHECKING:
+    from pipeline.make.attempt import Attempt
     from pipeline.make.drain import GivenBack
     from pipeline.make.generator import Generator
-    from pipeline.make.history import UnitHistory
-    from pipeline.make.result import UnitResult
     from schemas.config import RunConfig
     from schemas.unit import Unit
     from schemas.weights import WeightsManifest
+    from storage.manifests.unit_outcome import UnitOutcome
 
 logger = logging.getLogger(__name__)
 
@@ -80,15 +79,13 @@ class GeneratorActor:
             return _failed(error)
         return str(ray.get_runtime_context().get_node_id())
 
-    def generate(
-        self, unit: Unit, attempt: str, history: UnitHistory | None = None
-    ) -> UnitResult | GivenBack | AttemptFailure:
+    def generate(self, unit: Unit, attempt: Attempt) -> UnitOutcome | GivenBack | AttemptFailure:
         """Make and commit a unit with the newest weights, unless it has to leave before."""
         try:
             generator = self._loaded()
             if not generator.drain.is_requested:
-                self._take_newest(generator, epoch=epoch_of(attempt))
-            return generator.generate(unit, attempt, history)
+                self._take_newest(generator, epoch=attempt.epoch)
+            return generator.generate(unit, attempt)
         except UnitGivenBackError as error:
             return error.given_back
         except Exception as error:  # noqa: BLE001 - the boundary of the actor

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.make.attempt import Attempt
     from pipeline.make.drain import GivenBack
-    from pipeline.make.result import UnitResult
     from pipeline.on_ray.generator import AttemptFailure
     from schemas.unit import Unit
+    from storage.manifests.unit_outcome import UnitOutcome
 
 LEASES_PER_GENERATOR = 2
 """One unit in the making and one waiting, so that no generator idles between two."""
@@ -23,15 +24,15 @@ class Return:
     Attributes:
         generator: Name of the generator.
         unit: The unit.
-        attempt: Name of the attempt.
+        attempt: The attempt.
         outcome: What became of it; None if the generator was lost before it began with it, or
             with its machine.
     """
 
     generator: str
     unit: Unit
-    attempt: str
-    outcome: UnitResult | GivenBack | AttemptFailure | None
+    attempt: Attempt
+    outcome: UnitOutcome | GivenBack | AttemptFailure | None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,16 +41,14 @@ class Lease:
 
     Attributes:
         unit: The unit.
-        attempt: Name of the attempt.
+        attempt: The attempt.
         promise: What will come back.
-        is_careful: Whether its samples are worked on one at a time.
         begun_at: Clock reading when the work on it began; None while another one is before it.
     """
 
     unit: Unit
-    attempt: str
+    attempt: Attempt
     promise: Any
-    is_careful: bool = False
     begun_at: float | None = None
 
     def age_s(self) -> float:

@@ -12,17 +12,17 @@ import ray
 
 from pipeline.loop.deadline import UnitDeadline
 from pipeline.make.isolate import Failure
-from pipeline.make.result import UnitResult
 from pipeline.on_ray.drain import is_node_gone
 from pipeline.on_ray.generator import ActorHost, AttemptFailure
 from pipeline.on_ray.leases import Lease, Return, Worker
 from schemas.errors import RunFailedError
+from storage.manifests.unit_outcome import UnitOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pipeline.make.attempt import Attempt
     from pipeline.make.drain import GivenBack
-    from pipeline.make.history import UnitHistory
     from pipeline.on_ray.generator import GeneratorHost
     from schemas.config import RunConfig
     from schemas.unit import Unit
@@ -138,13 +138,12 @@ class WorkerPool:
         """Whether :meth:`hand_out` finds a generator."""
         return self._least_loaded() is not None
 
-    def hand_out(self, unit: Unit, attempt: str, history: UnitHistory | None = None) -> str:
+    def hand_out(self, unit: Unit, attempt: Attempt) -> str:
         """Give a unit to the ready generator that holds fewest; returns its name.
 
         Args:
             unit: The unit.
-            attempt: Name of the attempt.
-            history: What earlier attempts left; None if there were none.
+            attempt: The attempt at it.
 
         Raises:
             RunFailedError: If there is no room.
@@ -153,10 +152,8 @@ class WorkerPool:
         if worker is None:
             raise RunFailedError("no generator has room for a unit")
         _, place, _ = heapq.heappop(self._room)
-        known = () if history is None else (history,)
-        promise = worker.actor.generate.remote(unit, attempt, *known)
-        is_careful = history is not None and history.is_careful
-        lease = Lease(unit=unit, attempt=attempt, promise=promise, is_careful=is_careful)
+        promise = worker.actor.generate.remote(unit, attempt)
+        lease = Lease(unit=unit, attempt=attempt, promise=promise)
         worker.leases.append(lease)
         worker.leases[0].begun_at = worker.leases[0].begun_at or time.monotonic()
         heapq.heappush(self._room, (len(worker.leases), place, worker))
@@ -239,7 +236,7 @@ class WorkerPool:
         try:
             if worker.head() in arrived:
                 outcome = ray.get(worker.leases[0].promise)
-                if isinstance(outcome, UnitResult):
+                if isinstance(outcome, UnitOutcome):
                     lease = worker.leases[0]
                     worker.sample_s = self._deadline.note(lease.unit, lease.age_s())
                 returned.append(self._pop(worker, outcome))
@@ -318,7 +315,7 @@ class WorkerPool:
             self._workers.remove(worker)
 
     def _pop(
-        self, worker: Worker, outcome: UnitResult | GivenBack | AttemptFailure | None
+        self, worker: Worker, outcome: UnitOutcome | GivenBack | AttemptFailure | None
     ) -> Return:
         lease = worker.leases.pop(0)
         if worker.leases:
@@ -330,9 +327,8 @@ class WorkerPool:
     def _limit_s(self, worker: Worker) -> float:
         """Seconds that the unit in the making may take."""
         lease = worker.leases[0]
-        return self._deadline.limit_s(
-            lease.unit, own_s=worker.sample_s, is_careful=lease.is_careful
-        )
+        is_careful = lease.attempt.history.is_careful
+        return self._deadline.limit_s(lease.unit, own_s=worker.sample_s, is_careful=is_careful)
 
     def _lose(self, worker: Worker, failure: Failure) -> list[Return]:
         """Take all units back; only the one in the making is to blame, unless the machine went."""

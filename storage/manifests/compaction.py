@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from schemas.errors import AlreadyCommittedError, DamagedShardError
 from schemas.run_layout import compacted_path
 from storage.files.inventory import remove_file
-from storage.manifests.file import brief_of_table, parse_parquet, units_to_parquet
+from storage.manifests.file import outcome_of_table, parse_parquet, units_to_parquet
 from storage.manifests.places import UnitPlace, list_parts, list_revisions, place_of, read_part
 from storage.manifests.table import find_units
 
@@ -242,7 +242,7 @@ def _table(store: RunStore, place: UnitPlace) -> pa.Table | None:
     origin = store.uri(place.path)
     try:
         table = parse_parquet(store.read_bytes(place.path), origin=origin)
-        brief_of_table(table, origin=origin, unit_id=place.unit_id)
+        outcome_of_table(table, origin=origin, unit_id=place.unit_id)
     except DamagedShardError as error:
         logger.warning("manifest_is_torn unit=%s reason=%s", place.unit_id, error)
         return None

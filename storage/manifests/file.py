@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -21,12 +21,18 @@ from schemas.manifest import (
     ManifestRow,
 )
 from schemas.unit import Unit
-from storage.manifests.unit_brief import BRIEF_COLUMNS, brief_of_columns, expect_rows_fit
+from storage.manifests.unit_outcome import (
+    OUTCOME_COLUMNS,
+    UnitCommit,
+    check_commit,
+    expect_rows_fit,
+    outcome_of_columns,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from storage.manifests.unit_brief import UnitBrief
+    from storage.manifests.unit_outcome import UnitOutcome
 
 _ARROW_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}
 _NOTHING = {"int": 0, "float": 0.0, "str": ""}
@@ -35,27 +41,6 @@ MANIFEST_SCHEMA = pa.schema(
     [pa.field(name, _ARROW_TYPES[kind], nullable=False) for name, kind in COLUMN_TYPES.items()]
 )
 """Arrow form of the manifest's columns."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UnitCommit:
-    """A finished unit.
-
-    Attributes:
-        unit: The unit as planned.
-        rows: One row per sample, failed and filtered ones too.
-        summary: JSON values about the whole: ``attempt`` (required: who made it), counts by
-            status, seconds, version, ….
-    """
-
-    unit: Unit
-    rows: list[ManifestRow]
-    summary: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def attempt(self) -> str:
-        """The attempt that made it."""
-        return str(self.summary["attempt"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +58,6 @@ class CompactedUnit:
     summary: dict[str, Any]
     start: int
     num_rows: int
-
-
-def check_commit(commit: UnitCommit) -> None:
-    """Check that rows, unit and summary belong together.
-
-    Raises:
-        ValueError: If the rows do not belong to the unit and the attempt, or a key comes twice.
-    """
-    unit_id = commit.unit.unit_id
-    if not commit.summary.get("attempt"):
-        raise ValueError(f"unit {unit_id}: summary lacks 'attempt'; name who made it")
-    for row in commit.rows:
-        if row.unit_id != unit_id or row.attempt != commit.attempt:
-            raise ValueError(
-                f"row {row.key!r}: wanted unit {unit_id} attempt {commit.attempt}, found "
-                f"{row.unit_id} attempt {row.attempt}"
-            )
-    keys = [row.key for row in commit.rows]
-    if len(set(keys)) != len(keys):
-        raise ValueError(f"unit {unit_id}: a key comes twice among its rows; keys are unique")
 
 
 def unit_to_parquet(commit: UnitCommit) -> bytes:
@@ -118,7 +83,7 @@ def units_to_parquet(tables: Sequence[pa.Table]) -> bytes:
     """
     entries = []
     for table in tables:
-        brief_of_table(table, origin="a manifest to compact")
+        outcome_of_table(table, origin="a manifest to compact")
         metadata = table.schema.metadata
         entries.append(
             {
@@ -172,8 +137,8 @@ def commit_of(table: pa.Table, *, origin: str, unit_id: str = "") -> UnitCommit:
     return commit
 
 
-def brief_of_table(table: pa.Table, *, origin: str, unit_id: str = "") -> UnitBrief:
-    """As :func:`commit_of`, from a table that needs to have the columns of a brief alone.
+def outcome_of_table(table: pa.Table, *, origin: str, unit_id: str = "") -> UnitOutcome:
+    """As :func:`commit_of`, from a table that needs to have the columns of an outcome alone.
 
     Types are checked of all columns that are there.
 
@@ -182,29 +147,29 @@ def brief_of_table(table: pa.Table, *, origin: str, unit_id: str = "") -> UnitBr
     """
     try:
         unit, summary = _unit_of(table, unit_id)
-        columns = _brief_columns(table)
+        columns = _outcome_columns(table)
         expect_rows_fit(unit, summary, columns)
-        return brief_of_columns(unit, summary, columns)
+        return outcome_of_columns(unit, summary, columns)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedShardError(_not_ours(origin, error)) from error
 
 
-def compacted_briefs(
+def compacted_outcomes(
     table: pa.Table, places: Iterable[CompactedUnit], *, origin: str
-) -> list[UnitBrief]:
-    """As :func:`compacted_commit` for many units, from the columns of a brief alone.
+) -> list[UnitOutcome]:
+    """As :func:`compacted_commit` for many units, from the columns of an outcome alone.
 
     Raises:
         DamagedShardError: If the rows of one are not those of a unit.
     """
     found = []
     try:
-        columns = _brief_columns(table)
+        columns = _outcome_columns(table)
         for place in places:
             end = place.start + place.num_rows
             own = {name: values[place.start : end] for name, values in columns.items()}
             expect_rows_fit(place.unit, place.summary, own)
-            found.append(brief_of_columns(place.unit, place.summary, own))
+            found.append(outcome_of_columns(place.unit, place.summary, own))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedShardError(_not_ours(origin, error)) from error
     return found
@@ -272,9 +237,9 @@ def _rows(table: pa.Table) -> list[ManifestRow]:
     return [ManifestRow(**row) for row in table.select(known).to_pylist()]
 
 
-def _brief_columns(table: pa.Table) -> dict[str, list[Any]]:
-    _expect_types(table, [*BRIEF_COLUMNS, *(COLUMN_TYPES.keys() & set(table.column_names))])
-    return {name: table.column(name).to_pylist() for name in BRIEF_COLUMNS}
+def _outcome_columns(table: pa.Table) -> dict[str, list[Any]]:
+    _expect_types(table, [*OUTCOME_COLUMNS, *(COLUMN_TYPES.keys() & set(table.column_names))])
+    return {name: table.column(name).to_pylist() for name in OUTCOME_COLUMNS}
 
 
 def _expect_types(table: pa.Table, names: Sequence[str]) -> None:

@@ -10,8 +10,8 @@ from schemas.errors import AlreadyCommittedError
 from schemas.run_layout import COLLECTED_WEIGHTS_DIR, weights_dir
 from schemas.weights import WEIGHTS_MANIFEST
 from storage.files.inventory import remove_file
-from storage.manifests.file import UnitCommit
 from storage.manifests.table import commit_unit
+from storage.manifests.unit_outcome import UnitCommit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

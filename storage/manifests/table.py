@@ -19,12 +19,10 @@ from schemas.run_layout import UNITS_DIR, compacted_path, unit_manifest_path
 from storage.manifests.file import (
     MANIFEST_SCHEMA,
     CompactedUnit,
-    UnitCommit,
-    brief_of_table,
-    check_commit,
     commit_of,
-    compacted_briefs,
     compacted_commit,
+    compacted_outcomes,
+    outcome_of_table,
     parse_parquet,
     unit_to_parquet,
 )
@@ -37,7 +35,12 @@ from storage.manifests.places import (
     place_of,
     read_part,
 )
-from storage.manifests.unit_brief import BRIEF_COLUMNS, UnitBrief
+from storage.manifests.unit_outcome import (
+    OUTCOME_COLUMNS,
+    UnitCommit,
+    UnitOutcome,
+    check_commit,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,8 +49,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MANIFEST_SCHEMA",
-    "BriefReader",
     "ManifestReader",
+    "OutcomeReader",
     "UnitCommit",
     "UnitPlace",
     "commit_unit",
@@ -367,18 +370,18 @@ class ManifestReader(RevisionReader[UnitCommit]):
         ]
 
 
-class BriefReader(RevisionReader[UnitBrief]):
+class OutcomeReader(RevisionReader[UnitOutcome]):
     """Reads what a run needs to know of units, whatever the number of their samples."""
 
-    def _read_file(self, place: UnitPlace) -> UnitBrief:
+    def _read_file(self, place: UnitPlace) -> UnitOutcome:
         origin = self._store.uri(place.path)
         data = self._store.read_bytes(place.path)
-        table = parse_parquet(data, origin=origin, columns=BRIEF_COLUMNS)
-        return brief_of_table(table, origin=origin, unit_id=place.unit_id)
+        table = parse_parquet(data, origin=origin, columns=OUTCOME_COLUMNS)
+        return outcome_of_table(table, origin=origin, unit_id=place.unit_id)
 
-    def _read_part(self, number: int) -> list[tuple[UnitPlace, UnitBrief]]:
-        table, units = read_part(self._store, number, columns=BRIEF_COLUMNS)
+    def _read_part(self, number: int) -> list[tuple[UnitPlace, UnitOutcome]]:
+        table, units = read_part(self._store, number, columns=OUTCOME_COLUMNS)
         fresh = [each for each in units if self._is_new(place_of(each, number))]
         origin = self._store.uri(compacted_path(number))
-        briefs = compacted_briefs(table, fresh, origin=origin)
-        return [(place_of(each, number), b) for each, b in zip(fresh, briefs, strict=True)]
+        outcomes = compacted_outcomes(table, fresh, origin=origin)
+        return [(place_of(each, number), b) for each, b in zip(fresh, outcomes, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.loop.plan import make_plan
-from pipeline.make.result import new_attempt
+from pipeline.make.attempt import new_attempt
 from storage.records.weights import read_manifest, read_weights
 from tests.kit.faults.cluster import (
     WAIT_S,

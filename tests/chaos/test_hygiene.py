@@ -17,9 +17,10 @@ from jobs import compact
 from jobs.gc import read_content, remove
 from pipeline.loop.control import GenerationControl
 from pipeline.loop.local_runner import run_units
+from pipeline.make.attempt import Attempt
 from pipeline.make.build import open_generator
+from pipeline.make.commit import commit_failed_unit
 from pipeline.make.isolate import Failure
-from pipeline.make.pack import commit_failed_unit
 from runs.garbage import find_garbage, limits_of
 from schemas.config import RunConfig
 from schemas.errors import DamagedShardError
@@ -138,7 +139,9 @@ def test_retry_killed_before_each_change_never_takes_away_what_stands(tmp_path):
     config, store, plan = begin_run(tmp_path)
     for number, unit in enumerate(plan[:3]):
         failure = Failure("killed", "its process was killed")
-        commit_failed_unit(store, config, unit, failure=failure, attempt=f"a{number}-failed")
+        commit_failed_unit(
+            store, config, unit, failure=failure, attempt=Attempt(f"a{number}-failed")
+        )
     generate_again(store)
     good = [len([row for row in expect_whole(store.url, plan) if row["status"] == "ok"])]
 

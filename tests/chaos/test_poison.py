@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from pipeline.make.history import DEATHS_OF_A_KILLER
+from pipeline.make.attempt import DEATHS_OF_A_KILLER
 from tests.kit.faults.cluster import (
     WAIT_S,
     events_of,

@@ -28,8 +28,9 @@ from jobs import (
     verify,
     watch_spot,
 )
+from pipeline.make.attempt import Attempt
+from pipeline.make.commit import commit_failed_unit
 from pipeline.make.isolate import Failure
-from pipeline.make.pack import commit_failed_unit
 from runs.command_line import FAILURES, run_job
 from schemas.errors import ConfigError, FencedError, RunFailedError, SourceError
 from schemas.run_layout import CONFIG_FILE
@@ -194,7 +195,9 @@ def test_a_generation_that_mostly_fails_ends_with_1_and_names_the_most_frequent_
 def test_a_retry_after_which_samples_still_fail_ends_with_1(tmp_path, run):
     write_source(tmp_path / "source", with_broken_image=True)
     config, store, plan = begin_run(tmp_path)
-    commit_failed_unit(store, config, plan[0], failure=Failure("killed", "x"), attempt="a1-failed")
+    commit_failed_unit(
+        store, config, plan[0], failure=Failure("killed", "x"), attempt=Attempt("a1-failed")
+    )
     generate_again(store)
     assert run("retry", store.url, "--local", "--reasons", "killed")[0] == 0
     code, said = run("retry", store.url, "--local")

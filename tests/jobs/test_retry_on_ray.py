@@ -8,8 +8,9 @@ import pytest
 
 from jobs.retry import main
 from pipeline.loop.local_runner import run_units
+from pipeline.make.attempt import Attempt
+from pipeline.make.commit import commit_failed_unit
 from pipeline.make.isolate import Failure
-from pipeline.make.pack import commit_failed_unit
 from runs.directory import claim_run_directory
 from runs.generation import plan_of
 from tests.kit.job_process import environment, finish_job, ray_folder
@@ -39,8 +40,10 @@ def run(tmp_path_factory):
     claim_run_directory(store, config)
     plan = plan_of(config)
     others = [unit for unit in plan if BROKEN_KEY not in unit.keys]
-    commit_failed_unit(store, config, others[0], failure=DIED, attempt="a03-failed")
-    commit_failed_unit(store, config, others[1], failure=OUT_OF_MEMORY, attempt="a03-failed")
+    commit_failed_unit(store, config, others[0], failure=DIED, attempt=Attempt("a03-failed"))
+    commit_failed_unit(
+        store, config, others[1], failure=OUT_OF_MEMORY, attempt=Attempt("a03-failed")
+    )
     run_units(make_control(config, weights_final=True), make_generator(config), store)
     return config, plan, tmp_path
 

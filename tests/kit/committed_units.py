@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from schemas.manifest import ManifestRow
@@ -9,7 +11,8 @@ from schemas.run_layout import shard_path
 from schemas.sample import Sample
 from schemas.unit import Unit, synthetic_key
 from storage.files.stores import RunStore
-from storage.manifests.table import UnitCommit, commit_unit
+from storage.manifests.table import commit_unit
+from storage.manifests.unit_outcome import UnitCommit, UnitOutcome
 from storage.records.weights import publish_weights
 from storage.samples.codecs import encode_sample
 from storage.samples.shards import pack_tar
@@ -84,6 +87,31 @@ def commit(
     made = UnitCommit(unit=unit, rows=rows, summary={"attempt": attempt})
     assert commit_unit(store, made)
     return made
+
+
+def planned_row(unit: Unit, key: str) -> ManifestRow:
+    """Row of a sample before anything was done for it."""
+    return ManifestRow(
+        run_id="run",
+        round=unit.round,
+        unit_id=unit.unit_id,
+        unit_kind=unit.kind,
+        attempt="a1",
+        key=key,
+        status="ok",
+        source_shard=unit.source_shard,
+        source_key=key,
+        creation_version=-1,
+    )
+
+
+def outcome(num_samples: int, failed: Mapping[str, int]) -> UnitOutcome:
+    """What became of a unit, as far as its failures go; the other samples are good."""
+    num_failed = sum(failed.values())
+    counts = {"ok": num_samples - num_failed, "filtered": 0, "failed": num_failed}
+    return UnitOutcome(
+        unit_id="u", image_unit_id="u", kind="synthesize", round=0, counts=counts, failed=failed
+    )
 
 
 def publish(store: RunStore, version: int, data: bytes = b"weights") -> None:

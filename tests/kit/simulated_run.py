@@ -7,7 +7,8 @@ import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from pipeline.loop.plan import make_plan
-from pipeline.make.pack import EncodedSample, commit_samples
-from pipeline.make.result import UnitResult
-from pipeline.make.rows import planned_rows
+from pipeline.make.commit import commit_samples
+from pipeline.make.rows import Draft, planned_rows
 from schemas.config_file import load_config
 from schemas.names import namespace_of, registry_name
 from schemas.paths import resolve_path
@@ -28,8 +28,10 @@ from storage.manifests.table import read_unit
 from storage.records.weights import publish_weights
 
 if TYPE_CHECKING:
+    from pipeline.make.attempt import Attempt
     from schemas.config import RunConfig
     from schemas.unit import Unit
+    from storage.manifests.unit_outcome import UnitOutcome
 
 KEYS_PER_UNIT = 4
 IMAGE = bytes(512)
@@ -94,23 +96,15 @@ class GeneratorProcess:
         """Answer with the number of the generator."""
         return index
 
-    async def generate(self, index: int, unit: Unit, attempt: str) -> UnitResult:
+    async def generate(self, index: int, unit: Unit, attempt: Attempt) -> UnitOutcome:
         """Sleep, then commit a unit, one at a time for each generator."""
         async with self._busy[index]:
             begun = time.monotonic()
             version = await self._newest_version()
             await asyncio.sleep(self._pace.unit_s * random.uniform(0.5, 1.5))
-            result = UnitResult(
-                unit_id=unit.unit_id,
-                attempt=attempt,
-                creation_version=version,
-                counts={},
-                reasons={},
-                seconds={"all": time.monotonic() - begun},
-                worker=f"simulated:{index}",
-            )
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._commit, unit, result)
+            seconds = time.monotonic() - begun
+            commit = partial(self._commit, unit, attempt, version=version, seconds=seconds)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, commit)
 
     async def _newest_version(self) -> int:
         """Ask the registry, for all generators of this process that ask within a short while."""
@@ -123,26 +117,30 @@ class GeneratorProcess:
         manifest, _ = await self._newest
         return int(manifest.version)
 
-    def _commit(self, unit: Unit, result: UnitResult) -> UnitResult:
+    def _commit(self, unit: Unit, attempt: Attempt, *, version: int, seconds: float) -> UnitOutcome:
         if unit.kind == "relabel" and int(unit.unit_id, 16) % PARENTS_READ == 0:
             read_unit(self._store, 0, unit.parent_unit_id, has_own_file=True)
-        return commit_simulated(self._store, self._config, unit, result)
+        return commit_simulated(
+            self._store, self._config, unit, attempt, version=version, seconds=seconds
+        )
 
 
 def commit_simulated(
-    store: RunStore, config: RunConfig, unit: Unit, result: UnitResult
-) -> UnitResult:
+    store: RunStore,
+    config: RunConfig,
+    unit: Unit,
+    attempt: Attempt,
+    *,
+    version: int,
+    seconds: float = 0.0,
+) -> UnitOutcome:
     """Commit a unit of good samples with next to nothing in them."""
-    rows = planned_rows(config, unit, attempt=result.attempt)
-    rows = [_labelled(row, result.creation_version) for row in rows]
-    items = [EncodedSample(row=row, members={"image.png": IMAGE, "json": b"{}"}) for row in rows]
-    return commit_samples(store, unit, items, result)
-
-
-def _labelled(row: Any, version: int) -> Any:
-    from dataclasses import replace
-
-    return replace(row, creation_version=version)
+    members = {"image.png": IMAGE, "json": b"{}"}
+    drafts = [
+        Draft(row=replace(row, creation_version=version), members=members)
+        for row in planned_rows(config, unit, attempt=attempt.name)
+    ]
+    return commit_samples(store, unit, drafts, attempt, seconds={"all": seconds})
 
 
 @dataclass(frozen=True, slots=True)

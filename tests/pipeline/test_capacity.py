@@ -7,13 +7,13 @@ import pytest
 from pipeline.loop.capacity import (
     Pace,
     PlanState,
-    UnitOutcome,
     choose_next_unit,
     lease_capacity,
     pace_of,
     should_stop,
 )
 from pipeline.loop.plan import make_plan
+from tests.kit.committed_units import outcome
 from tests.kit.small_plan import SHARDS, make_config
 
 PACE = Pace(max_lead=1, samples_per_round=100, images_per_round=1000)
@@ -122,7 +122,7 @@ def test_with_final_weights_the_lead_does_not_matter_and_what_needs_newer_ones_i
 
 
 def outcomes(*failed, errors="decode_failed"):
-    return [UnitOutcome(num_samples=10, errors={errors: n} if n else {}) for n in failed]
+    return [outcome(10, {errors: n} if n else {}) for n in failed]
 
 
 def test_a_run_that_mostly_fails_stops_and_names_the_errors():

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from pipeline.loop.plan import make_plan
+from pipeline.make.attempt import Attempt
 from pipeline.make.drain import RESERVE_S, Drain, UnitGivenBackError
-from pipeline.make.isolate import map_isolated
 from storage.files.stores import open_store
 from storage.records.weights import read_weights
 from tests.kit.small_run import (
@@ -88,19 +88,6 @@ def test_a_unit_that_cannot_be_judged_is_given_back(drain):
         drain.before_batch(0, 8)
 
 
-def test_batches_are_announced_and_can_be_the_last():
-    told = []
-
-    def stop_at_four(done, total):
-        told.append((done, total))
-        if done == 4:
-            raise UnitGivenBackError(done=done, total=total)
-
-    with pytest.raises(UnitGivenBackError):
-        map_isolated(list(range(7)), list, batch_size=2, before_batch=stop_at_four)
-    assert told == [(0, 7), (2, 7), (4, 7)]
-
-
 def test_a_unit_given_back_leaves_nothing_and_is_made_by_another_generator(tmp_path):
     config = make_config(tmp_path, creator={"batch_size": 1})
     store = prepare(config)
@@ -137,13 +124,13 @@ def test_labels_are_renewed_batch_by_batch_and_given_back_likewise(tmp_path):
     plan = make_plan(config, open_run_source(config).shards("train"))
     generator = make_generator(config)
     generator.take_weights(*read_weights(store, 0))
-    generator.generate(plan[0], "a01")
+    generator.generate(plan[0], Attempt("a01"))
     publish(config, 1)
     generator.take_weights(*read_weights(store, 1))
     relabel = next(unit for unit in plan if unit.parent_unit_id == plan[0].unit_id)
     seen = []
     generator.drain.before_batch = lambda done, total: seen.append((done, total))
-    generator.generate(relabel, "a01")
+    generator.generate(relabel, Attempt("a01"))
     assert seen == [(0, 2), (1, 2)]
 
 

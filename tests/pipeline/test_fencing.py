@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.loop.local_runner import run_units
+from pipeline.make.attempt import new_attempt
 from pipeline.make.isolate import Failure
-from pipeline.make.result import epoch_of, new_attempt
 from schemas.errors import FencedError
 from storage.files.stores import open_store
 from storage.records.run_lock import take_run
@@ -21,10 +21,10 @@ from tests.kit.small_run import (
 ROLES = ("generate",)
 
 
-def test_the_epoch_is_in_the_attempt_and_comes_back_out_of_it():
-    for epoch in (0, 7, 12345):
-        assert epoch_of(new_attempt(3, epoch=epoch)) == epoch
-    assert epoch_of("a01-e7-0000") == 0
+def test_an_attempt_carries_the_epoch_of_its_driver_and_shows_it_in_its_name():
+    attempts = [new_attempt(3, epoch=epoch) for epoch in (0, 7, 12345)]
+    assert [attempt.epoch for attempt in attempts] == [0, 7, 12345]
+    assert [attempt.name.partition("a03-")[0] for attempt in attempts] == ["", "e7-", "e12345-"]
 
 
 @pytest.mark.slow

@@ -11,8 +11,9 @@ import pytest
 import pipeline.make.images
 from pipeline.loop.local_runner import run_units
 from pipeline.loop.plan import make_plan
+from pipeline.make.attempt import Attempt
 from pipeline.make.build import open_run_source
-from pipeline.make.synthesize import create_images
+from pipeline.make.creators import create_images
 from schemas.errors import RunFailedError, WeightsMismatchError
 from schemas.sample import JSON_MEMBER
 from storage.files.stores import open_store
@@ -232,7 +233,7 @@ def test_a_generator_without_weights_refuses_to_work(tmp_path):
     config = make_config(tmp_path)
     unit = make_plan(config, open_run_source(config).shards("train"))[0]
     with pytest.raises(RunFailedError, match="no creation weights"):
-        make_generator(config).generate(unit, "a1")
+        make_generator(config).generate(unit, Attempt("a1"))
 
 
 class Breaking:
@@ -245,7 +246,7 @@ class Breaking:
     def __getattr__(self, name):
         return getattr(self._generator, name)
 
-    def generate(self, unit, attempt, history=None):
+    def generate(self, unit, attempt):
         self.tried[unit.unit_id] += 1
         if self._is_bad(unit):
             raise self._error

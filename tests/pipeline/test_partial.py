@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.loop.plan import make_plan
+from pipeline.make.attempt import Attempt, UnitHistory
 from pipeline.make.drain import UnitGivenBackError
-from pipeline.make.history import UnitHistory
 from schemas.sample import IMAGE_MEMBER, JSON_MEMBER
 from storage.files.stores import open_store
 from storage.records.weights import read_weights
@@ -24,6 +24,7 @@ from tests.kit.small_run import (
 pytestmark = pytest.mark.slow
 
 NUM_MADE = 3
+FIRST = Attempt("a01")
 
 
 @pytest.fixture
@@ -55,25 +56,25 @@ def leave_after(generator, num_made):
     generator.drain.before_batch = before_batch
 
 
-def give_back(config, unit, *, attempt="a01", history=None, num_made=NUM_MADE):
+def give_back(config, unit, *, attempt=FIRST, num_made=NUM_MADE):
     leaving = generator_with(config, 0)
     leave_after(leaving, num_made)
     with pytest.raises(UnitGivenBackError) as caught:
-        leaving.generate(unit, attempt, history)
+        leaving.generate(unit, attempt)
     return caught.value.given_back
 
 
 def make_rest(config, unit, *partials, version=0):
     staying = generator_with(config, version)
     made = []
-    create = staying._images._create
+    create = staying._images.create
 
-    def count(orders):
-        made.extend(order.source.key for order in orders)
-        return create(orders)
+    def count(drafts):
+        made.extend(draft.row.source_key for draft in drafts)
+        return create(drafts)
 
-    staying._images._create = count
-    result = staying.generate(unit, "a09", UnitHistory(partials=partials))
+    staying._images.create = count
+    result = staying.generate(unit, Attempt("a09", history=UnitHistory(partials=partials)))
     return result, made
 
 
@@ -107,8 +108,8 @@ def test_the_unit_equals_one_made_at_a_stretch_and_has_one_version(tmp_path, con
 
 def test_images_of_several_attempts_add_up(config, store, unit):
     first = give_back(config, unit, num_made=1)
-    history = UnitHistory(partials=(first.partial,))
-    second = give_back(config, unit, attempt="a02", history=history, num_made=1)
+    again = Attempt("a02", history=UnitHistory(partials=(first.partial,)))
+    second = give_back(config, unit, attempt=again, num_made=1)
     result, made = make_rest(config, unit, first.partial, second.partial)
     assert result.taken_over == 2
     assert made == list(unit.keys[2:])
@@ -188,6 +189,6 @@ def test_a_store_that_takes_no_partial_file_costs_the_images_alone(
     leave_after(leaving, NUM_MADE)
     monkeypatch.setattr(type(store), "write_bytes", refuse)
     with pytest.raises(UnitGivenBackError) as caught:
-        leaving.generate(unit, "a01")
+        leaving.generate(unit, Attempt("a01"))
     assert caught.value.given_back.kept == 0
     assert caught.value.given_back.partial == ""

@@ -12,10 +12,11 @@ import pytest
 from jobs.retry import describe, main, plan_of_retry
 from pipeline.loop.local_runner import run_units, take_newest
 from pipeline.loop.retry import IMAGES_GONE, PARENT_FIRST, plan_retry
+from pipeline.make.attempt import Attempt
 from pipeline.make.build import open_run_source
 from pipeline.make.caption import SourceCaptions, caption_missing, missing_captions
+from pipeline.make.commit import commit_failed_unit
 from pipeline.make.isolate import Failure
-from pipeline.make.pack import commit_failed_unit
 from runs.directory import claim_run_directory
 from runs.generation import plan_of
 from schemas.errors import ConfigError, RunFailedError
@@ -136,7 +137,9 @@ def test_a_retry_whose_every_attempt_fails_leaves_what_stands(tmp_path):
     config, store = broken_run(tmp_path)
     before = digests(config)
     (unit,) = plan_of_retry(store, config).units
-    commit_failed_unit(store, config, unit, failure=Failure("killed", "x"), attempt="a03-failed")
+    commit_failed_unit(
+        store, config, unit, failure=Failure("killed", "x"), attempt=Attempt("a03-failed")
+    )
     assert digests(config) == before
     (retried,) = [c for c in all_commits(config) if c.unit.revision]
     assert retried.summary["retried_in_vain"]["counts"]["failed"] == 2
@@ -159,7 +162,9 @@ def test_a_unit_that_failed_whole_is_made_again_with_the_newest_weights(tmp_path
     store = prepare(config)
     claim_run_directory(store, config)
     unit = plan_of(config)[0]
-    commit_failed_unit(store, config, unit, failure=Failure("killed", "x"), attempt="a1-failed")
+    commit_failed_unit(
+        store, config, unit, failure=Failure("killed", "x"), attempt=Attempt("a1-failed")
+    )
     run_units(make_control(config, weights_final=True), make_generator(config), store)
     publish(config, 1)
     main([config.run.url, "--local", "--reasons", "killed"])
@@ -176,7 +181,9 @@ def test_failed_labels_are_retried_on_the_images_that_are_there(tmp_path):
     run_units(make_control(config), make_generator(config), store)
     publish(config, 1, seen_images=24)
     later = next(unit for unit in plan_of(config) if unit.round == 1)
-    commit_failed_unit(store, config, later, failure=Failure("killed", "x"), attempt="a1-failed")
+    commit_failed_unit(
+        store, config, later, failure=Failure("killed", "x"), attempt=Attempt("a1-failed")
+    )
     main([config.run.url, "--local"])
     (retried,) = [c for c in all_commits(config) if c.unit.revision]
     assert retried.unit.unit_id == later.unit_id
@@ -192,9 +199,9 @@ def test_of_two_retries_one_is_visible(tmp_path):
     caption_missing(store, open_run_source(config), SourceCaptions(), missing)
     first = make_generator(config)
     take_newest(first, WeightsWatch(store))
-    assert first.generate(unit, "one").is_committed
+    assert first.generate(unit, Attempt("one")).is_committed
     after = digests(config)
-    assert not first.generate(unit, "two").is_committed
+    assert not first.generate(unit, Attempt("two")).is_committed
     assert digests(config) == after
 
 

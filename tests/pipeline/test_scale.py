@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from pipeline.loop.control import GenerationControl
-from pipeline.make.result import UnitResult
 from schemas.run_layout import COMPACTED_DIR, UNITS_DIR
 from sources.live_shards import LiveShardList
 from storage.files.stores import RunStore, open_store
@@ -57,10 +56,8 @@ def counts_of_a_run(url: str, *, rounds: int, units_per_round: int) -> dict[str,
             control.refresh()
             continue
         unit, attempt = decision.unit, control.lease(decision.unit)
-        empty = UnitResult(
-            unit_id=unit.unit_id, attempt=attempt, creation_version=version, counts={}, reasons={}
-        )
-        control.settle(unit, attempt, result=commit_simulated(store, config, unit, empty))
+        outcome = commit_simulated(store, config, unit, attempt, version=version)
+        control.settle(unit, attempt, outcome=outcome)
         if control.progress()["units_committed"] % UNITS_PER_LOOK == 0:
             assert control.refresh() == [], "what was told is not found again"
             assert live.refresh() == UNITS_PER_LOOK

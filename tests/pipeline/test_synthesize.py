@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from perception.diffusion.moments import MomentsCache
-from pipeline.make.synthesize import ImageOrder, create_images, sampler_settings
+from pipeline.make.creators import create_images, sampler_settings
+from pipeline.make.rows import ImageOrder
 from schemas.config import CreatorSection
 from tests.kit.small_run import make_sample
 from tests.kit.tiny_models import tiny_backbone

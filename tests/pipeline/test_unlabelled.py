@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.loop.local_runner import run_units
 from pipeline.make.build import open_run_source
-from pipeline.make.unlabelled import UnlabelledPool
+from pipeline.make.real import UnlabelledPool
 from schemas.errors import SourceError
 from storage.samples.codecs import decode_sample
 from tests.kit.small_run import (
@@ -55,4 +55,4 @@ def test_each_planned_sample_is_another_image_that_is_not_among_the_labelled_one
 def test_a_pool_that_is_too_small_says_what_to_lower(tmp_path):
     config = make_unlabelled_config(tmp_path, variants=2)
     with pytest.raises(SourceError, match=r"wants 6 images.*found 5; lower"):
-        UnlabelledPool(open_run_source(config), variants=2)
+        UnlabelledPool(config, open_run_source(config))

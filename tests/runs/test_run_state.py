@@ -9,7 +9,7 @@ import pytest
 
 from jobs.status import main as show_status
 from jobs.steer import main as steer
-from pipeline.loop.capacity import UnitOutcome, should_stop
+from pipeline.loop.capacity import should_stop
 from runs.command_line import run_job
 from runs.driving import logged
 from runs.state import SILENT_AFTER_S, run_state
@@ -19,6 +19,7 @@ from schemas.run_layout import CONFIG_FILE, STEERING_FILE
 from storage.files.stores import open_store
 from storage.records.events import EventWriter, read_events
 from storage.records.steering import Steering, read_steering
+from tests.kit.committed_units import outcome
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
@@ -206,8 +207,8 @@ def test_a_defect_is_no_success_either(monkeypatch):
 
 def test_the_circuit_breaker_names_the_most_frequent_errors():
     window = [
-        UnitOutcome(num_samples=8, errors={"OutOfMemoryError": 3, "decode_failed": 2}),
-        UnitOutcome(num_samples=8, errors={"OutOfMemoryError": 4, "a": 1, "b": 1}),
+        outcome(8, {"OutOfMemoryError": 3, "decode_failed": 2}),
+        outcome(8, {"OutOfMemoryError": 4, "a": 1, "b": 1}),
     ]
     reason = should_stop(window, max_failed_fraction=0.5, window_units=2)
     assert "11 of 16 samples" in reason

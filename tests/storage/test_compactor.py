@@ -13,14 +13,14 @@ from storage.files.stores import RunStore, open_store
 from storage.manifests.compaction import Compactor, compact
 from storage.manifests.places import QuietFolders
 from storage.manifests.table import (
-    BriefReader,
     ManifestReader,
+    OutcomeReader,
     UnitPlace,
     commit_unit,
     list_revisions,
     read_unit,
 )
-from storage.manifests.unit_brief import brief_of
+from storage.manifests.unit_outcome import outcome_of
 from tests.kit.manifests import (
     CountingFolders,
     expect_reads_as,
@@ -158,22 +158,22 @@ def test_a_torn_compacted_file_stands_in_nobodys_way(local_store: RunStore) -> N
     assert ManifestReader(local_store).refresh() == before
 
 
-def test_a_brief_is_the_same_from_either_place(local_store: RunStore) -> None:
+def test_an_outcome_is_the_same_from_either_place(local_store: RunStore) -> None:
     fill(local_store, range(6))
-    wanted = [brief_of(commit) for commit in ManifestReader(local_store).refresh()]
-    assert BriefReader(local_store).refresh() == wanted
+    wanted = [outcome_of(commit) for commit in ManifestReader(local_store).refresh()]
+    assert OutcomeReader(local_store).refresh() == wanted
     make_compactor(local_store).turn()
     assert len(list_revisions(local_store)) == 2
-    assert BriefReader(local_store).refresh() == wanted
+    assert OutcomeReader(local_store).refresh() == wanted
 
 
 def test_a_unit_that_was_told_of_is_not_read(local_store: RunStore) -> None:
     fill(local_store, range(3))
     known, *others = ManifestReader(local_store).refresh()
     counting = CountingFolders(local_store)
-    reader = BriefReader(counting)
+    reader = OutcomeReader(counting)
     reader.skip(known.unit.unit_id, 0)
-    assert [brief.unit_id for brief in reader.refresh()] == [c.unit.unit_id for c in others]
+    assert [outcome.unit_id for outcome in reader.refresh()] == [c.unit.unit_id for c in others]
     assert counting.reads[UnitPlace(known.unit.round, known.unit.unit_id, 0).path] == 0
 
 
@@ -196,7 +196,7 @@ def test_a_quiet_folder_is_looked_at_less_and_less(monkeypatch) -> None:
 def counts_of_a_run(store: RunStore, num_units: int) -> tuple[float, float]:
     """Names of units that a look lists, and objects that are read for each unit."""
     counting = CountingFolders(store)
-    reader, compactor = BriefReader(counting), make_compactor(store, units_per_file=16)
+    reader, compactor = OutcomeReader(counting), make_compactor(store, units_per_file=16)
     for number in range(num_units):
         commit_unit(store, make_commit(make_unit(number)))
         if number % 8 == 7:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.make.generator import Generator
+from pipeline.make.rows import Draft
 from pipeline.on_ray.generator import ActorHost, GeneratorActor, start_generator
 from schemas.config import RunConfig
 
@@ -87,14 +88,14 @@ class FaultyGeneratorActor(GeneratorActor):
         if is_new:
             faults, images = Faults(self._config.run.url), generator._images
             faults.meet(LOADING)
-            create = images._create
+            create = images.create
 
-            def create_with_faults(orders: Sequence[Any]) -> Any:
-                for order in orders:
-                    faults.meet(order.source.key)
-                return create(orders)
+            def create_with_faults(drafts: Sequence[Draft]) -> list[Draft]:
+                for draft in drafts:
+                    faults.meet(draft.row.source_key)
+                return create(drafts)
 
-            images._create = create_with_faults  # type: ignore[method-assign]
+            images.create = create_with_faults  # type: ignore[method-assign]
         return generator
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from perception.diffusion.halfway import HalfwaySettings, synthesize_gaussian, synthesize_halfway
-from pipeline.make.rows import start_of
+from pipeline.make.rows import ImageOrder, start_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,24 +17,6 @@ if TYPE_CHECKING:
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.diffusion.moments import MomentsCache
     from schemas.config import CreatorSection
-    from schemas.sample import Sample
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageOrder:
-    """One synthetic image to make.
-
-    Attributes:
-        source_shard: Shard of the real image.
-        source: The real sample.
-        caption: Text condition.
-        seed: Seed of everything random in the image, in [0, 2**63).
-    """
-
-    source_shard: str
-    source: Sample
-    caption: str
-    seed: int
 
 
 class Creator(Protocol):
