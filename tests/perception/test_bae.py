@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-from itertools import combinations
-
 import pytest
 import torch
 
 from perception.heads.normals_bae import BaeNormalsHead
 from perception.methods.bae import make, make_bae
-from perception.methods.protocol import Predictions, supervised_loss
+from perception.methods.protocol import supervised_loss
 from perception.methods.spec import MethodSpec
 from perception.state_file import keys_digest
 from tests.kit.models.pyramids import (
@@ -84,49 +81,6 @@ def test_the_last_level_has_the_side_of_the_image_for_every_factor(factor: int) 
     ]
 
 
-def test_predictions_are_encoded_like_labels() -> None:
-    method = make_small_method(ALL_TASKS)
-    found = method.predict(make_pyramid(2), (48, 80))
-    assert isinstance(found, Predictions)
-    assert tuple(found.labels["normals"].shape) == (2, 3, 48, 80)
-    assert tuple(found.labels["depth"].shape) == (2, 1, 48, 80)
-    assert tuple(found.labels["semseg"].shape) == (2, 48, 80)
-    length = torch.linalg.vector_norm(found.labels["normals"], dim=1)
-    torch.testing.assert_close(length, torch.ones_like(length))
-    assert (found.labels["depth"] > 0).all()
-    assert found.labels["semseg"].dtype == torch.int64
-    for task, low, high in (("normals", 0, 90), ("depth", 0, 1), ("semseg", 0, 1)):
-        confidence = found.confidence[task]
-        assert tuple(confidence.shape) == (2, 1, 48, 80)
-        assert low < confidence.min()
-        assert confidence.max() <= high
-
-
-def test_six_tasks_are_predicted_as_their_labels_are_encoded() -> None:
-    found = make_small_method(SIX_TASKS).predict(make_pyramid(2), (48, 80))
-    assert tuple(found.labels) == tuple(found.confidence) == SIX_TASKS
-    for task in ("saliency", "boundaries"):
-        probability, confidence = found.labels[task], found.confidence[task]
-        assert tuple(probability.shape) == tuple(confidence.shape) == (2, 1, 48, 80)
-        assert probability.dtype == torch.float32
-        assert probability.min() >= 0
-        assert probability.max() <= 1
-        torch.testing.assert_close(confidence, torch.maximum(probability, 1 - probability))
-    parts = found.labels["human_parts"]
-    assert (parts.dtype, tuple(parts.shape)) == (torch.int64, (2, 48, 80))
-    assert parts.max() < 7
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 6])
-def test_any_subset_of_the_tasks_makes_a_method_of_just_those(count: int) -> None:
-    subsets = list(combinations(SIX_TASKS, count))
-    for tasks in (subsets[0], subsets[-1]):
-        method = make_small_method(tasks)
-        loss, terms = supervised_loss(method, make_pyramid(1), make_labels(1))
-        assert set(terms) == set(tasks) == set(method.heads)
-        assert torch.isfinite(loss)
-
-
 def test_an_image_without_a_task_s_labels_leaves_that_task_to_the_other_image() -> None:
     method = make_small_method(SIX_TASKS).eval()
     whole, partial = make_labels(2), make_labels(2)
@@ -180,34 +134,6 @@ def test_the_weights_of_a_normals_method_keep_their_names() -> None:
     assert keys_digest(method) == "13abd1cfe1c725f1dea93d134b88d1c68f86f8e9e5857105ec5bd934eb68219f"
 
 
-def test_predicting_leaves_mode_and_buffers_alone_and_repeats_itself() -> None:
-    method = make_small_method(ALL_TASKS).train()
-    before = copy.deepcopy(method.state_dict())
-    first, second = (method.predict(make_pyramid(2), (64, 64)) for _ in range(2))
-    assert method.training
-    assert all(module.training for module in method.modules())
-    assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
-    assert all(torch.equal(first.labels[task], second.labels[task]) for task in ALL_TASKS)
-    assert not first.labels["normals"].requires_grad
-
-
-def test_an_image_is_predicted_the_same_alone_and_in_a_batch() -> None:
-    method, pyramid = make_small_method(), make_pyramid(3)
-    alone = type(pyramid)(tuple(tuple(each[1:2] for each in level) for level in pyramid.maps))
-    together = method.predict(pyramid, (64, 64)).labels["normals"][1:2]
-    torch.testing.assert_close(method.predict(alone, (64, 64)).labels["normals"], together)
-
-
-def test_the_gradient_reaches_adapter_and_heads_and_no_feature() -> None:
-    method, pyramid = make_small_method(ALL_TASKS), make_pyramid(2)
-    loss, terms = supervised_loss(method, pyramid, make_labels(2))
-    loss.backward()
-    assert set(terms) == set(ALL_TASKS)
-    untouched = [name for name, value in method.named_parameters() if value.grad is None]
-    assert not untouched
-    assert all(each.grad is None for level in pyramid.maps for each in level)
-
-
 def test_the_loss_is_the_weighted_sum_of_its_tasks() -> None:
     method = make_small_method(ALL_TASKS)
     method.task_weights = {"depth": 0.5}
@@ -252,15 +178,6 @@ def test_a_task_without_labels_is_refused() -> None:
         supervised_loss(make_small_method(("normals", "depth")), make_pyramid(1), {})
 
 
-def test_features_in_half_precision_train_weights_in_single_precision() -> None:
-    pyramid = make_pyramid(2)
-    halved = type(pyramid)(tuple(tuple(each.half() for each in level) for level in pyramid.maps))
-    method = make_small_method(ALL_TASKS)
-    loss, _ = supervised_loss(method, halved, make_labels(2))
-    loss.backward()
-    assert all(value.grad.dtype == torch.float32 for value in method.parameters())
-
-
 def test_mixed_precision_changes_the_loss_only_a_little() -> None:
     method, pyramid, labels = make_small_method(ALL_TASKS), make_pyramid(2), make_labels(2)
     exact, _ = supervised_loss(method, pyramid, labels)
@@ -269,34 +186,6 @@ def test_mixed_precision_changes_the_loss_only_a_little() -> None:
     mixed.backward()
     assert mixed.dtype == torch.float32
     assert mixed.item() == pytest.approx(exact.item(), rel=0.05)
-
-
-def test_the_same_seeds_give_the_same_loss() -> None:
-    losses = [
-        supervised_loss(
-            make_small_method(seed=4),
-            make_pyramid(2),
-            make_labels(2),
-            generator=torch.Generator().manual_seed(5),
-        )[0].item()
-        for _ in range(2)
-    ]
-    assert losses[0] == losses[1]
-
-
-@pytest.mark.slow
-def test_the_method_learns_a_fixed_batch() -> None:
-    method, pyramid, labels = make_small_method(), make_pyramid(2), make_labels(2)
-    optimiser = torch.optim.Adam(method.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    losses = []
-    for _ in range(12):
-        loss, _ = supervised_loss(method, pyramid, labels, generator=generator)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] - 1.5
 
 
 @pytest.mark.slow

@@ -5,12 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from perception.diffusion.features import FeaturePyramid
 from perception.methods.bae_efficientnet import encode, make
-from perception.methods.protocol import supervised_loss
 from perception.methods.spec import MethodSpec
 from schemas.errors import ConfigError
-from tests.kit.models.pyramids import make_labels
 
 
 def make_spec(**changes):
@@ -31,35 +28,6 @@ def make_method(seed=0):
 
 def images(seed=0):
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-
-
-def test_predictions_are_unit_normals_with_an_error_in_degrees():
-    found = make_method().predict(FeaturePyramid(maps=(), images=images()), (64, 64))
-    normals, error_deg = found.labels["normals"], found.confidence["normals"]
-    assert normals.shape == (2, 3, 64, 64)
-    torch.testing.assert_close(normals.norm(dim=1), torch.ones(2, 64, 64))
-    assert error_deg.shape == (2, 1, 64, 64)
-    assert 0 < error_deg.min() <= error_deg.max() < 180
-
-
-@pytest.mark.slow
-def test_gradients_reach_the_encoder_and_the_loss_falls_on_a_fixed_batch():
-    method = make_method().train()
-    pyramid, labels = FeaturePyramid(maps=(), images=images()), make_labels(2)
-    optimizer = torch.optim.Adam(method.parameters(), lr=2e-3)
-    losses = []
-    for _ in range(12):
-        loss, _ = supervised_loss(
-            method, pyramid, labels, generator=torch.Generator().manual_seed(0)
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < losses[0] - 0.5
-    reached = {name for name, each in method.named_parameters() if each.grad is not None}
-    assert any(name.startswith("encoder.embeddings") for name in reached)
-    assert {f"projections.{place}.weight" for place in range(4)} <= reached
 
 
 @pytest.mark.slow

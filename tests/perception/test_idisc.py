@@ -105,22 +105,6 @@ def test_the_starter_host_is_a_plain_pyramid_of_scaled_widths() -> None:
     assert tuple(method.heads["depth"].partitions[0].latents.shape) == (32, 32)
 
 
-@pytest.mark.parametrize("tasks", [("normals",), ("depth",), BOTH])
-def test_predictions_are_encoded_like_labels(tasks) -> None:
-    found = make_small(tasks).predict(make_pyramid(2), (48, 80))
-    assert set(found.labels) == set(found.confidence) == set(tasks)
-    assert {tuple(each.shape) for each in found.confidence.values()} == {(2, 1, 48, 80)}
-    if "normals" in tasks:
-        length = torch.linalg.vector_norm(found.labels["normals"], dim=1)
-        torch.testing.assert_close(length, torch.ones(2, 48, 80))
-        assert found.confidence["normals"].min() > 0
-        assert found.confidence["normals"].max() <= 90
-    if "depth" in tasks:
-        assert tuple(found.labels["depth"].shape) == (2, 1, 48, 80)
-        assert found.labels["depth"].min() > 0
-        assert (found.confidence["depth"] == 1).all()
-
-
 def test_another_task_is_refused_with_a_remedy() -> None:
     with pytest.raises(ConfigError, match="use host bae"):
         make_small(("normals", "semseg"))
@@ -215,37 +199,13 @@ def test_the_deformable_decoder_drops_the_coarsest_level_too() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_deformable_layers", [0, 1])
-def test_gradients_reach_every_parameter(num_deformable_layers) -> None:
-    method = make_small(num_deformable_layers=num_deformable_layers).train()
+def test_gradients_reach_every_parameter_of_a_deformable_decoder() -> None:
+    method = make_small(num_deformable_layers=1).train()
     loss, _ = supervised_loss(method, make_pyramid(2), make_labels(2))
     loss.backward()
     missing = [name for name, each in method.named_parameters() if each.grad is None]
     assert missing == []
     assert all(each.grad.isfinite().all() for each in method.parameters())
-
-
-@pytest.mark.slow
-def test_loss_falls_on_a_fixed_batch() -> None:
-    method = make_small().train()
-    pyramid, labels = make_pyramid(2), make_labels(2, side=64)
-    optimizer = torch.optim.Adam(method.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(10):
-        optimizer.zero_grad()
-        loss, _ = supervised_loss(method, pyramid, labels)
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert min(losses[-3:]) < losses[0] - 0.5
-
-
-def test_a_batch_without_valid_labels_gives_no_gradient() -> None:
-    method = make_small().train()
-    labels = {"normals": torch.zeros(2, 3, 64, 64), "depth": torch.zeros(2, 1, 64, 64)}
-    loss, _ = supervised_loss(method, make_pyramid(2), labels)
-    loss.backward()
-    assert all(float(each.grad.abs().sum()) == 0 for each in method.parameters())
 
 
 def test_an_image_of_weight_zero_does_not_count() -> None:
@@ -265,33 +225,6 @@ def test_task_weights_scale_the_terms() -> None:
     method.task_weights = {"depth": 0.5}
     loss, _ = method.loss(outputs, labels)
     assert float(loss.detach()) == pytest.approx(terms["normals"] + 0.5 * terms["depth"], rel=1e-5)
-
-
-def test_equal_seeds_give_equal_weights() -> None:
-    one, two, other = make_small(seed=3), make_small(seed=3), make_small(seed=4)
-    pairs = list(zip(one.state_dict().values(), two.state_dict().values(), strict=True))
-    assert all(torch.equal(a, b) for a, b in pairs)
-    assert not torch.equal(
-        one.heads["depth"].partitions[0].latents, other.heads["depth"].partitions[0].latents
-    )
-
-
-def test_predicting_leaves_mode_and_buffers_alone_and_carries_no_gradient() -> None:
-    method = make_small().train()
-    before = {name: each.clone() for name, each in method.state_dict().items()}
-    pyramid = make_pyramid(2)
-    first, second = method.predict(pyramid, (64, 64)), method.eval().predict(pyramid, (64, 64))
-    for task in BOTH:
-        assert torch.equal(first.labels[task], second.labels[task])
-        assert not first.labels[task].requires_grad
-        assert not first.confidence[task].requires_grad
-    assert all(torch.equal(each, before[name]) for name, each in method.state_dict().items())
-
-
-def test_features_in_half_precision_are_read_in_float32() -> None:
-    pyramid = make_pyramid(2)
-    half = type(pyramid)(tuple(tuple(m.bfloat16() for m in level) for level in pyramid.maps))
-    assert make_small().predict(half, (64, 64)).labels["depth"].dtype == torch.float32
 
 
 @pytest.mark.slow

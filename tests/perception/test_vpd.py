@@ -14,7 +14,7 @@ from perception.diffusion.features import FeatureSettings, pyramid_channels
 from perception.diffusion.latents import encode_moments
 from perception.heads.semantic_fpn import FeaturePyramidNeck, SemanticFpnHead
 from perception.heads.vpd_depth import VpdDepthHead, vpd_silog_loss
-from perception.methods.protocol import evaluating, supervised_loss
+from perception.methods.protocol import supervised_loss
 from perception.methods.spec import MethodSpec
 from perception.methods.vpd import TokenRefiner, make, make_vpd, segmentation_channels
 from perception.tuning import tune_backbone
@@ -212,39 +212,6 @@ def test_moments_encoded_before_give_the_same_features() -> None:
     assert torch.equal(one.images, make_images())
 
 
-@pytest.mark.parametrize("tasks", [("semseg",), ("depth",), BOTH])
-def test_predictions_are_encoded_like_labels(tasks) -> None:
-    method = make_small(tasks)
-    with evaluating(method):
-        pyramid = method.observe(tiny_backbone(), make_images(side=64))
-    found = method.predict(pyramid, (48, 80))
-    assert set(found.labels) == set(found.confidence) == set(tasks)
-    for confidence in found.confidence.values():
-        assert tuple(confidence.shape) == (2, 1, 48, 80)
-        assert confidence.min() > 0
-        assert confidence.max() <= 1
-    if "semseg" in tasks:
-        assert tuple(found.labels["semseg"].shape) == (2, 48, 80)
-        assert found.labels["semseg"].dtype == torch.int64
-        assert found.confidence["semseg"].min() >= 1 / NUM_CLASSES
-    if "depth" in tasks:
-        assert tuple(found.labels["depth"].shape) == (2, 1, 48, 80)
-        assert found.labels["depth"].min() > 0
-        assert found.labels["depth"].max() <= 10
-
-
-def test_predicting_is_independent_of_the_mode_and_carries_no_gradient() -> None:
-    method = make_small().train()
-    pyramid = method.observe(tiny_backbone(), make_images())
-    size = (IMAGE_SIZE_PX, IMAGE_SIZE_PX)
-    first = method.predict(pyramid, size)
-    assert method.training
-    second = method.eval().predict(pyramid, size)
-    for task in BOTH:
-        assert torch.equal(first.labels[task], second.labels[task])
-        assert not first.confidence[task].requires_grad
-
-
 @pytest.mark.parametrize("changes", [{"class_embeddings": None}, {"num_classes": {"semseg": 7}}])
 def test_classes_without_names_are_refused_with_a_remedy(changes) -> None:
     with pytest.raises(ConfigError, match="reads one name for each"):
@@ -308,31 +275,6 @@ def test_depth_without_a_valid_pixel_costs_nothing() -> None:
     loss.backward()
     assert float(loss.detach()) == pytest.approx(0, abs=1e-6)
     assert float(found.grad.abs().sum()) == 0
-
-
-@pytest.mark.slow
-def test_loss_falls_on_a_fixed_batch() -> None:
-    torch.manual_seed(0)
-    method, images, labels = make_small().train(), make_images(3), make_targets(3)
-    moments = encode_moments(tiny_backbone(), images)
-    optimizer = torch.optim.Adam(method.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(5):
-        optimizer.zero_grad()
-        pyramid = method.observe(tiny_backbone(), images, moments=moments)
-        loss, _ = supervised_loss(method, pyramid, labels)
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert min(losses[-2:]) < 0.9 * losses[0]
-
-
-def test_equal_seeds_give_equal_weights() -> None:
-    one, two, other = make_small(seed=3), make_small(seed=3), make_small(seed=4)
-    pairs = list(zip(one.state_dict().values(), two.state_dict().values(), strict=True))
-    assert all(torch.equal(a, b) for a, b in pairs)
-    name = "refiners.semseg.network.0.weight"
-    assert not torch.equal(one.state_dict()[name], other.state_dict()[name])
 
 
 def test_a_copy_has_weights_and_features_of_its_own() -> None:

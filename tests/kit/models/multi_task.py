@@ -30,7 +30,6 @@ CHANNELS = {
     "saliency": 1,
     "boundaries": 1,
 }
-IGNORED = {"normals": 0.0, "depth": 0.0, "semseg": 255, "human_parts": 255}
 
 
 def small_spec(tasks=SIX_TASKS, **options) -> MethodSpec:
@@ -73,12 +72,6 @@ def full_pyramid(size: tuple[int, int]) -> FeaturePyramid:
 
 def all_labels(batch: int) -> dict[str, Tensor]:
     return {task: label for task, label in make_labels(batch).items() if task in CHANNELS}
-
-
-def without_label(labels: dict[str, Tensor], task: str, image: int) -> dict[str, Tensor]:
-    changed = {name: label.clone() for name, label in labels.items()}
-    changed[task][image] = IGNORED.get(task, -1)
-    return changed
 
 
 def num_parameters(module: torch.nn.Module) -> int:
