@@ -17,26 +17,23 @@ from runs.command_line import run_job
 from schemas.errors import UserError
 from schemas.sample import TASKS
 from sources.layouts.protocol import LayoutOptions
-from sources.layouts.registry import LAYOUTS, find_layout
-from sources.prepare.fit import PrepareFit
+from sources.layouts.registry import LAYOUTS
 from sources.prepare.prepare import (
     AUTO,
-    Prepared,
     PrepareRequest,
     open_files,
     plan_request,
     prepare,
     resolve_layout,
 )
-from sources.prepare.report import Expected, describe_counts, describe_oddities
+from sources.prepare.report import describe
 from sources.protocol import Split
+from sources.resize import Fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sources.layouts.protocol import LabelledFiles, Signs
-
-_LISTED = 10
+    from sources.readers.files import Signs
 
 T = TypeVar("T", bound=str)
 
@@ -52,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
             print(f"{plan.name}.tar: {len(plan.keys)} samples")
         return
     prepared = prepare(request, files, tell=lambda line: print(line, flush=True))
-    print("\n" + "\n".join(report(request, files, prepared)))
+    print("\n" + "\n".join(describe(request, files, prepared)))
 
 
 def read_request(options: argparse.Namespace) -> PrepareRequest:
@@ -88,36 +85,6 @@ def read_request(options: argparse.Namespace) -> PrepareRequest:
     )
 
 
-def report(request: PrepareRequest, files: LabelledFiles, prepared: Prepared) -> list[str]:
-    """Lines that say what was found, what is odd, and how to use the result."""
-    is_part = request.limit is not None
-    layout = find_layout(request.layout)
-    expected = Expected(
-        official_counts={} if is_part else layout.official_counts,
-        official_size=layout.official_size,
-        num_classes=files.num_classes,
-        class_names=files.class_names,
-        size=request.size,
-        signs=request.options.normals_signs or (1.0, 1.0, 1.0),
-        depth_unit=layout.depth_unit,
-    )
-    lines = describe_counts(prepared.tallies, depth_unit=layout.depth_unit)
-    odd = [*files.notes, *describe_oddities(prepared.tallies, expected)]
-    odd += [
-        f"{one} and {other} are the same image; one must not be learnt from and scored: take one "
-        "out of its list"
-        for one, other in prepared.duplicates[:_LISTED]
-    ]
-    lines += ["", f"{len(odd)} remarks:" if odd else "nothing odd", *(f"- {text}" for text in odd)]
-    if prepared.failures:
-        lines += ["", f"failed samples ({len(prepared.failures)}, all in manifest.parquet):"]
-        lines += [f"- {key}: {detail}" for key, detail in prepared.failures[:_LISTED]]
-    lines += ["", "to use it:", "source:", "  kind: shards", f"  root: {request.out}"]
-    if files.num_classes:
-        lines += ["method:", f"  num_classes: {files.num_classes}"]
-    return lines
-
-
 def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     layouts = "\n".join(f"  {one.name:22}{one.title}" for one in LAYOUTS.values())
@@ -132,7 +99,7 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--size", default="native", help="HEIGHTxWIDTH, or native (default)")
     parser.add_argument(
         "--fit",
-        choices=get_args(PrepareFit),
+        choices=get_args(Fit),
         default="crop",
         help="crop: cut the middle to the aspect of --size and resize; stretch: resize; pad: add "
         "unlabelled pixels on all sides",

@@ -11,7 +11,7 @@ from schemas.sample import Sample, SourceShard, Task, UnreadableSample
 from sources.folder_description import TaskFiles, load_description, resolve_root
 from sources.folder_keys import Names, sample_key, split_names, spread
 from sources.folder_labels import decode_task_file, size_from_header
-from sources.resize import center_crop, resize_image, resize_label
+from sources.resize import fit_sample
 from storage.samples.codecs import decode_image
 from storage.samples.pictures import MAX_PIXELS
 
@@ -106,21 +106,21 @@ class FolderSource:
             raise SampleError("key_missing", f"{key} is in no split of {self._file}")
         name = self._names[key]
         image = decode_image(_read(self._path(self._description.image, name)))
-        labels: dict[Task, Array] = {}
-        for task, files in self._files.items():
-            label = self._read_label(task, self._path(files.pattern, name), files, image.shape[:2])
-            labels[task] = resize_label(self._crop(label), self.image_size, task)
-        return Sample(
+        sample = Sample(
             key=key,
-            image=resize_image(self._crop(image), self.image_size),
-            labels=labels,
+            image=image,
+            labels={
+                task: self._read_label(task, self._path(files.pattern, name), image.shape[:2])
+                for task, files in self._files.items()
+            },
             caption=self._caption(name),
             meta={"file_key": name},
         )
+        return fit_sample(sample, self.image_size, self._description.fit)
 
-    def _read_label(self, task: Task, path: Path, files: TaskFiles, size: tuple[int, ...]) -> Array:
+    def _read_label(self, task: Task, path: Path, size: tuple[int, ...]) -> Array:
         try:
-            label = decode_task_file(_read(path), files, task)
+            label = decode_task_file(_read(path), self._files[task], task)
         except SampleError as error:
             raise SampleError(error.reason, f"{path}: {error.detail}") from error
         if label.shape[:2] != size:
@@ -130,10 +130,6 @@ class FolderSource:
                 f"{label.shape[1]} x {label.shape[0]} (width x height); export both alike",
             )
         return label
-
-    def _crop(self, array: Array) -> Array:
-        is_cropped = self._description.fit == "crop"
-        return center_crop(array, self.image_size) if is_cropped else array
 
     def _caption(self, name: str) -> str:
         if self._description.caption is None:

@@ -6,9 +6,11 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from schemas.errors import ConfigError, SourceError
 from schemas.paths import resolve_path
-from sources.prepared_facts import PREPARED_FILE, read_facts
+from schemas.sample import Task
 from sources.shard_folder import Row, ShardFolder
 from storage.files.stores import open_store
 
@@ -16,10 +18,40 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from schemas.config import ShardsSource as ShardsConfig
-    from schemas.sample import Sample, SourceShard, Task, UnreadableSample
+    from schemas.sample import Sample, SourceShard, UnreadableSample
     from sources.protocol import Split
+    from storage.files.stores import RunStore
 
+PREPARED_FILE = "prepared.json"
 REMEDY = "convert the data set with jobs/prepare.py (docs/datasets.md), or fetch the shards again"
+
+
+class PreparedFacts(BaseModel):
+    """Fields of ``prepared.json`` that a reader needs; it may hold others."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    layout: str
+    tasks: tuple[Task, ...]
+    num_classes: int = Field(ge=0, le=254)
+    class_names: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
+
+
+def read_facts(store: RunStore) -> PreparedFacts | None:
+    """The facts of a folder; None if it has none, such as shards made elsewhere.
+
+    Raises:
+        SourceError: If the file is malformed.
+    """
+    if not store.exists(PREPARED_FILE):
+        return None
+    try:
+        return PreparedFacts.model_validate_json(store.read_bytes(PREPARED_FILE))
+    except ValidationError as error:
+        raise SourceError(
+            f"{store.uri(PREPARED_FILE)}: {error}; run jobs/prepare.py on the folder again"
+        ) from error
 
 
 class PreparedSource:

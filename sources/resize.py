@@ -1,17 +1,52 @@
-"""Crop and resize images and label maps together without inventing labels."""
+"""Crop, pad and resize images and label maps together without inventing labels."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from schemas.sample import IGNORE_PROBABILITY, TASK_KINDS, Task
+from schemas.errors import SampleError
+from schemas.sample import IGNORE_PROBABILITY, INVALID_VALUES, TASK_KINDS, Sample, Task
 
-Fit = Literal["crop", "stretch"]
+Fit = Literal["crop", "stretch", "pad"]
 Array = NDArray[Any]
+
+PAD_RGB = (124, 116, 104)
+"""Mean colour of natural images: about zero after the usual normalisation."""
+
+
+def fit_sample(sample: Sample, size: tuple[int, int] | None, fit: Fit) -> Sample:
+    """Bring a sample to a size.
+
+    Args:
+        sample: Image and labels of one size.
+        size: Height and width; None: leave it as it is.
+        fit: crop: cut the middle to the aspect of ``size``, then resize; stretch: resize; pad: add
+            unlabelled pixels on all sides.
+
+    Returns:
+        The sample with image and labels of the new size.
+
+    Raises:
+        SampleError: ``larger_than_size`` if it should be padded but is larger.
+    """
+    if size is None or sample.image.shape[:2] == size:
+        return sample
+    if fit == "pad":
+        return _pad(sample, size)
+    aspect = size if fit == "crop" else sample.image.shape[:2]
+    return replace(
+        sample,
+        image=resize_image(np.ascontiguousarray(center_crop(sample.image, aspect)), size),
+        labels={
+            task: resize_label(center_crop(label, aspect), size, task)
+            for task, label in sample.labels.items()
+        },
+    )
 
 
 def center_crop(array: Array, size: tuple[int, int]) -> Array:
@@ -119,3 +154,25 @@ def _area_mean(plane: Array, size: tuple[int, int]) -> Array:
 
 def _centres(old: int, new: int) -> Array:
     return ((np.arange(new) + 0.5) * old / new).astype(np.int64)
+
+
+def _pad(sample: Sample, size: tuple[int, int]) -> Sample:
+    height, width = sample.image.shape[:2]
+    if height > size[0] or width > size[1]:
+        raise SampleError(
+            "larger_than_size",
+            f"{height} x {width} (height x width) does not fit into {size[0]} x {size[1]}; give a "
+            "greater --size, or --fit crop",
+        )
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    inside = (slice(top, top + height), slice(left, left + width))
+    image = np.empty((*size, 3), np.uint8)
+    image[:] = PAD_RGB
+    image[inside] = sample.image
+    labels = {}
+    for task, label in sample.labels.items():
+        shape = (*size, *label.shape[2:])
+        padded = np.full(shape, INVALID_VALUES[TASK_KINDS[task]], label.dtype)
+        padded[inside] = label
+        labels[task] = padded
+    return replace(sample, image=image, labels=labels)

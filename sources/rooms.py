@@ -12,7 +12,7 @@ import numpy as np
 from schemas.errors import ConfigError, SourceError
 from schemas.paths import resolve_path
 from schemas.sample import IGNORE_ID, Sample, SourceShard, Task, UnreadableSample
-from sources.rooms_labels import boundaries_of, saliency_of
+from sources.rooms_classes import CLASSES, VOID_ID, boundaries_of, saliency_of
 from sources.shard_folder import Row, ShardFolder
 
 if TYPE_CHECKING:
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 ROOM_TASKS: tuple[Task, ...] = ("normals", "depth", "semseg", "saliency", "boundaries")
 """What rooms have labels of; saliency and boundaries follow from the other three."""
 
-NUM_CLASSES = 21
-"""Void (id 0, never scored) and twenty kinds of things."""
-
-VOID_ID = 0
 REMEDY = (
     "point source.root at the folder of the shipped rooms (data/rooms), fetch them again, or "
     "render them with jobs/render_rooms.py"
@@ -87,7 +83,7 @@ class RoomsSource:
     @property
     def num_classes(self) -> int:
         """Twenty-one, void among them."""
-        return NUM_CLASSES
+        return len(CLASSES)
 
     def shards(self, split: Split) -> tuple[SourceShard, ...]:
         """The shards of a split, each with the keys that are used."""

@@ -12,7 +12,6 @@ from cachetools import LRUCache
 
 from schemas.errors import DamagedShardError, SampleError, SourceError
 from schemas.sample import Sample, SourceShard, UnreadableSample
-from sources.prepared_facts import MANIFEST_FILE
 from storage.files.stores import open_store
 from storage.samples.codecs import decode_sample
 from storage.samples.pictures import MAX_PIXELS
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from sources.protocol import Split
 
+MANIFEST_FILE = "manifest.parquet"
 COLUMNS = ("split", "shard", "key", "tar_sha256")
 MORE_COLUMNS = ("status", "group", "height", "width", "caption")
 _BYTES_KEPT = 512 * 2**20

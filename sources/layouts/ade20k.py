@@ -6,21 +6,18 @@ channel, 0 = other (ignored), 1..150; ``objectInfo150.txt``, names of the classe
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import SourceError
-from sources.layouts.protocol import Layout, LayoutOptions, choose_tasks
-from sources.readers.files import class_ids, expect_folders, read_ids_png, read_image
+from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
+from sources.readers.files import class_ids, expect_folders, has_folders, inside, read_ids_png
 from sources.readers.image_files import ImageFiles, index_images
-from sources.readers.reading import reading
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from schemas.sample import Task
     from sources.protocol import Split
 
 ARCHIVE = "ADEChallengeData2016"
@@ -29,7 +26,6 @@ FOLDERS: dict[Split, str] = {"train": "training", "test": "validation"}
 
 NUM_CLASSES = 150
 NAMES_FILE = "objectInfo150.txt"
-PRESENT: tuple[Task, ...] = ("semseg",)
 REMEDY = (
     f"unpack {ARCHIVE}.zip (scene parsing, 150 classes; not the full ADE20K of 3 000 and more "
     "names) again and point --root at the folder that holds images/ and annotations/"
@@ -38,8 +34,7 @@ REMEDY = (
 
 def detect(root: Path) -> bool:
     """Whether there are images/training and annotations/training."""
-    folder = _inside(root)
-    return all((folder / name / "training").is_dir() for name in ("images", "annotations"))
+    return has_folders(_inside(root), "images/training", "annotations/training")
 
 
 def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
@@ -56,36 +51,25 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
         split: [(path.stem, path) for path in sorted((folder / "images" / name).glob("*.jpg"))]
         for split, name in FOLDERS.items()
     }
-    keys, paths = index_images(images, root=folder)
-    tasks = choose_tasks(PRESENT, options, root=folder)
     class_names = _read_names(folder / NAMES_FILE)
     missing = f"{folder / NAMES_FILE}: not there, so the classes have no names; {REMEDY}"
     return ImageFiles(
         root=root,
-        keys=keys,
-        images=paths,
-        labels={task: partial(_semseg, folder) for task in tasks},
-        image_reader=partial(_image, folder),
-        classes=NUM_CLASSES,
-        names=class_names,
+        images=index_images(images, root=folder),
+        labels=choose_labels({"semseg": _semseg}, options, root=folder, remedy=REMEDY),
+        remedy=REMEDY,
+        classes=class_names or NUM_CLASSES,
         notes=() if class_names else (missing,),
     )
 
 
 def _inside(root: Path) -> Path:
-    return root / ARCHIVE if (root / ARCHIVE / "images").is_dir() else root
+    return inside(root, ARCHIVE, holding="images")
 
 
-def _image(folder: Path, image: Path) -> NDArray[Any]:
-    with reading(folder, image, remedy=REMEDY) as path:
-        return read_image(path)
-
-
-def _semseg(folder: Path, image: Path) -> NDArray[Any]:
-    label = folder / "annotations" / image.parent.name / f"{image.stem}.png"
-    with reading(folder, label, remedy=REMEDY) as path:
-        stored = read_ids_png(path)
-        return class_ids(stored, ignore=(0,), offset=-1, num_classes=NUM_CLASSES, path=path)
+def _semseg(image: Path) -> NDArray[Any]:
+    path = image.parents[2] / "annotations" / image.parent.name / f"{image.stem}.png"
+    return class_ids(read_ids_png(path), ignore=(0,), offset=-1, num_classes=NUM_CLASSES, path=path)
 
 
 def _read_names(path: Path) -> tuple[str, ...]:

@@ -9,30 +9,29 @@ from __future__ import annotations
 
 import json
 import math
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from schemas.errors import SampleError
 from schemas.sample import IGNORE_ID
-from sources.layouts.cityscapes_classes import CITYSCAPES_19, NUM_LABEL_IDS, SCORED_LABEL_IDS
-from sources.layouts.protocol import Layout, LayoutOptions, choose_tasks
+from sources.layouts.classes import CITYSCAPES_19
+from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
 from sources.readers.files import (
     class_ids,
     expect_folders,
+    has_folders,
+    inside,
     naming,
     read_bytes,
     read_ids_png,
-    read_image,
 )
 from sources.readers.image_files import ImageFiles, ReadArray, index_images
-from sources.readers.reading import expect_labels, reading
 from storage.samples.codecs import MAX_DEPTH_M
 from storage.samples.pictures import read_label_png
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -55,13 +54,18 @@ REMEDY = (
     f"unpack {', '.join(ZIPS.values())} again into one folder and point --root at the one that "
     "holds leftImg8bit/ and gtFine/"
 )
+
+SCORED_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""The label id of each of the 19 classes; all others up to 33 are not scored."""
+
+_NUM_LABEL_IDS = 34
 _CLASS_OF_LABEL_ID = np.full(256, IGNORE_ID, dtype=np.uint8)
 _CLASS_OF_LABEL_ID[list(SCORED_LABEL_IDS)] = np.arange(len(SCORED_LABEL_IDS))
 
 
 def detect(root: Path) -> bool:
     """Whether there is leftImg8bit/train."""
-    return (_inside(root) / IMAGES / "train").is_dir()
+    return has_folders(_inside(root), f"{IMAGES}/train")
 
 
 def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
@@ -72,25 +76,19 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
     """
     folder = _inside(root)
     expect_folders(folder, [f"{IMAGES}/{name}" for name in FOLDERS.values()], remedy=REMEDY)
-    images = {split: _images(folder / IMAGES / name) for split, name in FOLDERS.items()}
-    keys, paths = index_images(images, root=folder)
-    present = [task for task, names in NEEDED.items() if _has(folder, names)]
-    expect_labels(present, folder, remedy=REMEDY)
-    tasks = choose_tasks(present, options, root=folder)
-    readers: dict[Task, ReadArray] = {
-        "depth": partial(_depth_m, folder),
-        "semseg": partial(_semseg, folder),
-    }
+    readers: dict[Task, ReadArray] = {"depth": _depth_m, "semseg": _semseg}
+    present = {task: read for task, read in readers.items() if has_folders(folder, *NEEDED[task])}
+    labels = choose_labels(present, options, root=folder, remedy=REMEDY)
     return ImageFiles(
         root=root,
-        keys=keys,
-        images=paths,
-        labels={task: readers[task] for task in tasks},
-        image_reader=partial(_image, folder),
-        meta=_meta,
-        classes=len(CITYSCAPES_19),
-        names=CITYSCAPES_19,
-        notes=tuple(_notes(folder, tasks)),
+        images=index_images(
+            {split: _images(folder / IMAGES / name) for split, name in FOLDERS.items()}, root=folder
+        ),
+        labels=labels,
+        remedy=REMEDY,
+        meta=lambda image: {"group": _name_of(image).rpartition("_")[0]},
+        classes=CITYSCAPES_19,
+        notes=tuple(_notes(folder, labels)),
     )
 
 
@@ -114,14 +112,10 @@ def depth_from_disparity(
 
 
 def _inside(root: Path) -> Path:
-    return root / "cityscapes" if (root / "cityscapes" / IMAGES).is_dir() else root
+    return inside(root, "cityscapes", holding=IMAGES)
 
 
-def _has(folder: Path, names: tuple[str, ...]) -> bool:
-    return all((folder / name).is_dir() for name in names)
-
-
-def _notes(folder: Path, tasks: tuple[Task, ...]) -> Iterator[str]:
+def _notes(folder: Path, tasks: Iterable[Task]) -> Iterator[str]:
     for task, names in NEEDED.items():
         for name in names:
             if not (folder / name).is_dir():
@@ -134,48 +128,36 @@ def _notes(folder: Path, tasks: tuple[Task, ...]) -> Iterator[str]:
 
 
 def _images(folder: Path) -> Iterator[tuple[str, Path]]:
-    for path in sorted(folder.glob(f"*/*_{IMAGES}.png")):
-        yield path.stem.removesuffix(f"_{IMAGES}"), path
+    return ((_name_of(path), path) for path in sorted(folder.glob(f"*/*_{IMAGES}.png")))
 
 
-def _beside(folder: Path, image: Path, kind: str, ending: str) -> Path:
+def _name_of(image: Path) -> str:
+    return image.stem.removesuffix(f"_{IMAGES}")
+
+
+def _other(image: Path, kind: str, ending: str) -> Path:
     """File of another kind for an image, such as ``disparity/train/CITY/…_disparity.png``."""
-    name = image.stem.removesuffix(IMAGES) + ending
-    return folder / kind / image.parents[1].name / image.parent.name / name
+    split, city = image.parents[1].name, image.parent.name
+    return image.parents[3] / kind / split / city / f"{_name_of(image)}_{ending}"
 
 
-def _image(folder: Path, image: Path) -> NDArray[Any]:
-    with reading(folder, image, remedy=REMEDY) as path:
-        return read_image(path)
+def _semseg(image: Path) -> NDArray[Any]:
+    path = _other(image, "gtFine", "gtFine_labelTrainIds.png")
+    if path.is_file():
+        stored, count = read_ids_png(path), len(CITYSCAPES_19)
+        return class_ids(stored, ignore=(IGNORE_ID,), offset=0, num_classes=count, path=path)
+    path = _other(image, "gtFine", "gtFine_labelIds.png")
+    stored = read_ids_png(path)
+    class_ids(stored, ignore=(), offset=0, num_classes=_NUM_LABEL_IDS, path=path)
+    return np.asarray(_CLASS_OF_LABEL_ID[stored])
 
 
-def _semseg(folder: Path, image: Path) -> NDArray[Any]:
-    train_ids = _beside(folder, image, "gtFine", "gtFine_labelTrainIds.png")
-    if train_ids.is_file():
-        with reading(folder, train_ids, remedy=REMEDY) as path:
-            return class_ids(
-                read_ids_png(path),
-                ignore=(IGNORE_ID,),
-                offset=0,
-                num_classes=len(CITYSCAPES_19),
-                path=path,
-            )
-    label_ids = _beside(folder, image, "gtFine", "gtFine_labelIds.png")
-    with reading(folder, label_ids, remedy=REMEDY) as path:
-        stored = read_ids_png(path)
-        class_ids(stored, ignore=(), offset=0, num_classes=NUM_LABEL_IDS, path=path)
-        return np.asarray(_CLASS_OF_LABEL_ID[stored])
-
-
-def _depth_m(folder: Path, image: Path) -> NDArray[Any]:
-    camera = _beside(folder, image, "camera", "camera.json")
-    with reading(folder, camera, remedy=REMEDY) as path:
-        baseline_m, focal_px = _read_camera(path)
-    disparity = _beside(folder, image, "disparity", "disparity.png")
-    with reading(folder, disparity, remedy=REMEDY) as path:
-        data = read_bytes(path)
-        with naming(path):
-            stored = read_label_png(data, modes=("I;16", "I;16B", "I"), what="disparity")
+def _depth_m(image: Path) -> NDArray[Any]:
+    baseline_m, focal_px = _read_camera(_other(image, "camera", "camera.json"))
+    path = _other(image, "disparity", "disparity.png")
+    data = read_bytes(path)
+    with naming(path):
+        stored = read_label_png(data, modes=("I;16", "I;16B", "I"), what="disparity")
     return depth_from_disparity(stored, baseline_m=baseline_m, focal_px=focal_px)
 
 
@@ -199,10 +181,6 @@ def _read_camera(path: Path) -> tuple[float, float]:
             "camera_invalid", f"{path}: wanted a baseline and focal length above 0, found {values}"
         )
     return values
-
-
-def _meta(image: Path) -> dict[str, Any]:
-    return {"group": image.stem.removesuffix(f"_{IMAGES}").rpartition("_")[0]}
 
 
 LAYOUT = Layout(

@@ -14,20 +14,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from schemas.errors import SampleError, SourceError
-from sources.layouts.cityscapes_classes import CITYSCAPES_7, CITYSCAPES_19
-from sources.layouts.protocol import Layout, LayoutOptions, choose_tasks
+from sources.layouts.classes import CITYSCAPES_7, CITYSCAPES_19
+from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
 from sources.readers.files import (
     class_ids,
     expect_folders,
-    image_from_unit,
+    has_folders,
+    inside,
     read_npy,
+    read_unit_image,
     valid_depth,
 )
-from sources.readers.image_files import ImageFiles, ReadArray, index_images
-from sources.readers.reading import expect_labels, reading
+from sources.readers.image_files import (
+    ImageFiles,
+    ReadArray,
+    beside,
+    index_images,
+    numbered_arrays,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -50,8 +57,7 @@ DISPARITY_NOTE = (
 def detect(root: Path) -> bool:
     """Whether there are train/image and train/label_7 or train/label_19."""
     train = _inside(root) / "train"
-    has_labels = any((train / f"label_{count}").is_dir() for count in CLASSES)
-    return has_labels and (train / "image").is_dir()
+    return any(has_folders(train, "image", f"label_{count}") for count in CLASSES)
 
 
 def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
@@ -67,33 +73,31 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
     """
     folder = _inside(root)
     expect_folders(folder, [f"{name}/image" for name in FOLDERS.values()], remedy=REMEDY)
-    images = {split: _images(folder / name / "image", split) for split, name in FOLDERS.items()}
-    keys, paths = index_images(images, root=folder)
     num_classes = _choose_classes(folder, options)
     folder_of: dict[Task, str] = {"depth": "depth", "semseg": f"label_{num_classes}"}
-    present = [task for task, name in folder_of.items() if (folder / "train" / name).is_dir()]
-    expect_labels(present, folder, remedy=REMEDY)
-    tasks = choose_tasks(present, options, root=folder)
-    wanted = [f"{name}/{folder_of[task]}" for name in FOLDERS.values() for task in tasks]
+    readers: dict[Task, ReadArray] = {"depth": _disparity, "semseg": partial(_semseg, num_classes)}
+    present = {
+        task: readers[task] for task in readers if (folder / "train" / folder_of[task]).is_dir()
+    }
+    labels = choose_labels(present, options, root=folder, remedy=REMEDY)
+    wanted = [f"{name}/{folder_of[task]}" for name in FOLDERS.values() for task in labels]
     expect_folders(folder, wanted, remedy=REMEDY)
-    readers: dict[Task, ReadArray] = {
-        "depth": partial(_disparity, folder),
-        "semseg": partial(_semseg, folder, num_classes),
+    images = {
+        split: numbered_arrays(folder / name / "image", split) for split, name in FOLDERS.items()
     }
     return ImageFiles(
         root=root,
-        keys=keys,
-        images=paths,
-        labels={task: readers[task] for task in tasks},
-        image_reader=partial(_image, folder),
-        classes=num_classes,
-        names=CLASSES[num_classes],
-        notes=tuple(_notes(folder, tasks, num_classes)),
+        images=index_images(images, root=folder),
+        labels=labels,
+        remedy=REMEDY,
+        image_reader=read_unit_image,
+        classes=CLASSES[num_classes],
+        notes=tuple(_notes(folder, labels, num_classes)),
     )
 
 
 def _inside(root: Path) -> Path:
-    return root / "cityscapes2" if (root / "cityscapes2" / "train").is_dir() else root
+    return inside(root, "cityscapes2", holding="train")
 
 
 def _choose_classes(folder: Path, options: LayoutOptions) -> int:
@@ -109,7 +113,7 @@ def _choose_classes(folder: Path, options: LayoutOptions) -> int:
     return options.num_classes
 
 
-def _notes(folder: Path, tasks: tuple[Task, ...], num_classes: int) -> Iterator[str]:
+def _notes(folder: Path, tasks: Iterable[Task], num_classes: int) -> Iterator[str]:
     if "depth" in tasks:
         yield f"{folder}: {DISPARITY_NOTE}"
     else:
@@ -121,39 +125,21 @@ def _notes(folder: Path, tasks: tuple[Task, ...], num_classes: int) -> Iterator[
         )
 
 
-def _images(folder: Path, split: Split) -> Iterator[tuple[str, Path]]:
-    numbered = {path: path.stem for path in folder.glob("*.npy")}
-    odd = [path for path, stem in numbered.items() if not (stem.isascii() and stem.isdecimal())]
-    if odd:
-        raise SourceError(f"{odd[0]}: wanted files named 0.npy, 1.npy, …; move it elsewhere")
-    for path in sorted(numbered, key=lambda one: int(one.stem)):
-        yield f"{split}_{int(path.stem):06d}", path
+def _disparity(image: Path) -> NDArray[Any]:
+    path = beside(image, "depth")
+    values = valid_depth(read_npy(path, ndim=(2, 3)))
+    if values.max(initial=0) > 1:
+        raise SampleError(
+            "value_out_of_range",
+            f"{path}: wanted disparities of at most 1, found up to {np.max(values):g}",
+        )
+    return values
 
 
-def _beside(image: Path, folder: str) -> Path:
-    return image.parents[1] / folder / image.name
-
-
-def _image(root: Path, image: Path) -> NDArray[Any]:
-    with reading(root, image, remedy=REMEDY) as path:
-        return image_from_unit(read_npy(path, ndim=(3,), channels=3), path)
-
-
-def _disparity(root: Path, image: Path) -> NDArray[Any]:
-    with reading(root, _beside(image, "depth"), remedy=REMEDY) as path:
-        values = valid_depth(read_npy(path, ndim=(2, 3)))
-        if values.max(initial=0) > 1:
-            raise SampleError(
-                "value_out_of_range",
-                f"{path}: wanted disparities of at most 1, found up to {np.max(values):g}",
-            )
-        return values
-
-
-def _semseg(root: Path, num_classes: int, image: Path) -> NDArray[Any]:
-    with reading(root, _beside(image, f"label_{num_classes}"), remedy=REMEDY) as path:
-        stored = read_npy(path, ndim=(2,))
-        return class_ids(stored, ignore=(-1,), offset=0, num_classes=num_classes, path=path)
+def _semseg(num_classes: int, image: Path) -> NDArray[Any]:
+    path = beside(image, f"label_{num_classes}")
+    stored = read_npy(path, ndim=(2,))
+    return class_ids(stored, ignore=(-1,), offset=0, num_classes=num_classes, path=path)
 
 
 LAYOUT = Layout(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from schemas.errors import SampleError
-from sources.layouts.protocol import Layout, LayoutOptions, choose_tasks
-from sources.readers.files import expect_folders, read_image, read_normals_png, stored_norm
-from sources.readers.image_files import ImageFiles, index_images
+from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
+from sources.readers.files import (
+    expect_folders,
+    has_folders,
+    inside,
+    read_bytes,
+    read_image,
+    read_normals_png,
+)
+from sources.readers.image_files import ImageFiles, beside, index_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from schemas.sample import Task
     from sources.protocol import Split
 
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -22,8 +28,7 @@ REMEDY = "unpack the whole archive and point --root at the folder that holds tra
 
 def detect(root: Path) -> bool:
     """Whether there are train/img and train/norm."""
-    folder = _inside(root)
-    return all((folder / "train" / name).is_dir() for name in ("img", "norm"))
+    return has_folders(_inside(root), "train/img", "train/norm")
 
 
 def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
@@ -38,44 +43,34 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
     expect_folders(
         folder, [f"{split}/{name}" for split in SPLITS for name in ("img", "norm")], remedy=REMEDY
     )
-    images = {split: _images(folder / split / "img") for split in SPLITS}
-    keys, paths = index_images(images, root=root)
-    signs = options.normals_signs or (1.0, 1.0, 1.0)
-    present: tuple[Task, ...] = ("normals",)
-    tasks = choose_tasks(present, options, root=root)
+    images = {
+        split: [(path.stem, path) for path in sorted((folder / split / "img").glob("*.png"))]
+        for split in SPLITS
+    }
     return ImageFiles(
         root=root,
-        keys=keys,
-        images=paths,
-        labels={task: lambda image: read_normals_png(_norm(image), signs) for task in tasks},
+        images=index_images(images, root=root),
+        labels=choose_labels(
+            {"normals": lambda image: read_normals_png(beside(image, "norm"), options.signs)},
+            options,
+            root=root,
+            remedy=REMEDY,
+        ),
+        remedy=REMEDY,
+        stored_normals=lambda image: read_image(beside(image, "norm")),
         caption=_caption,
-        meta=_meta,
         notes=tuple(_notes(folder)),
     )
 
 
 def _inside(root: Path) -> Path:
-    return root / "nyu" if (root / "nyu" / "train").is_dir() else root
-
-
-def _images(folder: Path) -> Iterator[tuple[str, Path]]:
-    return ((path.stem, path) for path in sorted(folder.glob("*.png")))
-
-
-def _norm(image: Path) -> Path:
-    return image.parents[1] / "norm" / image.name
-
-
-def _meta(image: Path) -> dict[str, Any]:
-    return {"normals_norm": stored_norm(read_image(_norm(image)))}
+    return inside(root, "nyu", holding="train")
 
 
 def _caption(image: Path) -> str:
-    path = image.parents[1] / "caption" / f"{image.stem}.txt"
+    path = beside(image, "caption", ".txt")
     try:
-        return path.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return ""
+        return read_bytes(path).decode().strip() if path.exists() else ""
     except UnicodeDecodeError as error:
         raise SampleError("caption_invalid", f"{path}: wanted UTF-8 text: {error}") from error
 

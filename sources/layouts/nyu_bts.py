@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sources.layouts.protocol import Layout, LayoutOptions, choose_tasks
-from sources.readers.files import expect_folders, naming, read_bytes
+from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
+from sources.readers.files import expect_folders, inside, naming, read_bytes
 from sources.readers.image_files import ImageFiles, index_images
 from storage.samples.codecs import decode_depth
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from schemas.sample import Task
     from sources.protocol import Split
 
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -24,14 +23,7 @@ REMEDY = "run the extraction script again and point --root at the folder with of
 
 def detect(root: Path) -> bool:
     """Whether there is a train/SCENE/rgb_NNNNN.jpg."""
-    scenes = _inside(root) / "train"
-    if not scenes.is_dir():
-        return False
-    return any(
-        next(scene.glob("rgb_*.jpg"), None) is not None
-        for scene in scenes.iterdir()
-        if scene.is_dir()
-    )
+    return any(True for _ in (_inside(root) / "train").glob("*/rgb_*.jpg"))
 
 
 def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
@@ -44,15 +36,12 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
     """
     folder = _inside(root)
     expect_folders(folder, SPLITS, remedy=REMEDY)
-    keys, paths = index_images({split: _images(folder / split) for split in SPLITS}, root=root)
-    present: tuple[Task, ...] = ("depth",)
-    tasks = choose_tasks(present, options, root=root)
     return ImageFiles(
         root=root,
-        keys=keys,
-        images=paths,
-        labels=dict.fromkeys(tasks, _depth),
-        meta=_meta,
+        images=index_images({split: _images(folder / split) for split in SPLITS}, root=root),
+        labels=choose_labels({"depth": _depth}, options, root=root, remedy=REMEDY),
+        remedy=REMEDY,
+        meta=lambda image: {"scene_type": image.parent.name},
         notes=(
             f"{root}: the extraction blackens the images outside rows 7 to 473 and columns 7 to "
             "631; scores of depth are usually taken in rows 45 to 470, columns 41 to 600",
@@ -61,7 +50,7 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
 
 
 def _inside(root: Path) -> Path:
-    return root / "official_splits" if (root / "official_splits").is_dir() else root
+    return inside(root, "official_splits", holding=".")
 
 
 def _images(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -74,10 +63,6 @@ def _depth(image: Path) -> NDArray[Any]:
     data = read_bytes(path)
     with naming(path):
         return decode_depth(data)
-
-
-def _meta(image: Path) -> dict[str, Any]:
-    return {"scene_type": image.parent.name}
 
 
 LAYOUT = Layout(

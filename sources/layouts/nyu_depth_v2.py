@@ -3,21 +3,28 @@
 ``images`` [N, 3, W, H] uint8, ``depths`` [N, W, H] metres, ``labels`` [N, W, H] ids of 894 names,
 0 = unlabelled, as HDF5 shows them: MATLAB's axes reversed. ``splits.mat`` holds ``trainNdxs`` and
 ``testNdxs``, counted from 1; keys are counted from 0 (``000000``), as Bae et al. name their files.
+Ids become classes by a class map: ``classMapping40.mat``, or a text of one class a line.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from schemas.errors import SampleError, SourceError
-from schemas.sample import Sample, Task
-from sources.layouts.class_map import ClassMap, find_class_map
-from sources.layouts.protocol import Layout, LayoutOptions, Signs, choose_tasks
-from sources.readers.files import expect_one_size, read_image, read_normals_png, stored_norm
-from sources.readers.files import valid_depth as valid
+from schemas.sample import IGNORE_ID, Sample, Task
+from sources.layouts.classes import NYU_13, NYU_40
+from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
+from sources.readers.files import (
+    expect_one_size,
+    read_image,
+    read_normals_png,
+    stored_norm,
+    valid_depth,
+)
 from sources.readers.hdf5 import MatFile, read_slice
 from sources.readers.matlab import read_variables
 
@@ -34,6 +41,14 @@ SPLITS_FILE = "splits.mat"
 VARIABLES: dict[Split, str] = {"train": "trainNdxs", "test": "testNdxs"}
 REMEDY = f"fetch {LABELED} again (2 972 037 809 bytes, md5 520609c519fba3ba5ac58c8fefcc3530)"
 SPLITS_REMEDY = f"fetch splits.mat, which goes with {LABELED}, and put it beside it"
+
+MAP_FILE = "classMapping40.mat"
+MAP_VARIABLE = "mapClass"
+MAP_REMEDY = (
+    "wanted a .mat with mapClass, or a text of one number a line: the class (from 1) of stored id "
+    "1, 2, …, and 0 where it is not scored"
+)
+_KNOWN_NAMES = {len(names): names for names in (NYU_13, NYU_40)}
 
 
 def detect(root: Path) -> bool:
@@ -67,25 +82,25 @@ class LabelledMat:
         self._path = root / LABELED
         file = MatFile(self._path, remedy=REMEDY)
         self._images = file.array("images", ndim=4, kinds="u")
-        self._depths = file.array("depths", ndim=3, kinds="f")
-        self._class_map = find_class_map(root, options.class_map)
-        self._ids = file.array("labels", ndim=3, kinds="u") if self._class_map else None
-        self._splits = _read_splits(root / SPLITS_FILE, count=len(self._images))
         self._scenes = file.texts("scenes")
-        self._normals_dir = options.normals_dir
-        self._signs: Signs = options.normals_signs or (1.0, 1.0, 1.0)
-        self._readers: dict[Task, Callable[[int], NDArray[Any]]] = {
-            "normals": self._read_normals,
-            "depth": self._read_depth,
-            "semseg": partial(self._read_ids, self._class_map),
-        }
-        self._tasks = choose_tasks(tuple(self._present()), options, root=root)
+        self._splits = _read_splits(root / SPLITS_FILE, count=len(self._images))
+        self._normals_dir, self._signs = options.normals_dir, options.signs
+        readers: dict[Task, Callable[[int], NDArray[Any]]] = {}
+        if self._normals_dir is not None:
+            readers["normals"] = self._read_normals
+        depths = file.array("depths", ndim=3, kinds="f")
+        readers["depth"] = lambda index: valid_depth(read_slice(depths, index, self._path).T)
+        self._class_map = find_class_map(root, options.class_map)
+        if self._class_map is not None:
+            ids = file.array("labels", ndim=3, kinds="u")
+            readers["semseg"] = partial(self._read_ids, ids, self._class_map)
+        self._readers = choose_labels(readers, options, root=root, remedy=REMEDY)
         self._expect_normals()
 
     @property
     def tasks(self) -> tuple[Task, ...]:
         """Depth, and what was given beside the file."""
-        return self._tasks
+        return tuple(self._readers)
 
     @property
     def num_classes(self) -> int:
@@ -116,7 +131,7 @@ class LabelledMat:
             raise SampleError("key_missing", f"{key} is in no split of {self._path.parent}")
         index = int(key)
         stored = read_slice(self._images, index, self._path)
-        labels = {task: self._readers[task](index) for task in self.tasks}
+        labels = {task: read(index) for task, read in self._readers.items()}
         meta: dict[str, Any] = {"file": self._path.name, "index": index}
         if index < len(self._scenes):
             meta["group"] = self._scenes[index]
@@ -124,13 +139,6 @@ class LabelledMat:
             meta["normals_norm"] = stored_norm(read_image(self._normals_file(index)))
         image = np.ascontiguousarray(stored.transpose(2, 1, 0))
         return expect_one_size(Sample(key=key, image=image, labels=labels, meta=meta), self._path)
-
-    def _present(self) -> Iterator[Task]:
-        if self._normals_dir is not None:
-            yield "normals"
-        yield "depth"
-        if self._class_map is not None:
-            yield "semseg"
 
     def _notes(self) -> Iterator[str]:
         if self._normals_dir is None:
@@ -141,15 +149,11 @@ class LabelledMat:
         if self._class_map is None:
             yield (
                 f"{self._path}: holds ids of 894 names, more than the 254 that labels can hold: "
-                "put classMapping40.mat beside it, or give --class-map FILE, to have semseg"
+                f"put {MAP_FILE} beside it, or give --class-map FILE, to have semseg"
             )
 
-    def _read_depth(self, index: int) -> NDArray[Any]:
-        return valid(read_slice(self._depths, index, self._path).T)
-
-    def _read_ids(self, class_map: ClassMap | None, index: int) -> NDArray[Any]:
-        stored = read_slice(self._ids, index, self._path).T
-        assert class_map is not None  # noqa: S101 - semseg is read only with one
+    def _read_ids(self, ids: Any, class_map: ClassMap, index: int) -> NDArray[Any]:
+        stored = read_slice(ids, index, self._path).T
         return class_map.apply(stored, where=f"{self._path}: labels {index}")
 
     def _read_normals(self, index: int) -> NDArray[Any]:
@@ -190,6 +194,70 @@ def _read_splits(path: Path, *, count: int) -> dict[Split, tuple[str, ...]]:
         seen |= set(numbers)
         keys[split] = tuple(f"{number - 1:06d}" for number in numbers)
     return keys
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMap:
+    """Stored ids to classes.
+
+    Attributes:
+        table: uint8 class of each stored id from 0; id 0 and others that are not scored are 255.
+        num_classes: Classes, from 0.
+    """
+
+    table: NDArray[Any]
+    num_classes: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes, for NYUv2's 13 and 40; else empty."""
+        return _KNOWN_NAMES.get(self.num_classes, ())
+
+    def apply(self, stored: NDArray[Any], *, where: str) -> NDArray[Any]:
+        """Map stored ids [H, W] to uint8 classes, 255 = ignore.
+
+        Raises:
+            SampleError: ``class_id_out_of_range`` if an id is beyond the table.
+        """
+        if stored.max(initial=0) >= len(self.table):
+            raise SampleError(
+                "class_id_out_of_range",
+                f"{where}: stored id {int(stored.max())} is beyond the {len(self.table) - 1} ids "
+                "of the class map; give the map that was made for this file",
+            )
+        return np.asarray(self.table[stored], dtype=np.uint8)
+
+
+def find_class_map(root: Path, given: Path | None) -> ClassMap | None:
+    """The class map that was given, or ``classMapping40.mat`` if it lies in the folder.
+
+    Raises:
+        SourceError: If the file is missing or malformed.
+    """
+    beside = root / MAP_FILE
+    if given is None and not beside.is_file():
+        return None
+    path = beside if given is None else given
+    if path.suffix == ".mat":
+        raw = np.ravel(read_variables(path, (MAP_VARIABLE,), remedy=MAP_REMEDY)[MAP_VARIABLE])
+    else:
+        raw = _read_text(path)
+    return _make_map(raw, path)
+
+
+def _read_text(path: Path) -> NDArray[Any]:
+    try:
+        return np.array([int(line) for line in path.read_text(encoding="utf-8").split()])
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: {error}; {MAP_REMEDY}") from error
+
+
+def _make_map(raw: NDArray[Any], path: Path) -> ClassMap:
+    if raw.size == 0 or raw.dtype.kind not in "uif" or raw.min() < 0 or raw.max() > IGNORE_ID - 1:
+        raise SourceError(f"{path}: found {raw.dtype} {raw[:5]}; {MAP_REMEDY}")
+    classes = raw.astype(np.int64)
+    table = np.where(classes == 0, IGNORE_ID, classes - 1)
+    return ClassMap(np.concatenate([[IGNORE_ID], table]).astype(np.uint8), int(classes.max()))
 
 
 LAYOUT = Layout(

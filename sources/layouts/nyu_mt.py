@@ -1,4 +1,10 @@
-"""What the two NYUD-MT archives share: lists in gt_sets, a folder a task, 40 classes."""
+"""The two NYUD-MT archives: lists in gt_sets, a folder a task, 40 classes.
+
+``NYUDv2.tar.gz`` of ATRC, InvPT and TaskPrompter: 425 x 560, ``images/*.png``; ``normals/*.png``
+2v / 255 - 1; ``edge/*.png`` 0 or 255. ``NYUD_MT.tgz`` of ASTMT and MTI-Net: 480 x 640,
+``images/*.jpg``; ``normals/*.npy`` vectors, zero invalid; ``edge/*.npy`` 0 or 1. In both
+``segmentation/*.png`` 0..40, 0 ignored; ``depth/*.npy`` metres, 0 invalid; ``gt_sets/{train,val}``.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +14,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from schemas.errors import SampleError, SourceError
-from sources.layouts.nyu_classes import NYU_40
-from sources.layouts.protocol import LayoutOptions, Signs, choose_tasks
+from sources.layouts.classes import NYU_40
+from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
 from sources.readers.files import (
     class_ids,
     expect_folders,
     first_suffix,
+    has_folders,
+    inside,
     read_ids_png,
     read_image,
     read_list,
     read_normals_png,
     read_npy,
-    stored_norm,
     unit_normals,
     valid_depth,
     with_signs,
 )
-from sources.readers.image_files import ImageFiles, ReadArray, index_images
+from sources.readers.image_files import ImageFiles, ReadArray, beside, index_images
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,12 +40,11 @@ if TYPE_CHECKING:
 
     from schemas.sample import Task
     from sources.protocol import Split
+    from sources.readers.files import Signs
 
-Suffixes = dict[str, str]
-"""Folder (``images``, ``normals``, ``edge``) to the suffix of its files."""
+LABEL_SUFFIX = {".png": ".png", ".jpg": ".npy"}
+"""Suffix of an archive's normals and edges, by that of its images."""
 
-ATRC: Suffixes = {"images": ".png", "normals": ".png", "edge": ".png"}
-TGZ: Suffixes = {"images": ".jpg", "normals": ".npy", "edge": ".npy"}
 LISTS: dict[Split, str] = {"train": "train", "test": "val"}
 """The list ``val`` holds the 654 images of the official test split."""
 
@@ -59,53 +65,58 @@ NOT_INTERCHANGEABLE = (
 )
 
 
-def detect(root: Path, suffixes: Suffixes, folder_name: str) -> bool:
+def detect(root: Path, *, archive: str, suffix: str) -> bool:
     """Whether there are gt_sets, segmentation, and images of the right suffix."""
-    folder = inside(root, folder_name)
-    has_folders = all((folder / name).is_dir() for name in ("gt_sets", "images", "segmentation"))
-    return has_folders and first_suffix(folder / "images") == suffixes["images"]
+    folder = inside(root, archive, holding="images")
+    has_all = has_folders(folder, "gt_sets", "images", "segmentation")
+    return has_all and first_suffix(folder / "images") == suffix
 
 
-def inside(root: Path, folder_name: str) -> Path:
-    """The folder of the data set, if ``root`` is the one above it."""
-    return root / folder_name if (root / folder_name / "images").is_dir() else root
+def open_layout(root: Path, options: LayoutOptions, *, archive: str, suffix: str) -> ImageFiles:
+    """Open one of the two archives; a sample's key is its name in the lists.
 
-
-def open_nyud(root: Path, options: LayoutOptions, suffixes: Suffixes, name: str) -> ImageFiles:
-    """Open one of the two archives; see the modules of each.
+    Args:
+        root: Folder of the data set, or the one above it.
+        options: What the user said.
+        archive: Name of the folder in the archive.
+        suffix: Suffix of its images.
 
     Raises:
         SourceError: If a folder or list is missing, or the files are the other archive's.
     """
-    folder = inside(root, name)
+    folder = inside(root, archive, holding="images")
     expect_folders(folder, ("gt_sets", "images"), remedy=REMEDY)
-    _expect_archive(folder, suffixes)
-    present = [task for task, label in FOLDERS.items() if (folder / label).is_dir()]
-    tasks = choose_tasks(present, options, root=folder)
-    keys, paths = index_images(
-        {split: _listed(folder, part, suffixes["images"]) for split, part in LISTS.items()},
-        root=folder,
-    )
-    readers = _readers(folder, suffixes, options.normals_signs or (1.0, 1.0, 1.0))
-    missing = [FOLDERS[task] for task in FOLDERS if task not in present]
-    notes = [f"{folder / label}: not there; {REMEDY}, or go on without it" for label in missing]
+    _expect_archive(folder, suffix)
+    readers: dict[Task, ReadArray] = {
+        "normals": partial(_normals, signs=options.signs),
+        "depth": lambda image: valid_depth(read_npy(beside(image, "depth", ".npy"), ndim=(2, 3))),
+        "semseg": _semseg,
+        "boundaries": _boundaries,
+    }
+    present = {task: read for task, read in readers.items() if (folder / FOLDERS[task]).is_dir()}
+    missing = [folder / FOLDERS[task] for task in readers if task not in present]
     return ImageFiles(
         root=root,
-        keys=keys,
-        images=paths,
-        labels={task: readers[task] for task in tasks},
-        meta=partial(_meta, folder, suffixes) if "normals" in tasks else lambda _: {},
-        classes=len(NYU_40),
-        names=NYU_40,
-        notes=(*notes, NOT_INTERCHANGEABLE),
+        images=index_images(
+            {split: _listed(folder, part, suffix) for split, part in LISTS.items()}, root=folder
+        ),
+        labels=choose_labels(present, options, root=folder, remedy=REMEDY),
+        remedy=REMEDY,
+        stored_normals=_stored_normals,
+        classes=NYU_40,
+        notes=(
+            *(f"{path}: not there; {REMEDY}, or go on without it" for path in missing),
+            NOT_INTERCHANGEABLE,
+        ),
     )
 
 
-def _expect_archive(folder: Path, suffixes: Suffixes) -> None:
-    for name, wanted in suffixes.items():
+def _expect_archive(folder: Path, suffix: str) -> None:
+    label_suffix = LABEL_SUFFIX[suffix]
+    for name, wanted in {"images": suffix, "normals": label_suffix, "edge": label_suffix}.items():
         found = first_suffix(folder / name)
-        other = "nyud_mt_tgz" if suffixes is ATRC else "nyud_mt_atrc"
         if found and found != wanted:
+            other = TGZ.name if suffix == ".png" else ATRC.name
             raise SourceError(
                 f"{folder / name}: wanted {wanted} files, found {found}: these are files of the "
                 f"other NYUD-MT archive; give the layout {other} ({NOT_INTERCHANGEABLE})"
@@ -117,41 +128,33 @@ def _listed(folder: Path, part: str, suffix: str) -> list[tuple[str, Path]]:
     return [(name, folder / "images" / f"{name}{suffix}") for name in names]
 
 
-def _readers(folder: Path, suffixes: Suffixes, signs: Signs) -> dict[Task, ReadArray]:
-    return {
-        "normals": partial(_normals, folder, suffixes, signs),
-        "depth": partial(_depth, folder),
-        "semseg": partial(_semseg, folder),
-        "boundaries": partial(_boundaries, folder, suffixes),
-    }
-
-
-def _semseg(folder: Path, image: Path) -> NDArray[Any]:
-    path = folder / "segmentation" / f"{image.stem}.png"
+def _semseg(image: Path) -> NDArray[Any]:
+    path = beside(image, "segmentation", ".png")
     stored = read_ids_png(path)
     return class_ids(stored, ignore=(0,), offset=-1, num_classes=len(NYU_40), path=path)
 
 
-def _depth(folder: Path, image: Path) -> NDArray[Any]:
-    return valid_depth(read_npy(folder / "depth" / f"{image.stem}.npy", ndim=(2, 3)))
+def _stored_normals(image: Path) -> NDArray[Any]:
+    path = beside(image, "normals", LABEL_SUFFIX[image.suffix])
+    return read_image(path) if path.suffix == ".png" else read_npy(path, ndim=(3,), channels=3)
 
 
-def _normals(folder: Path, suffixes: Suffixes, signs: Signs, image: Path) -> NDArray[Any]:
-    path = folder / "normals" / f"{image.stem}{suffixes['normals']}"
+def _normals(image: Path, *, signs: Signs) -> NDArray[Any]:
+    path = beside(image, "normals", LABEL_SUFFIX[image.suffix])
     if path.suffix == ".png":
         return read_normals_png(path, signs)
-    vectors = read_npy(path, ndim=(3,), channels=3)
+    vectors = _stored_normals(image)
     if np.nanmax(np.abs(vectors)) > 1.01:
         raise SampleError(
             "value_out_of_range",
             f"{path}: wanted vectors with components in [-1, 1], found up to "
-            f"{np.nanmax(np.abs(vectors)):g}; fetch the archive again",
+            f"{np.nanmax(np.abs(vectors)):g}",
         )
     return with_signs(unit_normals(vectors), signs)
 
 
-def _boundaries(folder: Path, suffixes: Suffixes, image: Path) -> NDArray[Any]:
-    path = folder / "edge" / f"{image.stem}{suffixes['edge']}"
+def _boundaries(image: Path) -> NDArray[Any]:
+    path = beside(image, "edge", LABEL_SUFFIX[image.suffix])
     if path.suffix == ".png":
         return read_ids_png(path).astype(np.float32) / np.float32(255)
     values = read_npy(path, ndim=(2, 3)).astype(np.float32)
@@ -159,13 +162,24 @@ def _boundaries(folder: Path, suffixes: Suffixes, image: Path) -> NDArray[Any]:
     if not (np.isfinite(plane).all() and plane.min() >= 0 and plane.max() <= 1):
         raise SampleError(
             "value_out_of_range",
-            f"{path}: wanted 0 and 1, found {plane.min():g} to {plane.max():g}; fetch it again",
+            f"{path}: wanted 0 and 1, found {plane.min():g} to {plane.max():g}",
         )
     return plane
 
 
-def _meta(folder: Path, suffixes: Suffixes, image: Path) -> dict[str, Any]:
-    path = folder / "normals" / f"{image.stem}{suffixes['normals']}"
-    is_png = path.suffix == ".png"
-    vectors = read_image(path) if is_png else read_npy(path, ndim=(3,), channels=3)
-    return {"normals_norm": stored_norm(vectors)}
+ATRC = Layout(
+    name="nyud_mt_atrc",
+    title="NYUDv2.tar.gz of ATRC/InvPT: 425 x 560 PNG, normals, depth, 40 classes, edges",
+    detect=partial(detect, archive="NYUDv2", suffix=".png"),
+    open=partial(open_layout, archive="NYUDv2", suffix=".png"),
+    official_counts=OFFICIAL,
+    official_size=(425, 560),
+)
+TGZ = Layout(
+    name="nyud_mt_tgz",
+    title="NYUD_MT.tgz of ASTMT/MTI-Net (older): 480 x 640, normals, depth, 40 classes, edges",
+    detect=partial(detect, archive="NYUD_MT", suffix=".jpg"),
+    open=partial(open_layout, archive="NYUD_MT", suffix=".jpg"),
+    official_counts=OFFICIAL,
+    official_size=(480, 640),
+)

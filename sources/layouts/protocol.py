@@ -1,26 +1,27 @@
 """What every data-set layout offers: how it is recognised, and its samples read one at a time.
 
-A module of this package that defines ``LAYOUT`` is a layout; ``sources.layouts.registry`` lists it.
-Errors are of two kinds. A :class:`SourceError` says that the layout as a whole cannot be read: the
-message names a file or folder, what was found, and the remedy. A :class:`SampleError` says that one
-sample cannot: its detail names the file.
+A layout is one file of this package, and its line in the table of ``sources.layouts.registry``.
+A :class:`SourceError` says that the data set as a whole cannot be read: the message names a file or
+folder, what was found, and the remedy. A :class:`SampleError` says that one sample cannot: its
+detail names the file.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from schemas.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from schemas.sample import Sample, Task
     from sources.protocol import Split
+    from sources.readers.files import Signs
 
-Signs = tuple[float, float, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +32,7 @@ class LayoutOptions:
         tasks: Tasks whose labels are read; None: all that the layout has.
         normals_dir: Folder of 8-bit normals beside a layout that has none (``nyu_depth_v2``).
         normals_signs: Factors of x, y, z that bring stored normals into the project's frame (x
-            right, y up, z toward the camera); None: those that the layout is known to need.
+            right, y up, z toward the camera).
         class_map: File that maps stored class ids to the classes that are wanted.
         num_classes: Which set of classes is read, of a layout with several (``cityscapes_mtpsl``);
             None: the one that most scores are published of.
@@ -42,6 +43,11 @@ class LayoutOptions:
     normals_signs: Signs | None = None
     class_map: Path | None = None
     num_classes: int | None = None
+
+    @property
+    def signs(self) -> Signs:
+        """``normals_signs``, or what changes nothing."""
+        return self.normals_signs or (1.0, 1.0, 1.0)
 
 
 class LabelledFiles(Protocol):
@@ -107,26 +113,28 @@ class Layout:
     depth_unit: str = "m"
 
 
-def choose_tasks(
-    present: Sequence[Task], options: LayoutOptions, *, root: Path
-) -> tuple[Task, ...]:
-    """The tasks to read: those that were asked for, or all that are there.
+def choose_labels(
+    present: Mapping[Task, T], options: LayoutOptions, *, root: Path, remedy: str
+) -> dict[Task, T]:
+    """How to read the labels of each task: of those that were asked for, or of all.
 
     Args:
-        present: Tasks whose labels lie under the root.
+        present: Reader of each task whose labels lie under the root.
         options: What the user said.
-        root: For the message.
+        root: For messages.
+        remedy: What to do if there are no labels at all.
 
     Raises:
-        SourceError: If a task was asked for that is not there.
+        SourceError: If there are none, or a task was asked for that is not there.
     """
+    if not present:
+        raise SourceError(f"{root}: found images but no labels; {remedy}")
     if options.tasks is None:
-        return tuple(present)
+        return dict(present)
     missing = [task for task in options.tasks if task not in present]
     if missing:
         raise SourceError(
-            f"{root}: no labels of {', '.join(missing)} there, only of "
-            f"{', '.join(present) or 'nothing'}; leave {', '.join(missing)} out of --tasks or add "
-            "the files"
+            f"{root}: no labels of {', '.join(missing)} there, only of {', '.join(present)}; leave "
+            f"{', '.join(missing)} out of --tasks or add the files"
         )
-    return options.tasks
+    return {task: present[task] for task in options.tasks}

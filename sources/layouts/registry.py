@@ -12,8 +12,7 @@ from sources.layouts import (
     nyu_bae,
     nyu_bts,
     nyu_depth_v2,
-    nyu_mt_atrc,
-    nyu_mt_tgz,
+    nyu_mt,
     nyu_mtpsl,
     pascal_context,
 )
@@ -34,8 +33,8 @@ LAYOUTS: Mapping[str, Layout] = {
         nyu_bts.LAYOUT,
         nyu_depth_v2.LAYOUT,
         nyu_mtpsl.LAYOUT,
-        nyu_mt_atrc.LAYOUT,
-        nyu_mt_tgz.LAYOUT,
+        nyu_mt.ATRC,
+        nyu_mt.TGZ,
         pascal_context.LAYOUT,
     )
 }

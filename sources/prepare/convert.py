@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from schemas.digest import sha256_of
 from schemas.errors import SampleError, SourceError
 from schemas.sample import IMAGE_MEMBER, Sample
-from sources.prepare.fit import PrepareFit, fit_sample
 from sources.prepare.tally import SplitTally, tally_from_json, tally_sample
+from sources.resize import Fit, fit_sample
 from storage.samples.codecs import encode_sample
 from storage.samples.shards import pack_tar
 
@@ -133,7 +133,7 @@ def convert_shard(
     store: RunStore,
     *,
     size: tuple[int, int] | None,
-    fit: PrepareFit,
+    fit: Fit,
 ) -> SplitTally:
     """Make one shard and write it, its rows last.
 
@@ -142,7 +142,7 @@ def convert_shard(
         plan: Which samples.
         store: Where to.
         size: Height and width of images and labels; None: as stored.
-        fit: See :func:`sources.prepare.fit.fit_sample`.
+        fit: See :func:`sources.resize.fit_sample`.
 
     Returns:
         What was counted.

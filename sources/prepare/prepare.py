@@ -24,7 +24,8 @@ from sources.prepare.convert import (
     write_table,
 )
 from sources.prepare.tally import SplitTally
-from sources.prepared_facts import MANIFEST_FILE, PREPARED_FILE
+from sources.prepared import PREPARED_FILE
+from sources.shard_folder import MANIFEST_FILE
 from storage.files.stores import open_store
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sources.layouts.protocol import LabelledFiles
-    from sources.prepare.fit import PrepareFit
     from sources.protocol import Split
+    from sources.resize import Fit
     from storage.files.stores import RunStore
 
 AUTO = "auto"
@@ -61,7 +62,7 @@ class PrepareRequest:
     out: str
     options: LayoutOptions = field(default_factory=LayoutOptions)
     size: tuple[int, int] | None = None
-    fit: PrepareFit = "crop"
+    fit: Fit = "crop"
     splits: tuple[Split, ...] | None = None
     limit: int | None = None
     per_shard: int = 64

@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.sample import TASK_KINDS, TASKS, Task
+from sources.layouts.registry import find_layout
+from sources.shard_folder import MANIFEST_FILE
 from storage.samples.codecs import MAX_DEPTH_M
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from sources.layouts.protocol import LabelledFiles
+    from sources.prepare.prepare import Prepared, PrepareRequest
     from sources.prepare.tally import SplitTally, TaskTally
     from sources.protocol import Split
 
 _LEAST_DEPTH_M = 0.5
 _MOSTLY = 0.9
 _NORM_TOLERANCE = 0.05
-_LISTED = 8
+_LISTED = 10
 _LEAST_IMAGES = 10
 
 
@@ -42,6 +46,35 @@ class Expected:
     size: tuple[int, int] | None = None
     signs: tuple[float, float, float] = (1.0, 1.0, 1.0)
     depth_unit: str = "m"
+
+
+def describe(request: PrepareRequest, files: LabelledFiles, prepared: Prepared) -> list[str]:
+    """Lines that say what was found, what is odd, and how to use the result."""
+    layout = find_layout(request.layout)
+    expected = Expected(
+        official_counts={} if request.limit else layout.official_counts,
+        official_size=layout.official_size,
+        num_classes=files.num_classes,
+        class_names=files.class_names,
+        size=request.size,
+        signs=request.options.signs,
+        depth_unit=layout.depth_unit,
+    )
+    odd = [*files.notes, *describe_oddities(prepared.tallies, expected)]
+    odd += [
+        f"{one} and {other} are the same image; one must not be learnt from and scored: take one "
+        "out of its list"
+        for one, other in prepared.duplicates[:_LISTED]
+    ]
+    lines = describe_counts(prepared.tallies, depth_unit=layout.depth_unit)
+    lines += ["", f"{len(odd)} remarks:" if odd else "nothing odd", *(f"- {text}" for text in odd)]
+    if prepared.failures:
+        lines += ["", f"failed samples ({len(prepared.failures)}, all in {MANIFEST_FILE}):"]
+        lines += [f"- {key}: {detail}" for key, detail in prepared.failures[:_LISTED]]
+    lines += ["", "to use it:", "source:", "  kind: shards", f"  root: {request.out}"]
+    if files.num_classes:
+        lines += ["method:", f"  num_classes: {files.num_classes}"]
+    return lines
 
 
 def describe_counts(tallies: Mapping[Split, SplitTally], *, depth_unit: str = "m") -> list[str]:

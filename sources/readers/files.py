@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from schemas.sample import Sample
-    from sources.layouts.protocol import Signs
 
 Array = NDArray[Any]
+Signs = tuple[float, float, float]
 
 _MAX_NPY_BYTES = 2**30
 _MAX_BYTES = 2**31
@@ -39,6 +39,29 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except SampleError as error:
         raise SampleError(error.reason, f"{path}: {error.detail}") from error
+
+
+@contextlib.contextmanager
+def ending_with(remedy: str) -> Iterator[None]:
+    """Put the remedy behind the detail of a SampleError that is raised inside.
+
+    Raises:
+        SampleError: The one that was raised inside, with the remedy.
+    """
+    try:
+        yield
+    except SampleError as error:
+        raise SampleError(error.reason, f"{error.detail}; {remedy}") from error
+
+
+def inside(root: Path, *names: str, holding: str) -> Path:
+    """The folder of a data set: the one of these names under ``root``, else ``root`` itself."""
+    return next((root / name for name in names if (root / name / holding).is_dir()), root)
+
+
+def has_folders(root: Path, *names: str) -> bool:
+    """Whether all these folders are there."""
+    return all((root / name).is_dir() for name in names)
 
 
 def expect_folders(root: Path, names: Iterable[str], *, remedy: str) -> None:
@@ -168,12 +191,13 @@ def read_npy(path: Path, *, ndim: Sequence[int], channels: int | None = None) ->
     return array
 
 
-def image_from_unit(values: Array, path: Path) -> Array:
-    """An image stored as floats in [0, 1], [H, W, 3], as uint8.
+def read_unit_image(path: Path) -> Array:
+    """An image stored as an array of floats in [0, 1], [H, W, 3], as uint8.
 
     Raises:
-        SampleError: ``value_out_of_range`` if a value is not in [0, 1].
+        SampleError: As of :func:`read_npy`; ``value_out_of_range`` if a value is not in [0, 1].
     """
+    values = read_npy(path, ndim=(3,), channels=3)
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1 + 1e-6):
         raise SampleError(
             "value_out_of_range",

@@ -28,7 +28,7 @@ def read_variables(path: Path, names: tuple[str, ...], *, remedy: str) -> dict[s
     if not path.is_file():
         raise SourceError(f"{path}: not there; {remedy}")
     try:
-        found = load_mat(path, names)
+        found = load_mat(path.read_bytes(), names)
     except ValueError as error:
         raise SourceError(f"{path}: {error}; {remedy}") from error
     missing = [name for name in names if name not in found]
@@ -37,20 +37,16 @@ def read_variables(path: Path, names: tuple[str, ...], *, remedy: str) -> dict[s
     return found
 
 
-def load_mat(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
+def load_mat(content: bytes, names: tuple[str, ...]) -> dict[str, Any]:
     """Those of the named variables that a file holds, as ``scipy.io.loadmat`` gives them.
 
     Raises:
         ValueError: If the file is damaged or of v7.3; the text says what was found.
-        FileNotFoundError: If it is not there.
     """
     # Imported here: what reads no such file does not pay for scipy.
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: wanted a file, found none")
-    content = path.read_bytes()
     if content.startswith(_HDF5):
         raise ValueError("wanted a MATLAB file up to v7, found v7.3 (HDF5)")
     check_tags(content)

@@ -30,7 +30,7 @@ def test_whole_files_with_structs_and_cells_pass_and_are_read(tmp_path, compress
     path = tmp_path / "a.mat"
     scipy.io.savemat(path, CONTENT, do_compression=compressed)
     check_tags(path.read_bytes())
-    found = load_mat(path, ("numbers", "anno", "absent"))
+    found = load_mat(path.read_bytes(), ("numbers", "anno", "absent"))
     assert set(found) == {"numbers", "anno"}
     np.testing.assert_array_equal(found["numbers"], CONTENT["numbers"])
     objects = found["anno"]["objects"][0, 0]
@@ -63,9 +63,8 @@ def test_any_damaged_byte_is_refused_or_harmless(tmp_path):
         for value in (14, 148):
             damaged = bytearray(whole)
             damaged[position] = value
-            path.write_bytes(damaged)
             try:
-                load_mat(path, ("numbers", "anno"))
+                load_mat(bytes(damaged), ("numbers", "anno"))
                 outcomes["read"] += 1
             except ValueError:
                 outcomes["refused"] += 1
@@ -77,7 +76,6 @@ def test_any_damaged_byte_is_refused_or_harmless(tmp_path):
     ("content", "complaint"),
     [(b"", "up to v7"), (b"MATLAB 7.3 MAT-file", "v7.3"), (bytes(200), "up to v7")],
 )
-def test_other_files_are_refused(tmp_path, content, complaint):
-    (tmp_path / "a.mat").write_bytes(content)
+def test_other_files_are_refused(content, complaint):
     with pytest.raises(ValueError, match=complaint):
-        load_mat(tmp_path / "a.mat", ("a",))
+        load_mat(content, ("a",))

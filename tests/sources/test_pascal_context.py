@@ -13,12 +13,12 @@ from PIL import Image
 
 from evaluation.thinning import thin
 from schemas.errors import SampleError, SourceError
-from sources.layouts.pascal_classes import CONTEXT_IDS_WITH_NORMALS, VOC_21
-from sources.layouts.pascal_context import boundaries_of
-from sources.layouts.pascal_parts import PART_IDS, paint_parts
+from sources.layouts.classes import VOC_21
+from sources.layouts.pascal_context import CONTEXT_IDS_WITH_NORMALS, boundaries_of
 from sources.layouts.protocol import LayoutOptions
 from sources.layouts.registry import find_layout, recognise
 from sources.prepare.prepare import PrepareRequest, open_files, prepare
+from sources.readers.pascal_parts import PART_IDS, paint_parts
 from tests.kit.layouts import pascal_files
 from tests.kit.layouts.layout_checks import read_layout
 from tests.kit.layouts.pascal_files import NAMES, TRAIN, VAL, H, W, make_object, patch, write_anno

@@ -19,8 +19,8 @@ from schemas.sample import INVALID_VALUES, TASK_KINDS, Sample, UnreadableSample
 from sources.layouts.protocol import LayoutOptions
 from sources.open import open_source
 from sources.prepare.convert import plan_shards
-from sources.prepare.fit import PAD_RGB, fit_sample
 from sources.prepare.prepare import PrepareRequest, open_files, prepare, resolve_layout
+from sources.resize import PAD_RGB, fit_sample
 from storage.files.stores import open_store
 from tests.kit.layouts import nyu_files
 

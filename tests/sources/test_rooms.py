@@ -11,8 +11,7 @@ from schemas.paths import resolve_path
 from schemas.sample import IGNORE_ID, Sample
 from sources.open import open_source
 from sources.rooms import ROOM_TASKS, RoomsSource
-from sources.rooms_classes import CLASS_ID, CLASSES
-from sources.rooms_labels import boundaries_of, saliency_of
+from sources.rooms_classes import CLASS_ID, CLASSES, boundaries_of, saliency_of
 from storage.files.stores import open_store
 
 

@@ -12,8 +12,7 @@ from sources.layouts.protocol import Layout
 from sources.layouts.registry import LAYOUTS
 from sources.open import OPENERS
 
-NO_LAYOUTS = {"__init__", "protocol", "registry", "class_map", "cityscapes_classes", "nyu_classes"}
-NO_LAYOUTS |= {"nyu_mt", "pascal_classes", "pascal_parts"}
+NO_LAYOUTS = {"__init__", "protocol", "registry", "classes"}
 
 
 def test_every_kind_of_source_of_the_configuration_can_be_opened():
