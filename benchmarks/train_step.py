@@ -80,16 +80,21 @@ def measure(config: RunConfig, backbone: DiffusionBackbone, steps: int) -> dict[
     learner = make_learner(make_method(config, backbone))
     parts = make_parts(config, settings, open_store(config.run.url), backbone, Host())
     bare = BareLoop(
-        copy.deepcopy(learner.exploitation), backbone, next(parts.batches), settings.learning_rate
+        copy.deepcopy(learner.exploitation),
+        backbone,
+        next(parts.batches),
+        settings.optimisation.learning_rate,
     )
-    for _ in range(WARM_UP_STEPS + 64 // settings.batch_size):
-        settings = replace(settings, steps=learner.step + 1)
+    for _ in range(WARM_UP_STEPS + 64 // settings.optimisation.batch_size):
+        one_more = settings.optimisation.model_copy(update={"steps": learner.step + 1})
+        settings = replace(settings, optimisation=one_more)
         run_stage(settings, learner, parts)
         bare.step()
     bare.seconds.clear()
     stage_s: list[float] = []
     for _ in range(steps):
-        settings = replace(settings, steps=learner.step + 1)
+        one_more = settings.optimisation.model_copy(update={"steps": learner.step + 1})
+        settings = replace(settings, optimisation=one_more)
         with timed(stage_s):
             run_stage(settings, learner, parts)
         with timed(bare.seconds["bare step"]):

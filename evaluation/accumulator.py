@@ -1,4 +1,4 @@
-"""Sums that grow batch by batch and add up over workers."""
+"""Sums that grow batch by batch and add up over workers, and what they expect of a prediction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from perception.shapes import expect_shape
 from schemas.errors import NotFiniteError
 
 if TYPE_CHECKING:
@@ -31,6 +33,55 @@ def expect_finite(prediction: Tensor) -> None:
             f"wanted a finite prediction, found {num_bad} of {prediction.numel()} values that are "
             "not; score weights from before the training went wrong"
         )
+
+
+def at_target_size(prediction: Tensor, target: Tensor, *, num_channels: int = 1) -> Tensor:
+    """Bring a map of continuous values to the size of its labels, bilinear, corners aligned.
+
+    Args:
+        prediction: [B, num_channels, h, w].
+        target: [B, num_channels, H, W].
+        num_channels: 3 for normals.
+
+    Returns:
+        [B, num_channels, H, W]; the prediction itself where the size is right.
+
+    Raises:
+        ShapeError: If a shape is another one.
+        NotFiniteError: If a predicted value is infinite or not a number.
+    """
+    expect_shape(prediction, f"B {num_channels} h w", name="prediction")
+    expect_finite(prediction)
+    expect_shape(target, f"B {num_channels} H W", name="target")
+    if prediction.shape == target.shape:
+        return prediction
+    return functional.interpolate(
+        prediction, size=target.shape[-2:], mode="bilinear", align_corners=True
+    )
+
+
+def probabilities_at_target_size(prediction: Tensor, target: Tensor) -> Tensor:
+    """Check a map of probabilities and bring it to the size of its labels.
+
+    Args:
+        prediction: [B, 1, h, w], every value in [0, 1].
+        target: [B, 1, H, W].
+
+    Returns:
+        [B, 1, H, W], see :func:`at_target_size`.
+
+    Raises:
+        ShapeError: If a shape is another one.
+        NotFiniteError: If a predicted value is infinite or not a number.
+        ValueError: If a value is no probability, as where scores before the sigmoid are given.
+    """
+    expect_finite(prediction)
+    if prediction.numel() and (prediction.min() < 0 or prediction.max() > 1):
+        raise ValueError(
+            f"prediction: wanted probabilities in [0, 1], found {float(prediction.min()):g} to "
+            f"{float(prediction.max()):g}; take the sigmoid of scores first"
+        )
+    return at_target_size(prediction, target)
 
 
 class Accumulator(ABC):

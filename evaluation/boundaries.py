@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from evaluation.accumulator import Accumulator, zeros
+from evaluation.accumulator import Accumulator, probabilities_at_target_size, zeros
 from evaluation.boundary_matching import count_matches
 from evaluation.edge_nms import suppress_non_maxima
-from evaluation.probabilities import probabilities_at_target_size
 from evaluation.thinning import thin, thin_levels
 
 if TYPE_CHECKING:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from evaluation.accumulator import Accumulator, ratio, zeros
-from evaluation.sizes import at_target_size
+from evaluation.accumulator import Accumulator, at_target_size, ratio, zeros
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from evaluation.options import DepthProtocol
+    from schemas.config_metrics import DepthProtocol
 
 _SMALLEST_DEPTH_M = 1e-9
 _NUM_DELTAS = 3
@@ -115,7 +114,7 @@ def make_depth_metrics(
     min_depth_m: float | None = None,
     max_depth_m: float | None = None,
 ) -> Accumulator:
-    """Make the empty metrics of a protocol of :class:`evaluation.options.MetricOptions`.
+    """Make the empty metrics of a protocol of :class:`schemas.config_metrics.MetricsSection`.
 
     Args:
         protocol: Over pixels or over images.

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from evaluation.accumulator import Accumulator, ratio, zeros
-from evaluation.sizes import at_target_size
+from evaluation.accumulator import Accumulator, at_target_size, ratio, zeros
 
 THRESHOLDS_DEG = (5.0, 7.5, 11.25, 22.5, 30.0)
 MEDIAN_STEP_DEG = 0.005

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from evaluation.options import MetricOptions
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.diffusion.features import FeaturePyramid
     from perception.methods.protocol import DensePredictor
+    from schemas.config_metrics import MetricsSection
     from sources.protocol import LabelledSource, Split
 
 logger = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class Scoring:
     num_classes: int = 0
     batch_size: int = 32
     seed: int = 0
-    options: MetricOptions = DEFAULT_OPTIONS
+    options: MetricsSection = DEFAULT_OPTIONS
 
     def board(self) -> ScoreBoard:
         """An empty board for these tasks."""

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from evaluation.accumulator import Accumulator, ratio, zeros
-from evaluation.probabilities import probabilities_at_target_size
+from evaluation.accumulator import Accumulator, probabilities_at_target_size, ratio, zeros
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from evaluation.options import SaliencyProtocol
+    from schemas.config_metrics import SaliencyProtocol
 
 BETA_SQUARED = 0.3
 POOLED_THRESHOLDS = tuple(step / 20 for step in range(1, 20))
@@ -156,7 +155,7 @@ class PerImageSaliency(SaliencyMetrics):
 def make_saliency_metrics(
     *, protocol: SaliencyProtocol = "pooled", double_sigmoid: bool = False
 ) -> SaliencyMetrics:
-    """Make the empty metrics of a protocol of :class:`evaluation.options.MetricOptions`."""
+    """Make the empty metrics of a protocol of :class:`schemas.config_metrics.MetricsSection`."""
     if protocol == "pooled":
         return PooledSaliency(double_sigmoid=double_sigmoid)
     return PerImageSaliency(double_sigmoid=double_sigmoid)

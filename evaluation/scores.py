@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from evaluation.boundaries import BoundaryMetrics
 from evaluation.depth import make_depth_metrics
 from evaluation.normals import NormalsMetrics
-from evaluation.options import MetricOptions
 from evaluation.saliency import make_saliency_metrics
 from evaluation.segmentation import SegmentationMetrics
+from schemas.config_metrics import MetricsSection
 from schemas.sample import NUM_HUMAN_PARTS, Task
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ HEADLINE_METRICS: dict[Task, HeadlineMetric] = {
     "boundaries": HeadlineMetric(name="ods_f", lower_is_better=False),
 }
 
-DEFAULT_OPTIONS = MetricOptions()
+DEFAULT_OPTIONS = MetricsSection()
 
 
 def score(
@@ -54,7 +54,7 @@ def score(
     labels: Mapping[Task, Tensor],
     *,
     num_classes: int = 0,
-    options: MetricOptions = DEFAULT_OPTIONS,
+    options: MetricsSection = DEFAULT_OPTIONS,
 ) -> Scores:
     """Score one batch; see :class:`ScoreBoard` for more than one.
 
@@ -88,7 +88,7 @@ def multi_task_gain_pct(scores: Scores, baseline: Scores) -> float:
 
 
 def make_metrics(
-    task: Task, *, num_classes: int = 0, options: MetricOptions = DEFAULT_OPTIONS
+    task: Task, *, num_classes: int = 0, options: MetricsSection = DEFAULT_OPTIONS
 ) -> Accumulator:
     """Make the empty metric family of a task.
 
@@ -142,7 +142,7 @@ class ScoreBoard:
         tasks: Sequence[Task],
         *,
         num_classes: int = 0,
-        options: MetricOptions = DEFAULT_OPTIONS,
+        options: MetricsSection = DEFAULT_OPTIONS,
     ) -> None:
         self.metrics: dict[Task, Accumulator] = {
             task: make_metrics(task, num_classes=num_classes, options=options) for task in tasks

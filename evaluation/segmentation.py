@@ -14,7 +14,7 @@ from schemas.sample import IGNORE_ID
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from evaluation.options import AbsentClasses
+    from schemas.config_metrics import AbsentClasses
 
 _SMALLEST_UNION = 1e-8
 

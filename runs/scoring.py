@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from evaluation.options import MetricOptions
 from evaluation.predict_source import Scoring, score_constant, score_states
 from perception.build import make_method, open_backbone
 from schemas.errors import ConfigError, WeightsMismatchError
@@ -105,7 +104,7 @@ def _scoring(config: RunConfig) -> Scoring:
         num_classes=config.method.num_classes,
         batch_size=config.evaluation.batch_size,
         seed=config.run.seed,
-        options=MetricOptions(**config.evaluation.metrics.model_dump()),
+        options=config.evaluation.metrics,
     )
 
 

@@ -51,18 +51,19 @@ def describe_stage(config: RunConfig, stage: Stage) -> list[str]:
     settings = stage_settings(config, stage)
     source = open_source(config.source, config.method.tasks, num_classes=config.method.num_classes)
     num_real = sum(len(shard.keys) for shard in source.shards("train"))
-    images = settings.steps * settings.batch_size
+    section, decay = settings.optimisation, settings.training.ema.decay
+    images = section.steps * section.batch_size
     lines = [
         f"stage {settings.stage} of {config.run.url}",
-        f"{settings.steps} steps of {settings.batch_size} images = {images} images, on "
+        f"{section.steps} steps of {section.batch_size} images = {images} images, on "
         f"{config.training.num_workers} worker(s) of {config.training.cpus_per_worker} CPU(s)",
         f"real images: {num_real} from {source.name}",
     ]
     if settings.ema_every_samples is not None:
         updates = images // settings.ema_every_samples
         lines.append(
-            f"moving average: {updates} updates at decay {settings.ema_decay}; the initial "
-            f"weights keep a share of {settings.ema_decay**updates:.3f}"
+            f"moving average: {updates} updates at decay {decay}; the initial "
+            f"weights keep a share of {decay**updates:.3f}"
         )
     if settings.publish_every_images is not None:
         lines.append(

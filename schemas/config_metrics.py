@@ -8,11 +8,15 @@ from pydantic import Field, model_validator
 
 from schemas.config_base import Section
 
+DepthProtocol = Literal["pooled", "per_image"]
+AbsentClasses = Literal["left_out", "zero"]
+SaliencyProtocol = Literal["pooled", "per_image_f1"]
+
 
 class MetricsSection(Section):
     """How metrics are computed where publications differ; docs/metrics.md explains each."""
 
-    depth_protocol: Literal["pooled", "per_image"] = Field(
+    depth_protocol: DepthProtocol = Field(
         default="pooled",
         description="pooled: over all pixels of the data set; per_image: mean over images of each "
         "one's errors inside the Eigen crop, 1e-3 to 10 m.",
@@ -25,11 +29,11 @@ class MetricsSection(Section):
         default=None,
         description="Depths at or above it are not counted; absent: the protocol's (pooled: none).",
     )
-    absent_classes: Literal["left_out", "zero"] = Field(
+    absent_classes: AbsentClasses = Field(
         default="left_out",
         description="What a class that neither occurs nor is predicted adds to mIoU.",
     )
-    saliency_protocol: Literal["pooled", "per_image_f1"] = Field(
+    saliency_protocol: SaliencyProtocol = Field(
         default="pooled",
         description="pooled: greatest F, β² = 0.3, of precision and recall over the data set; "
         "per_image_f1: greatest F1 of their means over images.",

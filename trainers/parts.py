@@ -116,7 +116,7 @@ def make_parts(
         publisher = WeightsPublisher(
             store,
             base_model_hash=backbone.model_id,
-            ema_decay=settings.ema_decay,
+            ema_decay=settings.training.ema.decay,
             stage=settings.stage,
             on_version=host.on_version,
             lock=host.lock,
@@ -136,7 +136,7 @@ def make_parts(
         ranks=host.ranks,
         progress=Progress(
             settings.stage,
-            steps=settings.steps,
+            steps=settings.optimisation.steps,
             events=_event_writer(store, settings.stage, host.lock) if is_first else None,
             on_progress=host.on_progress if is_first else None,
         ),
@@ -160,7 +160,7 @@ def make_batches(
     ranks: Ranks,
 ) -> Mixture:
     """Make this rank's part of the stage's batches: synthetic ones only in ``self_improve``."""
-    training, seed = config.training, config.run.seed
+    training, seed = settings.training, settings.seed
     synthetic = None
     if settings.stage == "self_improve":
         donor = open_store(training.synthetic_run) if training.synthetic_run else store
@@ -170,7 +170,7 @@ def make_batches(
         RealStream(source, seed=seed, rank=ranks.rank, world=ranks.world),
         synthetic,
         real_fraction=training.real_fraction if synthetic else 1.0,
-        batch_size=settings.batch_size // ranks.world,
+        batch_size=settings.optimisation.batch_size // ranks.world,
         tasks=config.method.tasks,
         hflip=training.hflip,
         augmentation=training.augmentation,

@@ -1,68 +1,66 @@
-"""The numbers of one stage, taken from a run's configuration."""
+"""One stage of a run: which it is, and the sections of the configuration that it reads."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from schemas.config import RunConfig
-    from schemas.config_training import StageSection
+    from schemas.config_training import StageSection, TrainingSection
     from schemas.stages import Stage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageSettings:
-    """Numbers of one stage.
+    """A stage of a run.
 
     Attributes:
         stage: Which.
         seed: Of the run.
-        steps: Optimiser steps.
-        batch_size: Images of a step, over all ranks.
-        learning_rate: Peak.
-        weight_decay: Decoupled.
-        lr_final_fraction: Share of the peak at the last step.
-        lr_warm_up_steps: Steps of the linear rise.
-        clip_grad_norm: Greatest norm of a step's gradient; None: no limit.
-        ema_every_samples: Images between two updates of Eq. 8; None: no moving average.
-        ema_decay: α of Eq. 8.
-        publish_every_images: Images between two published versions; None: none.
-        checkpoint_every_steps: Steps between two checkpoints.
+        optimisation: Steps, batch size and learning rate of this stage.
+        training: What all stages share.
     """
 
     stage: Stage
     seed: int
-    steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 0.0
-    lr_final_fraction: float = 1.0
-    lr_warm_up_steps: int = 0
-    clip_grad_norm: float | None = None
-    ema_every_samples: int | None = None
-    ema_decay: float = 0.998
-    publish_every_images: int | None = None
-    checkpoint_every_steps: int = 100
+    optimisation: StageSection
+    training: TrainingSection
+
+    @property
+    def ema_every_samples(self) -> int | None:
+        """Images between two updates of Eq. 8; None: the stage has no moving average."""
+        return None if self.stage == "warm_up" else self.training.ema.every_samples
+
+    @property
+    def publish_every_images(self) -> int | None:
+        """Images between two published versions; None: the stage publishes none."""
+        return self.training.publish_every_images if self.stage == "self_improve" else None
 
 
 def stage_settings(config: RunConfig, stage: Stage) -> StageSettings:
-    """Take the numbers of a stage from a run's configuration."""
+    """Take a stage from a run's configuration; the control learns as long as self-improvement."""
     training = config.training
-    averages = stage != "warm_up"
-    section: StageSection = training.self_improve if averages else training.warm_up
     return StageSettings(
         stage=stage,
         seed=config.run.seed,
-        steps=section.steps,
-        batch_size=section.batch_size,
-        learning_rate=section.learning_rate,
-        weight_decay=section.weight_decay,
-        lr_final_fraction=section.lr_final_fraction,
-        lr_warm_up_steps=section.lr_warm_up_steps,
-        clip_grad_norm=section.clip_grad_norm,
-        ema_every_samples=training.ema.every_samples if averages else None,
-        ema_decay=training.ema.decay,
-        publish_every_images=training.publish_every_images if stage == "self_improve" else None,
-        checkpoint_every_steps=training.checkpoint_every_steps,
+        optimisation=training.warm_up if stage == "warm_up" else training.self_improve,
+        training=training,
     )
+
+
+def learning_rate(step: int, section: StageSection) -> float:
+    """Linear warm-up, then half a cosine from the peak to a share of it.
+
+    Args:
+        step: Optimiser step about to be made, from 0 to ``steps - 1``.
+        section: ``learning_rate`` is reached at the end of ``lr_warm_up_steps``; the last step has
+            the share ``lr_final_fraction`` of it.
+    """
+    peak, rise, final = section.learning_rate, section.lr_warm_up_steps, section.lr_final_fraction
+    if step < rise:
+        return peak * (step + 1) / rise
+    progress = (step - rise) / max(1, section.steps - 1 - rise)
+    share = 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+    return peak * (final + (1.0 - final) * share)

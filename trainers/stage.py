@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.events import Event
 from trainers.checkpoint import pack_checkpoint, restore_checkpoint
 from trainers.ema import EmaSchedule, ema_update_
-from trainers.schedule import learning_rate
+from trainers.settings import learning_rate
 from trainers.step import step_generator, train_step
 from trainers.validation import headline
 
@@ -49,24 +49,25 @@ def run_stage(settings: StageSettings, learner: Learner, parts: TrainParts) -> N
         RunFailedError: If weights cannot be published.
     """
     publish_is_due = False
-    while learner.step < settings.steps:
+    while learner.step < settings.optimisation.steps:
         numbers = _make_step(settings, learner, parts)
         seen_before = learner.seen_images
         learner.step += 1
-        learner.seen_images += settings.batch_size
+        learner.seen_images += settings.optimisation.batch_size
         _average(settings, learner, seen_before)
         publish_is_due |= _crosses(settings.publish_every_images, seen_before, learner.seen_images)
         publish_is_due = publish_is_due and not _try_publish(learner, parts)
         if _is_checkpoint_due(settings, learner, parts):
             save_checkpoint(settings, learner, parts)
         parts.progress.add_step(
-            images=settings.batch_size, fields=numbers | _position(learner, parts)
+            images=settings.optimisation.batch_size, fields=numbers | _position(learner, parts)
         )
 
 
 def _is_checkpoint_due(settings: StageSettings, learner: Learner, parts: TrainParts) -> bool:
     """Equal on all ranks: they ask together whether a machine is about to go."""
-    if learner.step % settings.checkpoint_every_steps == 0 or learner.step == settings.steps:
+    every = settings.training.checkpoint_every_steps
+    if learner.step % every == 0 or learner.step == settings.optimisation.steps:
         return True
     is_asked = learner.step % ASK_EVERY_STEPS == 0 and parts.checkpoints is not None
     return is_asked and parts.checkpoints is not None and parts.checkpoints.is_due()
@@ -74,13 +75,7 @@ def _is_checkpoint_due(settings: StageSettings, learner: Learner, parts: TrainPa
 
 def _make_step(settings: StageSettings, learner: Learner, parts: TrainParts) -> dict[str, float]:
     batch = next(parts.batches)
-    rate = learning_rate(
-        learner.step,
-        steps=settings.steps,
-        peak=settings.learning_rate,
-        warm_up_steps=settings.lr_warm_up_steps,
-        final_fraction=settings.lr_final_fraction,
-    )
+    rate = learning_rate(learner.step, settings.optimisation)
     numbers = train_step(
         learner,
         batch,
@@ -88,7 +83,7 @@ def _make_step(settings: StageSettings, learner: Learner, parts: TrainParts) -> 
         moments=parts.moments,
         ranks=parts.ranks,
         learning_rate=rate,
-        clip_grad_norm=settings.clip_grad_norm,
+        clip_grad_norm=settings.optimisation.clip_grad_norm,
         generator=step_generator(settings.seed, settings.stage, learner.step, parts.ranks.rank),
     )
     newest = parts.publisher.newest if parts.publisher else None
@@ -101,7 +96,9 @@ def _average(settings: StageSettings, learner: Learner, seen_before: int) -> Non
         return
     schedule = EmaSchedule(settings.ema_every_samples)
     due = schedule.updates_due(seen_before, learner.seen_images)
-    ema_update_(learner.creation, learner.exploitation, decay=settings.ema_decay, updates=due)
+    ema_update_(
+        learner.creation, learner.exploitation, decay=settings.training.ema.decay, updates=due
+    )
     learner.ema_updates += due
 
 

@@ -98,7 +98,9 @@ def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
     expect_driver(lock, host)
     backbone = open_backbone(config, device=host.device)
     settings = stage_settings(config, stage)
-    learner = make_learner(make_method(config, backbone), weight_decay=settings.weight_decay)
+    learner = make_learner(
+        make_method(config, backbone), weight_decay=settings.optimisation.weight_decay
+    )
     parts = make_parts(config, settings, store, backbone, host)
     try:
         if not resume_stage(settings, learner, parts) and stage != "warm_up":
@@ -223,7 +225,7 @@ def end_stage(
             lock.store,
             learner.creation,
             base_model_hash=backbone.model_id,
-            ema_decay=settings.ema_decay,
+            ema_decay=settings.training.ema.decay,
         )
         numbers["version"] = manifest.version
     if parts.publisher is not None:

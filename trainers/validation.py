@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from evaluation.options import MetricOptions
 from evaluation.scores import HEADLINE_METRICS, ScoreBoard, Scores
 from perception.predict import observe
 from perception.seeding import sample_generator
+from schemas.config_metrics import MetricsSection
 from schemas.sample import Sample
 from sources.batches import Batch, collate
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _DEFAULT_CACHE_BYTES = 256 * 2**20
 _DEFAULT_MAX_IMAGES = 32
 _SEED = 0
-_QUICK = MetricOptions(boundary_thresholds=9)
+_QUICK = MetricsSection(boundary_thresholds=9)
 """Few thresholds: a boundary score of 101 would take longer than the forward pass."""
 
 

@@ -12,9 +12,9 @@ from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 
 from evaluation.depth import DepthMetrics
 from evaluation.normals import NormalsMetrics, angular_error_deg
-from evaluation.options import MetricOptions
 from evaluation.scores import ScoreBoard, multi_task_gain_pct, score
 from evaluation.segmentation import SegmentationMetrics
+from schemas.config_metrics import MetricsSection
 from schemas.errors import NotFiniteError
 from schemas.sample import Task
 
@@ -221,17 +221,17 @@ def test_boards_of_other_tasks_or_classes_do_not_merge() -> None:
 @pytest.mark.parametrize(
     ("task", "options"),
     [
-        ("depth", MetricOptions(depth_max_m=80.0)),
-        ("depth", MetricOptions(depth_protocol="per_image")),
-        ("semseg", MetricOptions(absent_classes="zero")),
-        ("saliency", MetricOptions(saliency_double_sigmoid=True)),
-        ("saliency", MetricOptions(saliency_protocol="per_image_f1")),
-        ("boundaries", MetricOptions(boundary_thresholds=9)),
-        ("boundaries", MetricOptions(boundary_tolerance=0.011)),
-        ("boundaries", MetricOptions(boundary_nms=False)),
+        ("depth", MetricsSection(depth_max_m=80.0)),
+        ("depth", MetricsSection(depth_protocol="per_image")),
+        ("semseg", MetricsSection(absent_classes="zero")),
+        ("saliency", MetricsSection(saliency_double_sigmoid=True)),
+        ("saliency", MetricsSection(saliency_protocol="per_image_f1")),
+        ("boundaries", MetricsSection(boundary_thresholds=9)),
+        ("boundaries", MetricsSection(boundary_tolerance=0.011)),
+        ("boundaries", MetricsSection(boundary_nms=False)),
     ],
 )
-def test_boards_of_other_options_do_not_merge(task: Task, options: MetricOptions) -> None:
+def test_boards_of_other_options_do_not_merge(task: Task, options: MetricsSection) -> None:
     board = ScoreBoard((task,), num_classes=3)
     with pytest.raises(ValueError, match="same options"):
         board.merge(ScoreBoard((task,), num_classes=3, options=options))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from evaluation.depth import (
     make_depth_metrics,
 )
 from evaluation.normals import NormalsMetrics
-from evaluation.options import MetricOptions
 from evaluation.predict_source import Scoring
 from evaluation.scores import HEADLINE_METRICS, ScoreBoard, multi_task_gain_pct, score
 from evaluation.segmentation import SegmentationMetrics
@@ -225,7 +223,7 @@ def test_ids_that_are_not_numbers_are_refused() -> None:
 
 
 def test_options_reach_every_family() -> None:
-    options = MetricOptions(
+    options = MetricsSection(
         depth_protocol="per_image",
         depth_max_m=5.0,
         absent_classes="zero",
@@ -242,8 +240,3 @@ def test_options_reach_every_family() -> None:
     assert len(metrics["saliency"].thresholds) == 15
     assert len(metrics["boundaries"].thresholds) == 5
     assert (metrics["boundaries"].tolerance, metrics["boundaries"].nms) == (0.011, False)
-
-
-def test_the_configuration_has_the_same_options_and_defaults() -> None:
-    assert MetricOptions(**MetricsSection().model_dump()) == MetricOptions()
-    assert set(MetricsSection.model_fields) == {field.name for field in fields(MetricOptions)}

@@ -4,11 +4,13 @@ import itertools
 
 import pytest
 
-from trainers.schedule import learning_rate
+from schemas.config_training import StageSection
+from trainers.settings import learning_rate
 
 
 def rates(**options):
-    return [learning_rate(step, steps=20, peak=2.0, **options) for step in range(20)]
+    section = StageSection(steps=20, learning_rate=2.0, **options)
+    return [learning_rate(step, section) for step in range(20)]
 
 
 def test_the_rate_is_constant_by_default():
@@ -16,23 +18,26 @@ def test_the_rate_is_constant_by_default():
 
 
 def test_warm_up_rises_linearly_to_the_peak():
-    assert rates(warm_up_steps=4)[:5] == [0.5, 1.0, 1.5, 2.0, 2.0]
+    assert rates(lr_warm_up_steps=4)[:5] == [0.5, 1.0, 1.5, 2.0, 2.0]
 
 
-def test_the_cosine_ends_at_the_final_fraction():
-    found = rates(final_fraction=0.1)
+def test_the_cosine_ends_at_the_lr_final_fraction():
+    found = rates(lr_final_fraction=0.1)
     assert found[0] == 2.0
     assert found[-1] == pytest.approx(0.2)
     assert all(later < earlier for earlier, later in itertools.pairwise(found))
 
 
 def test_the_cosine_is_half_way_down_in_the_middle():
-    assert learning_rate(10, steps=21, peak=1.0, final_fraction=0.0) == pytest.approx(0.5)
+    assert learning_rate(
+        10, StageSection(steps=21, learning_rate=1.0, lr_final_fraction=0.0)
+    ) == pytest.approx(0.5)
 
 
 def test_a_stage_of_one_step_has_the_peak():
-    assert learning_rate(0, steps=1, peak=3.0, final_fraction=0.5) == 3.0
+    assert learning_rate(0, StageSection(steps=1, learning_rate=3.0, lr_final_fraction=0.5)) == 3.0
 
 
 def test_warm_up_longer_than_the_stage_never_reaches_the_peak():
-    assert max(learning_rate(s, steps=4, peak=1.0, warm_up_steps=8) for s in range(4)) == 0.5
+    section = StageSection(steps=4, learning_rate=1.0, lr_warm_up_steps=8)
+    assert max(learning_rate(step, section) for step in range(4)) == 0.5
