@@ -1,11 +1,13 @@
-"""The options of jobs that use a run: which run, which weights, where the results go."""
+"""What commands share that use a run: which weights, where the results go."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployment.loaded_run import load_run
 from schemas.errors import ConfigError
+from storage.files.stores import RunStore, open_store
 
 if TYPE_CHECKING:
     import argparse
@@ -50,3 +52,26 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
         raise ConfigError(f"--image-size {text}: wanted HEIGHTxWIDTH in pixels, such as 480x640")
     return int(sides[0]), int(sides[1])
+
+
+def open_output(url: str, *, marker: str) -> RunStore:
+    """Open a folder to write to; it may hold what the same job wrote before.
+
+    Args:
+        url: Folder or fsspec URL of ``--out``.
+        marker: File that the job writes; by it its own folders are recognised.
+
+    Raises:
+        ConfigError: If it is a file, or holds something else.
+    """
+    store = open_store(url)
+    if "://" not in url and Path(url).expanduser().is_file():
+        raise ConfigError(f"--out {url}: wanted a folder, found a file; name another one")
+    found = store.list_dir("")
+    if found and marker not in found:
+        raise ConfigError(
+            f"--out {url}: wanted a new or empty folder, or one with {marker} that this job wrote "
+            f"before; found {', '.join(found[:3])}{' …' if len(found) > 3 else ''}; "
+            "name another folder"
+        )
+    return store

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from deployment.export import export_run
 from deployment.manifest import EXPORT_FILE
-from deployment.output_folder import open_output
+from deployment.options import open_output
 from runs.command_line import run_job
 
 if TYPE_CHECKING:

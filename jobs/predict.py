@@ -10,38 +10,22 @@ arrays. An image that cannot be read is named, the others go on, and the exit co
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-import numpy as np
 from rich.console import Console
-from rich.text import Text
 
-from deployment.inputs import as_rgb, find_images
-from deployment.options import add_run_options, open_run
-from deployment.output_folder import open_output
-from deployment.overview import draw_overview
+from deployment.files import PREDICTIONS_FILE, predict_files
+from deployment.inputs import find_images
+from deployment.options import add_run_options, open_output, open_run
 from runs.command_line import run_job
-from schemas.errors import ConfigError, RunFailedError, SampleError
-from schemas.sample import CONFIDENCE_MEMBERS, LABEL_MEMBERS, TASKS
-from storage.samples.codecs import encode_confidence_png, encode_label
+from schemas.errors import ConfigError, RunFailedError
+from schemas.sample import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
-    from deployment import LoadedRun
-    from deployment.predictor import Prediction
     from schemas.sample import Task
-    from storage.files.stores import RunStore
-
-INDEX_FILE = "predictions.json"
-MAX_HELD_BYTES = 64 * 2**20
-"""Images read at a time, decoded; their predictions take about ten times as much."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -53,12 +37,20 @@ def main(arguments: Sequence[str]) -> None:
     parsed = make_parser().parse_args(arguments)
     files = find_images(parsed.images)
     tasks = parse_tasks(parsed.tasks)
-    out = open_output(parsed.out, marker=INDEX_FILE)
+    out = open_output(parsed.out, marker=PREDICTIONS_FILE)
     run = open_run(parsed)
     console = Console()
     started_s = time.monotonic()
-    entries = predict_files(run, files, out, tasks=tasks, parsed=parsed, console=console)
-    write_index(out, run, entries)
+    entries = predict_files(
+        run,
+        files,
+        out,
+        tasks=tasks,
+        keeps_aspect=parsed.keep_aspect,
+        averages_mirrored=parsed.average_mirrored,
+        with_npy=parsed.npy,
+        console=console,
+    )
     failed = [entry for entry in entries if "error" in entry]
     seconds = time.monotonic() - started_s
     console.print(
@@ -67,112 +59,9 @@ def main(arguments: Sequence[str]) -> None:
     )
     if failed:
         raise RunFailedError(
-            f"{len(failed)} of {len(entries)} images could not be read; {out.uri(INDEX_FILE)} "
-            "lists them with the reasons"
+            f"{len(failed)} of {len(entries)} images could not be read; "
+            f"{out.uri(PREDICTIONS_FILE)} lists them with the reasons"
         )
-
-
-def predict_files(
-    run: LoadedRun,
-    files: dict[str, Path],
-    out: RunStore,
-    *,
-    tasks: Sequence[Task],
-    parsed: argparse.Namespace,
-    console: Console,
-) -> list[dict[str, Any]]:
-    """Predict for files, a few at a time, and write the results.
-
-    Returns:
-        An entry for each file: its name, path and size, or the ``error`` why it was left out.
-    """
-    entries: list[dict[str, Any]] = []
-    for together in read_together(files, entries, run.predictor.batch_size, console):
-        found = run.predictor.predict(
-            list(together.values()),
-            seeds=[run.seed_of(files[name].name) for name in together],
-            tasks=tasks,
-            keeps_aspect=parsed.keep_aspect,
-            averages_mirrored=parsed.average_mirrored,
-        )
-        for (name, image), each in zip(together.items(), found, strict=True):
-            for member, data in encode_prediction(image, each, with_npy=parsed.npy):
-                out.write_bytes(f"{name}.{member}", data)
-    return entries
-
-
-def read_together(
-    files: dict[str, Path], entries: list[dict[str, Any]], most: int, console: Console
-) -> Iterator[dict[str, NDArray[np.uint8]]]:
-    """Read images, as many at a time as memory holds with their predictions.
-
-    Args:
-        files: Name to file.
-        entries: Gets an entry for each file, with ``error`` if it cannot be read.
-        most: Images at a time.
-        console: Told what cannot be read.
-
-    Yields:
-        Name to uint8 RGB [H, W, 3].
-    """
-    held: dict[str, NDArray[np.uint8]] = {}
-    for name, file in files.items():
-        entry: dict[str, Any] = {"name": name, "file": str(file)}
-        entries.append(entry)
-        try:
-            image = as_rgb(file)
-        except (SampleError, OSError) as error:
-            entry["error"] = str(error)
-            # A name may hold what steers a terminal, and what rich takes for markup.
-            named = str(file) if str(file).isprintable() else ascii(str(file))
-            line = Text(f"left out: {named}: {error}", style="red")
-            console.print(line, soft_wrap=True)
-            continue
-        entry["height"], entry["width"] = image.shape[:2]
-        held[name] = image
-        if len(held) == most or sum(each.size for each in held.values()) >= MAX_HELD_BYTES:
-            yield held
-            held = {}
-    if held:
-        yield held
-
-
-def encode_prediction(
-    image: NDArray[np.uint8], found: Prediction, *, with_npy: bool
-) -> Iterator[tuple[str, bytes]]:
-    """Encode what is written for one image.
-
-    Args:
-        image: uint8 RGB [H, W, 3].
-        found: What was predicted for it.
-        with_npy: Whether the exact arrays are wanted too.
-
-    Yields:
-        Last part of the file's name, and its content.
-    """
-    for task, label in found.items():
-        yield LABEL_MEMBERS[task], encode_label(label, task)
-        sure = found.confidence[task]
-        yield CONFIDENCE_MEMBERS[task], encode_confidence_png(sure, task=task)
-        if with_npy:
-            yield f"{task}.npy", _npy(label)
-            yield f"{task}_confidence.npy", _npy(sure)
-    buffer = io.BytesIO()
-    draw_overview(image, found).save(buffer, format="PNG")
-    yield "overview.png", buffer.getvalue()
-
-
-def write_index(out: RunStore, run: LoadedRun, entries: list[dict[str, Any]]) -> None:
-    """Write which images were predicted, by which weights."""
-    content = {
-        "run": run.store.url,
-        "creation_version": run.weights.version,
-        "creation_sha256": run.weights.sha256,
-        "diffusion_base_hash": run.predictor.backbone.model_id,
-        "tasks": run.tasks,
-        "images": entries,
-    }
-    out.write_bytes(INDEX_FILE, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def parse_tasks(text: str | None) -> tuple[Task, ...]:
@@ -206,12 +95,6 @@ def make_parser() -> argparse.ArgumentParser:
         "--average-mirrored", action="store_true", help="predict the mirror image too and average"
     )
     return parser
-
-
-def _npy(array: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
 
 
 if __name__ == "__main__":

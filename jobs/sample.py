@@ -11,21 +11,18 @@ captioner sees in it. Every pair is written as the members of a shard are (docs/
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from deployment.files import SAMPLES_FILE, write_samples
 from deployment.inputs import as_rgb
-from deployment.options import add_run_options, open_run
-from deployment.output_folder import open_output
+from deployment.options import add_run_options, open_output, open_run
 from deployment.sampling import SamplingOptions
 from runs.command_line import run_job
-from runs.contact_sheet import SheetRow, make_contact_sheet
 from schemas.errors import ConfigError, RunFailedError, SampleError
 from schemas.run_layout import CONTACT_SHEET_FILE
-from storage.samples.codecs import encode_sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,18 +32,13 @@ if TYPE_CHECKING:
 
     from deployment import LoadedRun
     from schemas.sample import Sample
-    from storage.files.stores import RunStore
-
-INDEX_FILE = "samples.json"
-SHOWN = 32
-"""Rows of the contact sheet at most."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Make the samples that the command line asks for."""
     parsed = make_parser().parse_args(arguments)
     real = read_origin(parsed)
-    out = open_output(parsed.out, marker=INDEX_FILE)
+    out = open_output(parsed.out, marker=SAMPLES_FILE)
     run = open_run(parsed)
     made = make_samples(run, parsed)
     write_samples(out, made, run, real=real)
@@ -95,46 +87,6 @@ def make_samples(run: LoadedRun, parsed: argparse.Namespace) -> list[Sample]:
         return run.vary(origin, prompt=parsed.prompt, count=count, seed=seed, options=options)
     except SampleError as error:
         raise RunFailedError(str(error)) from error
-
-
-def write_samples(
-    out: RunStore, made: Sequence[Sample], run: LoadedRun, *, real: NDArray[np.uint8] | None
-) -> None:
-    """Write the members of each sample, a contact sheet, and the list of all; the list last."""
-    for sample in made:
-        for member, data in encode_sample(sample).items():
-            out.write_bytes(f"{sample.key}.{member}", data)
-    rows = [
-        SheetRow(
-            real=real,
-            synthetic=sample.image,
-            labels=sample.labels,
-            caption=sample.caption,
-            note=describe_sample(sample),
-        )
-        for sample in made[:SHOWN]
-    ]
-    out.write_bytes(CONTACT_SHEET_FILE, make_contact_sheet(rows))
-    content = {
-        "run": run.store.url,
-        "samples": [
-            {"key": sample.key, "caption": sample.caption, **sample.meta} for sample in made
-        ],
-    }
-    out.write_bytes(INDEX_FILE, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def describe_sample(sample: Sample) -> str:
-    """Say how a sample was made and how sure its labels are, in a line."""
-    meta = sample.meta
-    made = f"T = {meta['t_start']}, seed {meta['seed']}, weights version {meta['creation_version']}"
-    sure = [
-        f"{task}: expected error {values.mean():.1f}°"
-        if task == "normals"
-        else f"{task}: confidence {values.mean():.2f}"
-        for task, values in sample.confidence.items()
-    ]
-    return "; ".join([made, *sure])
 
 
 def make_parser() -> argparse.ArgumentParser:

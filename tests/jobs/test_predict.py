@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from deployment import load_run
+from deployment.files import draw_overview
 from deployment.options import parse_size
-from deployment.overview import confidence_as_grey, draw_overview
 from deployment.predictor import Prediction
 from jobs.predict import main
+from runs.pictures import confidence_as_grey
 from schemas.errors import ConfigError, RunFailedError
 from storage.samples.codecs import decode_confidence, decode_label
 from tests.kit.small_model import TASKS, gradient_image, make_run
@@ -99,7 +100,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_go_on(
 
 
 def test_many_large_images_are_held_a_few_at_a_time(run_url, photographs, tmp_path, monkeypatch):
-    monkeypatch.setattr("jobs.predict.MAX_HELD_BYTES", 1)
+    monkeypatch.setattr("deployment.files.MAX_HELD_BYTES", 1)
     out = tmp_path / "out"
     main(["--run", run_url, str(photographs), "--out", str(out), "--tasks", "depth"])
     assert len(list(out.rglob("*.overview.png"))) == 4

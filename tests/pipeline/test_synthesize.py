@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from perception.diffusion.moments import MomentsCache
 from pipeline.make.creators import create_images, sampler_settings
 from pipeline.make.rows import ImageOrder

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runs.contact_sheet import CELL_PX, SheetRow, label_as_rgb, make_contact_sheet, rows_of_run
+from runs.contact_sheet import CELL_PX, SheetRow, make_contact_sheet, rows_of_run
+from runs.pictures import label_as_rgb
 from schemas.sample import IGNORE_ID, TASKS
 from sources.open import open_source
 from storage.files.stores import open_store

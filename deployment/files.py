@@ -1,0 +1,208 @@
+"""Write what a run's weights make as files: predictions for images, and labelled images."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.text import Text
+
+from deployment.inputs import as_rgb
+from runs.contact_sheet import make_contact_sheet, sheet_row
+from runs.pictures import (
+    MIN_CELL_PX,
+    PictureRow,
+    confidence_as_grey,
+    describe_confidence,
+    draw_rows,
+    label_as_rgb,
+)
+from schemas.errors import SampleError
+from schemas.run_layout import CONTACT_SHEET_FILE
+from schemas.sample import CONFIDENCE_MEMBERS, LABEL_MEMBERS
+from storage.samples.codecs import encode_confidence_png, encode_label, encode_sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from PIL import Image
+    from rich.console import Console
+
+    from deployment import LoadedRun
+    from deployment.predictor import Prediction
+    from schemas.sample import Sample, Task
+    from storage.files.stores import RunStore
+
+PREDICTIONS_FILE = "predictions.json"
+SAMPLES_FILE = "samples.json"
+MAX_HELD_BYTES = 64 * 2**20
+"""Images read at a time, decoded; their predictions take about ten times as much."""
+
+_SHOWN = 32
+_MAX_CELL_PX = 512
+
+
+def predict_files(
+    run: LoadedRun,
+    files: Mapping[str, Path],
+    out: RunStore,
+    *,
+    tasks: Sequence[Task] = (),
+    keeps_aspect: bool = False,
+    averages_mirrored: bool = False,
+    with_npy: bool = False,
+    console: Console,
+) -> list[dict[str, Any]]:
+    """Predict for files, a few at a time, and write the results; ``predictions.json`` last.
+
+    Args:
+        run: Whose weights predict.
+        files: Name of the results to image file.
+        out: Where to write.
+        tasks: Some of the run's tasks; all if empty.
+        keeps_aspect: Pad instead of stretching to the training size.
+        averages_mirrored: Predict the mirror image too and average.
+        with_npy: Write the exact arrays too.
+        console: Where an image that cannot be read is named.
+
+    Returns:
+        An entry for each file: its name, path and size, or the ``error`` why it was left out.
+    """
+    entries: list[dict[str, Any]] = []
+    for together in _read_together(files, entries, run.predictor.batch_size, console):
+        found = run.predictor.predict(
+            list(together.values()),
+            seeds=[run.seed_of(files[name].name) for name in together],
+            tasks=tasks,
+            keeps_aspect=keeps_aspect,
+            averages_mirrored=averages_mirrored,
+        )
+        for (name, image), each in zip(together.items(), found, strict=True):
+            for member, data in _encode_prediction(image, each, with_npy=with_npy):
+                out.write_bytes(f"{name}.{member}", data)
+    content = {
+        "run": run.store.url,
+        "creation_version": run.weights.version,
+        "creation_sha256": run.weights.sha256,
+        "diffusion_base_hash": run.predictor.backbone.model_id,
+        "tasks": run.tasks,
+        "images": entries,
+    }
+    out.write_bytes(PREDICTIONS_FILE, _json(content))
+    return entries
+
+
+def write_samples(
+    out: RunStore, made: Sequence[Sample], run: LoadedRun, *, real: NDArray[np.uint8] | None
+) -> None:
+    """Write the members of each sample, a contact sheet, and ``samples.json`` last.
+
+    Args:
+        out: Where to write.
+        made: At least one sample.
+        run: Whose weights labelled them.
+        real: uint8 RGB [H, W, 3], the image that they vary; None if there is none.
+    """
+    for sample in made:
+        for member, data in encode_sample(sample).items():
+            out.write_bytes(f"{sample.key}.{member}", data)
+    rows = [sheet_row(sample, real=real, made=_how_made(sample.meta)) for sample in made[:_SHOWN]]
+    out.write_bytes(CONTACT_SHEET_FILE, make_contact_sheet(rows))
+    listed = [{"key": sample.key, "caption": sample.caption, **sample.meta} for sample in made]
+    out.write_bytes(SAMPLES_FILE, _json({"run": run.store.url, "samples": listed}))
+
+
+def draw_overview(image: NDArray[np.uint8], found: Prediction) -> Image.Image:
+    """Draw the image beside its predictions, and their confidence in grey below.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        found: What was predicted for it.
+
+    Returns:
+        RGB picture; confidence is white where surest, black where least sure.
+    """
+    tasks, sure = list(found), found.confidence
+    labels = PictureRow(
+        titles=["image", *tasks], images=[image, *(label_as_rgb(found[t], t) for t in tasks)]
+    )
+    below = PictureRow(
+        titles=["", *(describe_confidence(sure[t], t) for t in tasks)],
+        images=[None, *(confidence_as_grey(sure[t], t) for t in tasks)],
+    )
+    height, width = image.shape[:2]
+    longer = max(height, width)
+    scale = min(max(longer, MIN_CELL_PX), _MAX_CELL_PX) / longer
+    cell_px = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return draw_rows([labels, below], cell_px=cell_px)
+
+
+def _read_together(
+    files: Mapping[str, Path], entries: list[dict[str, Any]], most: int, console: Console
+) -> Iterator[dict[str, NDArray[np.uint8]]]:
+    """Read images, as many at a time as memory holds with their predictions.
+
+    Args:
+        files: Name to file.
+        entries: Gets an entry for each file, with ``error`` if it cannot be read.
+        most: Images at a time.
+        console: Where an image that cannot be read is named.
+
+    Yields:
+        Name to uint8 RGB [H, W, 3].
+    """
+    held: dict[str, NDArray[np.uint8]] = {}
+    for name, file in files.items():
+        entry: dict[str, Any] = {"name": name, "file": str(file)}
+        entries.append(entry)
+        try:
+            image = as_rgb(file)
+        except (SampleError, OSError) as error:
+            entry["error"] = str(error)
+            # A name may hold what steers a terminal, and what rich takes for markup.
+            named = str(file) if str(file).isprintable() else ascii(str(file))
+            line = Text(f"left out: {named}: {error}", style="red")
+            console.print(line, soft_wrap=True)
+            continue
+        entry["height"], entry["width"] = image.shape[:2]
+        held[name] = image
+        if len(held) == most or sum(each.size for each in held.values()) >= MAX_HELD_BYTES:
+            yield held
+            held = {}
+    if held:
+        yield held
+
+
+def _encode_prediction(
+    image: NDArray[np.uint8], found: Prediction, *, with_npy: bool
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the last part of each file's name, and its content."""
+    for task, label in found.items():
+        yield LABEL_MEMBERS[task], encode_label(label, task)
+        sure = found.confidence[task]
+        yield CONFIDENCE_MEMBERS[task], encode_confidence_png(sure, task=task)
+        if with_npy:
+            yield f"{task}.npy", _npy(label)
+            yield f"{task}_confidence.npy", _npy(sure)
+    buffer = io.BytesIO()
+    draw_overview(image, found).save(buffer, format="PNG")
+    yield "overview.png", buffer.getvalue()
+
+
+def _how_made(meta: Mapping[str, Any]) -> list[str]:
+    version = meta["creation_version"]
+    return [f"T = {meta['t_start']}, seed {meta['seed']}, weights version {version}"]
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()

@@ -1,0 +1,169 @@
+"""Pictures for people: label maps and confidence in colours, cells in a grid with text."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from schemas.sample import IGNORE_ID, TASK_KINDS, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+MIN_CELL_PX = 160
+_MARGIN_PX = 8
+_TEXT_PX = 14
+_LINE_PX = 22
+_BACKGROUND = (250, 250, 250)
+_INK = (25, 25, 25)
+_FAINT_INK = (110, 110, 110)
+_IGNORED_GREY = (110, 40, 130)
+_UNSURE_DEG = 60.0
+
+# Near is bright, far is dark; steps of about equal lightness.
+_DEPTH_COLOURS = np.array(
+    [(253, 231, 110), (246, 150, 60), (205, 70, 90), (125, 40, 125), (45, 20, 90), (5, 5, 25)]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PictureRow:
+    """One row of a picture.
+
+    Attributes:
+        images: uint8 RGB [H, W, 3], from left to right; None leaves the cell empty.
+        titles: Above the images; none if empty.
+        text: Below the images.
+        note: Below that, fainter.
+    """
+
+    images: Sequence[NDArray[np.uint8] | None]
+    titles: Sequence[str] = ()
+    text: str = ""
+    note: str = ""
+
+
+def draw_rows(rows: Sequence[PictureRow], *, cell_px: tuple[int, int]) -> Image.Image:
+    """Draw rows of images below each other.
+
+    Args:
+        rows: At least one.
+        cell_px: Width and height that every image is fitted into; its aspect is kept.
+
+    Returns:
+        RGB picture.
+    """
+    column_px = max(cell_px[0], MIN_CELL_PX) + _MARGIN_PX
+    width = _MARGIN_PX + max(len(row.images) for row in rows) * column_px
+    strips = [_draw_row(row, cell_px, column_px, width) for row in rows]
+    height = _MARGIN_PX + sum(strip.height for strip in strips)
+    picture = Image.new("RGB", (width, height), _BACKGROUND)
+    top = _MARGIN_PX
+    for strip in strips:
+        picture.paste(strip, (0, top))
+        top += strip.height
+    return picture
+
+
+def label_as_rgb(label: NDArray[Any], task: Task) -> NDArray[np.uint8]:
+    """Colour a label map for the eye; invalid pixels are black, in grey maps purple.
+
+    Args:
+        label: Encoded as ``schemas.sample`` says.
+        task: What it is.
+
+    Returns:
+        uint8 RGB [H, W, 3]: normals as (n + 1) / 2; depth from bright (near) to dark (far),
+        stretched over the image's own range; class ids in fixed, distinct colours;
+        probabilities in grey, 1 white.
+    """
+    kind = TASK_KINDS[task]
+    if kind == "direction":
+        valid = np.any(label != 0, axis=-1, keepdims=True)
+        return np.where(valid, np.rint((label + 1) * 127.5), 0).astype(np.uint8)
+    if kind == "distance":
+        return _depth_as_rgb(label)
+    if kind == "probability":
+        grey = np.rint(np.clip(label, 0, 1) * 255).astype(np.uint8)[..., None]
+        return np.where(label[..., None] >= 0, grey, np.array(_IGNORED_GREY, np.uint8))
+    return _palette()[label]
+
+
+def _depth_as_rgb(depth_m: NDArray[Any]) -> NDArray[np.uint8]:
+    valid = depth_m > 0
+    if not valid.any():
+        return np.zeros((*depth_m.shape, 3), np.uint8)
+    near, far = np.percentile(depth_m[valid], (1, 99))
+    place = np.clip((depth_m - near) / max(far - near, 1e-6), 0, 1)
+    stops = np.linspace(0, 1, len(_DEPTH_COLOURS))
+    channels = [np.interp(place, stops, _DEPTH_COLOURS[:, i]) for i in range(3)]
+    return np.where(valid[..., None], np.stack(channels, axis=-1), 0).astype(np.uint8)
+
+
+@cache
+def _palette() -> NDArray[np.uint8]:
+    """Colours of all ids: each the farthest from black and from those before it."""
+    levels = np.linspace(30, 255, 8)
+    choice = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    colours = np.zeros((IGNORE_ID + 1, 3))
+    distance = np.linalg.norm(choice, axis=1).clip(max=120)
+    for class_id in range(IGNORE_ID):
+        colours[class_id] = choice[distance.argmax()]
+        distance = np.minimum(distance, np.linalg.norm(choice - colours[class_id], axis=1))
+    return np.rint(colours).astype(np.uint8)
+
+
+def confidence_as_grey(confidence: NDArray[np.float32], task: Task) -> NDArray[np.uint8]:
+    """Show a confidence map: uint8 RGB [H, W, 3], white where surest.
+
+    Args:
+        confidence: float32 [H, W]; degrees for normals (60 and more are black), else [0, 1].
+        task: Which task it belongs to.
+    """
+    is_error = TASK_KINDS[task] == "direction"
+    share = 1 - confidence / _UNSURE_DEG if is_error else confidence
+    grey = np.rint(np.clip(np.nan_to_num(share), 0, 1) * 255).astype(np.uint8)
+    return grey[..., None].repeat(3, axis=2)
+
+
+def describe_confidence(confidence: NDArray[np.float32], task: Task) -> str:
+    """Say in words how sure a label is on average."""
+    mean = float(confidence.mean())
+    is_error = TASK_KINDS[task] == "direction"
+    return f"expected error {mean:.1f}°" if is_error else f"confidence {mean:.2f}"
+
+
+def _draw_row(row: PictureRow, cell_px: tuple[int, int], column_px: int, width: int) -> Image.Image:
+    letters = (width - 2 * _MARGIN_PX) // (_TEXT_PX // 2)
+    lines = [(line, _INK) for line in textwrap.wrap(row.text, letters)]
+    lines += [(line, _FAINT_INK) for line in textwrap.wrap(row.note, letters)]
+    images_top = _LINE_PX if row.titles else 0
+    lines_top = images_top + cell_px[1] + _MARGIN_PX
+    height = lines_top + len(lines) * _LINE_PX + (_MARGIN_PX if lines else 0)
+    strip = Image.new("RGB", (width, height), _BACKGROUND)
+    draw = ImageDraw.Draw(strip)
+    font = ImageFont.load_default(size=_TEXT_PX)
+    for place, title in enumerate(row.titles):
+        draw.text((_MARGIN_PX + place * column_px, 0), title, fill=_INK, font=font)
+    for place, image in enumerate(row.images):
+        if image is not None:
+            strip.paste(_fitted(image, cell_px), (_MARGIN_PX + place * column_px, images_top))
+    for number, (line, ink) in enumerate(lines):
+        top = lines_top + number * _LINE_PX
+        draw.text((_MARGIN_PX, top), line, fill=ink, font=font)
+    return strip
+
+
+def _fitted(image: NDArray[np.uint8], cell_px: tuple[int, int]) -> Image.Image:
+    height, width = image.shape[:2]
+    scale = min(cell_px[0] / width, cell_px[1] / height)
+    method = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return Image.fromarray(image).resize(size, method)
