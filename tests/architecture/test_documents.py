@@ -9,21 +9,39 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").rglob("*.md")]
+    path
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").rglob("*.md"))
+    if path.name != "CHANGELOG.md"  # it also names what was renamed
 )
 TOP = "|".join(sorted(path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()))
 MADE_UP = {"mine.yaml", "mine_folder.yaml", "YOURS.yaml", "NAME.yaml", "demo"}
 """Files that a reader is to write or that a run makes, and the place of a name."""
+NO_FIELDS = {"ray.wait", "ray.cluster_utils", "model.safetensors"}
+"""Names that are written like a field of the configuration."""
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_path_link_and_dotted_name_exists(document: Path) -> None:
     text = document.read_text()
-    if document.name != "CHANGELOG.md":  # it also names what was renamed
-        missing = [path for path in _paths(text) if not (ROOT / path).exists()]
-        missing += [name for name in _dotted_names(text) if not _exists(name)]
-        assert not missing
+    missing = [path for path in _paths(text) if not (ROOT / path).exists()]
+    missing += [name for name in _dotted_names(text) if not _exists(name)]
+    assert not missing
     assert not [link for link in _links(text) if not _leads_somewhere(document, link)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_option_of_a_command_and_every_field_exists(document: Path) -> None:
+    text = document.read_text().replace("\\\n", " ")
+    for job, rest in re.findall(r"(?<![\w/.-])(jobs/\w+\.py)([^`\n]*)", text):
+        source = _with_imports(ROOT / job)
+        options = set(re.findall(r"(?<!\S)\[?(--[a-z][a-z-]*)", rest)) - {"--help"}
+        assert not [option for option in options if option not in source], job
+    fields = (ROOT / "docs" / "configuration.md").read_text()
+    sections = set(re.findall(r"^## ([\w.]+)", fields, re.MULTILINE))
+    for section, field in re.findall(r"`([a-z_.]+)\.([a-z_]+)(?:`|[=:] ?[^\n`]*`)", text):
+        name = f"{section}.{field}"
+        if section in sections and name not in sections | NO_FIELDS:
+            assert f"| `{field}` |" in fields, name
 
 
 def test_every_equation_names_an_existing_function_and_test() -> None:
@@ -37,6 +55,15 @@ def test_every_equation_names_an_existing_function_and_test() -> None:
         *_, function, test = row
         for reference in (*_quoted(function), *_quoted(test)):
             assert _exists(reference), f"{reference} of docs/equations.md does not exist"
+
+
+def _with_imports(path: Path) -> set[str]:
+    """Words in quotes of a file and of the files that it imports."""
+    text = path.read_text()
+    modules = re.findall(r"^from ([\w.]+) import", text, re.MULTILINE)
+    files = [ROOT.joinpath(*module.split(".")).with_suffix(".py") for module in modules]
+    texts = [text, *(file.read_text() for file in files if file.is_file())]
+    return {word for each in texts for word in re.findall(r'"(--[\w-]+)"', each)}
 
 
 def _paths(text: str) -> list[str]:
