@@ -10,7 +10,7 @@ from deployment.manifest import EXPORT_FILE, FORMAT, ExportManifest
 from deployment.model_card import make_model_card
 from deployment.model_copy import backbone_files, encoder_files
 from pipeline.make.rows import code_version
-from runs.run_files import read_config
+from runs.directory import read_config
 from schemas.config_file import dump_config
 from schemas.paths import resolve_path
 from schemas.run_layout import CONFIG_FILE, RESULTS_FILE, weights_dir

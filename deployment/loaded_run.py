@@ -20,7 +20,7 @@ from perception.build import make_method, open_backbone
 from perception.seeding import sample_seed
 from perception.state_file import keys_digest, load_state_bytes
 from pipeline.make.build import open_captioner
-from runs.run_files import describe_image_size, find_version, read_config
+from runs.directory import describe_image_size, find_version, read_config
 from schemas.errors import ConfigError, DamagedShardError, WeightsMismatchError
 from storage.files.stores import RunStore, open_store
 from storage.records.weights import expect_fits, read_weights

@@ -14,7 +14,7 @@ from schemas.stages import ResultRow
 from schemas.yaml_text import parse_yaml
 
 
-class AblationRow(Section):
+class AblationRow(Section, fields_are="science"):
     """One row of the table.
 
     Attributes:
@@ -32,7 +32,7 @@ class AblationRow(Section):
     paper: dict[str, float] = Field(default_factory=dict)
 
 
-class Ablation(Section):
+class Ablation(Section, fields_are="science"):
     """A table to make.
 
     Attributes:

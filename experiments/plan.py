@@ -7,11 +7,12 @@ that equal rows of different ablations are one run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from schemas.config import digest_of
+from schemas.config_base import values_of
 from schemas.config_file import load_config
 
 if TYPE_CHECKING:
@@ -23,19 +24,18 @@ if TYPE_CHECKING:
 
 Part = Literal["warm_up", "images", "run"]
 
-_WARM_UP_FIELDS: dict[str, Any] = {
-    "model": True,
-    "source": True,
-    "method": True,
-    "run": {"seed"},
-    "training": {"warm_up", "hflip", "augmentation", "num_workers"},
-}
-_IMAGE_FIELDS: dict[str, Any] = {
-    **_WARM_UP_FIELDS,
-    "creator": True,
-    "plan": {"variants", "unit_size"},
-    "labelling": True,
-    "screening": True,
+_WARM_UP_FIELDS = (
+    *("model.", "source.", "method.", "run.seed"),
+    *("training.warm_up.", "training.hflip", "training.augmentation."),
+)
+_IMAGE_FIELDS = (
+    *_WARM_UP_FIELDS,
+    *("creator.", "plan.variants", "plan.unit_size", "labelling.", "screening."),
+)
+_FIELDS: dict[Part, tuple[str, ...]] = {
+    "warm_up": _WARM_UP_FIELDS,
+    "images": _IMAGE_FIELDS,
+    "run": ("",),
 }
 
 
@@ -94,13 +94,13 @@ def plan_ablation(
 
 def part_key(config: RunConfig, part: Part) -> str:
     """Digest of everything that decides a part; equal keys give equal weights and images."""
-    if part == "run":
-        chosen = config.model_dump(mode="json", exclude={"run": {"url"}})
-    else:
-        fields = _WARM_UP_FIELDS if part == "warm_up" else _IMAGE_FIELDS
-        chosen = config.model_dump(mode="json", include=fields)
-    text = json.dumps(chosen, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+    return digest_of(
+        {
+            path: value
+            for path, kind, value in values_of(config)
+            if kind == "science" and path.startswith(_FIELDS[part])
+        }
+    )
 
 
 def _plan_run(

@@ -68,7 +68,7 @@ def make_run(run: AblationRun) -> dict[str, Any]:
     """
     _use_one_thread()
     store = open_store(run.config.run.url)
-    claim_run_directory(store, run.config)
+    config = claim_run_directory(store, run.config)
     finished = read_results(store)
     if finished is not None:
         return finished
@@ -76,7 +76,7 @@ def make_run(run: AblationRun) -> dict[str, Any]:
         adopt(store, open_store(run.images.run.url), _IMAGE_FOLDERS)
     elif not has_final(store, "warm_up"):
         adopt(store, open_store(run.warm_up.run.url), _WARM_UP_FOLDERS)
-    scores = run_locally(run.config, store, result=run.result)
+    scores = run_locally(config, store, result=run.result)
     results = {**scores, "adopted_from": (run.images or run.warm_up).run.url}
     write_results(store, results)
     return results
@@ -103,7 +103,7 @@ def _open_beginning(config: RunConfig) -> RunStore:
     """Open a folder that several configurations share: its name says all that decides it."""
     store = open_store(config.run.url)
     with suppress(AlreadyCommittedError):
-        store.put_if_absent(CONFIG_FILE, dump_config(config).encode())
+        store.put_if_absent(CONFIG_FILE, dump_config(config.noting_recipe()).encode())
     return store
 
 

@@ -12,7 +12,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from runs.command_line import run_job
-from runs.run_files import read_config
+from runs.directory import read_config
 from schemas.errors import ConfigError
 from storage.files.stores import open_store
 from storage.manifests.compaction import UNITS_PER_FILE, compact, plan_compaction

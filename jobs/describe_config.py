@@ -9,60 +9,51 @@ import types
 import typing
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel
-
-from schemas.config import FolderSource, RoomsSource, RunConfig, ShardsSource
+from schemas.config import RunConfig
+from schemas.config_base import MAX_INT, Section, kind_of, sections_in
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pydantic.fields import FieldInfo
 
 HEAD = """# Configuration
 
 A file in `configs/` is a complete run; `--set section.field=value` changes one value. Unknown keys
-and values out of range are errors that say what to do. Made by `python jobs/describe_config.py`.
+and values out of range are errors that say what to do.
+
+*Science* decides what a run makes and learns: a run keeps it, and a command with another value is
+refused. *Operations* say where and how that is computed: another value may be given whenever a run
+is resumed, counts from then on and leaves an event `config_changed`.
+
+Made by `python jobs/describe_config.py > docs/configuration.md`.
 """
+COLUMNS = "| field | type | default | is | meaning |\n|---|---|---|---|---|\n"
+_SIGNS = (("≥", "ge"), (">", "gt"), ("≤", "le"), ("<", "lt"))
 
 
 def describe() -> str:
     """The page, in Markdown."""
-    return HEAD + "".join(_section(name, model) for name, model in _sections())
+    return HEAD + "".join(_section(title, section) for title, section in _sections(RunConfig))
 
 
-def _sections() -> list[tuple[str, type[BaseModel]]]:
-    found: list[tuple[str, type[BaseModel]]] = []
-    for name, field in RunConfig.model_fields.items():
-        if name == "source":
-            found += [
-                ("source (kind: rooms)", RoomsSource),
-                ("source (kind: folder)", FolderSource),
-                ("source (kind: shards)", ShardsSource),
-            ]
-        else:
-            found += _with_children(name, typing.cast("type[BaseModel]", field.annotation))
-    return found
+def _sections(parent: type[Section], prefix: str = "") -> Iterator[tuple[str, type[Section]]]:
+    for name, field in parent.model_fields.items():
+        found = sections_in(field.annotation)
+        for section in found:
+            kind = f" (kind: {section.model_fields['kind'].default})" if len(found) > 1 else ""
+            yield f"{prefix}{name}{kind}", section
+            yield from _sections(section, f"{prefix}{name}.")
 
 
-def _with_children(name: str, model: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:
-    children = [
-        (f"{name}.{child}", field.annotation)
-        for child, field in model.model_fields.items()
-        if _is_section(field.annotation)
-    ]
-    return [(name, model), *((n, typing.cast("type[BaseModel]", a)) for n, a in children)]
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _section(name: str, model: type[BaseModel]) -> str:
-    doc = (model.__doc__ or "").strip().splitlines()[0]
-    lines = [f"\n## {name}\n\n{doc}\n\n| field | type | default | meaning |\n|---|---|---|---|\n"]
+def _section(title: str, section: type[Section]) -> str:
+    doc = (section.__doc__ or "").strip().splitlines()[0]
+    lines = [f"\n## {title}\n\n{doc}\n\n", COLUMNS]
     lines += [
-        f"| `{field_name}` | {_type_text(field)} | {_default_text(field)} "
+        f"| `{name}` | {_type_text(field)} | {_default_text(field)} | {kind_of(section, name)} "
         f"| {field.description or ''} |\n"
-        for field_name, field in model.model_fields.items()
-        if not _is_section(field.annotation)
+        for name, field in section.model_fields.items()
+        if not sections_in(field.annotation)
     ]
     return "".join(lines)
 
@@ -71,8 +62,8 @@ def _type_text(field: FieldInfo) -> str:
     bounds = [
         f"{sign} {value:g}"
         for constraint in field.metadata
-        for sign, attribute in (("≥", "ge"), (">", "gt"), ("≤", "le"), ("<", "lt"))
-        if (value := getattr(constraint, attribute, None)) is not None
+        for sign, attribute in _SIGNS
+        if (value := getattr(constraint, attribute, None)) not in (None, MAX_INT)
     ]
     return ", ".join([_annotation_text(field.annotation), *bounds])
 
@@ -93,8 +84,10 @@ def _annotation_text(annotation: Any) -> str:
 def _default_text(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    default = list(field.default) if isinstance(field.default, tuple) else field.default
-    return "absent" if default is None else f"`{default}`"
+    default = field.get_default(call_default_factory=True)
+    if default in (None, ""):
+        return "absent" if default is None else "empty"
+    return f"`{list(default) if isinstance(default, tuple) else default}`"
 
 
 if __name__ == "__main__":

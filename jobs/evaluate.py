@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, get_args
 from rich.console import Console
 
 from runs.command_line import run_job
+from runs.directory import read_config
 from runs.results import scores_table
-from runs.run_files import read_config
 from runs.scoring import score_floor, score_weights, select_states
 from sources.protocol import Split
 from storage.files.stores import open_store

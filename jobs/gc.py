@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from runs.command_line import run_job
+from runs.directory import read_config
 from runs.garbage import RunContent, find_garbage, limits_of
-from runs.run_files import read_config
 from schemas.errors import ConfigError
 from schemas.run_layout import CHECKPOINTS_DIR
 from storage.files.inventory import list_files, remove_file, store_clock

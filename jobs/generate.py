@@ -13,7 +13,7 @@ from rich.console import Console
 
 from runs.checks import expect_models
 from runs.command_line import config_from, make_parser, run_job
-from runs.directory import claim_run_directory
+from runs.directory import claim_run_directory, resumed_config
 from runs.driving import driving
 from runs.generation import (
     check_weights,
@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> None:
     """Generate what the command line describes."""
-    parsed = _parse(arguments)
-    config, console = config_from(parsed), Console()
+    parsed, console = _parse(arguments), Console()
+    config = config_from(parsed)
     expect_models(config)
     store = open_store(config.run.url)
+    config = resumed_config(store, config)
     plan = plan_of(config, rounds=parsed.rounds)
     if parsed.dry_run:
         for line in describe_plan(config, plan, store):

@@ -26,8 +26,8 @@ from pipeline.make.build import open_captioner, open_generator, open_run_source
 from pipeline.make.caption import caption_missing, missing_captions
 from runs.checks import expect_models
 from runs.command_line import run_job
+from runs.directory import read_config
 from runs.generation import check_weights, generate_on_ray, plan_of
-from runs.run_files import read_config
 from schemas.errors import ConfigError, DamagedShardError, RunFailedError
 from storage.files.stores import open_store
 from storage.manifests.table import ManifestReader, iterate_units
@@ -56,9 +56,6 @@ def main(arguments: Sequence[str]) -> None:
         console.print(line)
     if parsed.dry_run or not plan.units:
         return
-    config = config.model_copy(
-        update={"run": config.run.model_copy(update={"url": store.url})},
-    )
     missing = missing_captions(store, plan.units)
     expect_models(config, with_captioner=bool(missing))
     check_weights(store, parsed.weights)

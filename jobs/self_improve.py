@@ -13,7 +13,7 @@ from rich.console import Console
 
 from runs.checks import expect_enough_samples, expect_models
 from runs.command_line import config_from, make_parser, run_job
-from runs.directory import claim_run_directory
+from runs.directory import claim_run_directory, resumed_config
 from runs.driving import driving
 from runs.generation import describe_plan, plan_of
 from runs.loop import run_loop
@@ -32,9 +32,10 @@ def main(arguments: Sequence[str]) -> None:
     config = config_from(parsed)
     expect_models(config)
     console = Console()
+    store = open_store(config.run.url)
+    config = resumed_config(store, config)
     plan = plan_of(config)
     expect_enough_samples(config, plan)
-    store = open_store(config.run.url)
     if parsed.dry_run:
         for line in describe_plan(config, plan, store):
             console.print(line)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runs.command_line import run_job
-from runs.run_files import expect_run
+from runs.directory import expect_run
 from schemas.errors import ConfigError
 from storage.files.stores import open_store
 from storage.records.steering import MOST_GENERATORS, Steering, read_steering, write_steering

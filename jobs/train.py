@@ -14,7 +14,7 @@ from rich.console import Console
 
 from runs.checks import expect_models
 from runs.command_line import config_from, make_parser, run_job
-from runs.directory import claim_run_directory
+from runs.directory import claim_run_directory, resumed_config
 from runs.driving import driving
 from runs.training import describe_stage, train
 from schemas.stages import Stage
@@ -32,12 +32,12 @@ def main(arguments: Sequence[str]) -> None:
     parsed = parser.parse_args(arguments)
     config, stage = config_from(parsed), parsed.stage
     expect_models(config, with_captioner=False)
-    console = Console()
+    console, store = Console(), open_store(config.run.url)
+    config = resumed_config(store, config)
     if parsed.dry_run:
         for line in describe_stage(config, stage):
             console.print(line, soft_wrap=True)
         return
-    store = open_store(config.run.url)
     claim_run_directory(store, config)
     with driving(store, job=f"train --stage {stage}", roles=("train",)) as lock:
         ended = train(config, stage, lock, is_local=parsed.local, console=console)

@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from runs.command_line import run_job
-from runs.run_files import read_config
+from runs.directory import read_config
 from runs.verification import (
     MAKE_AGAIN,
     RESTORE,

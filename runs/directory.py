@@ -1,50 +1,176 @@
-"""The run directory belongs to one configuration."""
+"""The configuration of a run directory, and the errors of a directory that is none.
+
+A run has one set of *science* for ever; its *operations* are those of the newest command
+(:mod:`schemas.config_base`). What a version of the project did not know yet has its default.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from schemas.config_file import dump_config, parse_config, parse_tree
-from schemas.errors import AlreadyCommittedError, ConfigError, UserError
+from schemas.config import digest_of
+from schemas.config_base import values_of
+from schemas.config_file import apply_override, dump_config, parse_config, parse_tree
+from schemas.errors import AlreadyCommittedError, ConfigError, SourceError
+from schemas.events import Event
 from schemas.run_layout import CONFIG_FILE
+from sources.open import open_source
+from storage.records.events import EventWriter
+from storage.records.weights import list_versions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from schemas.config import RunConfig
+    from schemas.config_base import Kind
     from storage.files.stores import RunStore
 
+FINAL = "final"
 
-def claim_run_directory(store: RunStore, config: RunConfig) -> None:
-    """Write config.resolved.yaml, or check that the one there is equal.
 
-    What an older version of the project did not write has its default value.
+def expect_run(store: RunStore) -> None:
+    """Check that a directory holds a run.
 
     Raises:
-        ConfigError: If the directory holds a run of another configuration.
+        ConfigError: If it does not.
     """
-    wanted = dump_config(config)
+    if not store.exists(CONFIG_FILE):
+        raise ConfigError(
+            f"{store.url}: no run there: wanted a run directory, found no {CONFIG_FILE}; name the "
+            "directory that run.url named, or one that jobs/export.py wrote"
+        )
+
+
+def read_config(store: RunStore, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read the configuration of a run; ``run.url`` is where the run is now.
+
+    Args:
+        store: The run.
+        overrides: ``section.field=value`` texts that change it.
+
+    Raises:
+        ConfigError: If there is no run, its configuration is of another version of the project, or
+            an override is wrong.
+    """
+    expect_run(store)
+    origin = store.uri(CONFIG_FILE)
+    tree = parse_tree(store.read_bytes(CONFIG_FILE), origin=origin)
+    if isinstance(tree.get("run"), dict):
+        tree["run"] = {"recipe": _earlier_recipe(tree), **tree["run"], "url": store.url}
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_config(tree, origin=origin)
+
+
+def resumed_config(store: RunStore, config: RunConfig) -> RunConfig:
+    """The configuration with which the run in a directory begins or goes on; nothing is written.
+
+    Raises:
+        ConfigError: If a value that decides the run's results is another than the run has; the
+            message names each.
+    """
+    if not store.exists(CONFIG_FILE):
+        return config.noting_recipe()
     try:
-        store.put_if_absent(CONFIG_FILE, wanted.encode())
+        begun = read_config(store)
+    except ConfigError as error:
+        raise ConfigError(_refusal(config, str(error))) from error
+    config = config.noting_recipe(begun.run.recipe)
+    if differences := _differences(begun, config, "science"):
+        lines = [f"  {field}: there {old}, now {new}" for field, old, new in differences]
+        raise ConfigError(_refusal(config, "\n".join(lines)))
+    return config
+
+
+def claim_run_directory(store: RunStore, config: RunConfig) -> RunConfig:
+    """Begin a run in an empty directory, or go on with the one that is there.
+
+    Operations that changed replace those in the directory, each with an event ``config_changed``.
+
+    Returns:
+        The configuration to work with.
+
+    Raises:
+        ConfigError: As :func:`resumed_config`.
+    """
+    begins = config.noting_recipe()
+    try:
+        store.put_if_absent(CONFIG_FILE, dump_config(begins).encode())
     except AlreadyCommittedError:
-        found = store.read_bytes(CONFIG_FILE).decode()
-        if found != wanted and _with_defaults(found, store.uri(CONFIG_FILE)) != wanted:
-            raise ConfigError(
-                f"run.url = {config.run.url!r}: holds a run of another configuration\n"
-                f"{_first_difference(found, wanted)}\n"
-                "choose another run.url, or go on with the configuration it was started with"
-            ) from None
+        config = resumed_config(store, config)
+    else:
+        return begins
+    if differences := _differences(read_config(store), config, "operations"):
+        store.write_bytes(CONFIG_FILE, dump_config(config).encode())
+        events = EventWriter(store, "config")
+        for field, old, new in differences:
+            events.emit(Event.CONFIG_CHANGED, field=field, old=old, new=new)
+        events.flush()
+    return config
 
 
-def _with_defaults(text: str, origin: str) -> str:
-    """A stored configuration as this version of the project writes it; as it is if it cannot."""
+def find_version(store: RunStore, weights: str | int) -> int:
+    """Version of the creation weights that a user names.
+
+    Args:
+        store: The run.
+        weights: ``final``: the newest published version; or its number.
+
+    Raises:
+        ConfigError: If it is not published.
+    """
+    versions = list_versions(store)
+    if not versions:
+        raise ConfigError(
+            f"--run {store.url}: no weights are published there yet; version 0 appears at the end "
+            "of the stage warm_up (jobs/train.py --stage warm_up, or jobs/self_improve.py)"
+        )
+    name = str(weights)
+    if name == FINAL:
+        return versions[-1]
+    if name.isdecimal() and int(name) in versions:
+        return int(name)
+    raise ConfigError(
+        f"--weights {name}: wanted {FINAL} or one of the published versions of {store.url}, "
+        f"{', '.join(map(str, versions))}"
+    )
+
+
+def describe_image_size(config: RunConfig) -> tuple[int, int]:
+    """Height and width of the images of a run's source.
+
+    Raises:
+        SourceError: If the source cannot be opened.
+    """
     try:
-        return dump_config(parse_config(parse_tree(text.encode(), origin=origin), origin=origin))
-    except UserError:
-        return text
+        return open_source(config.source, config.method.tasks).image_size
+    except SourceError as error:
+        raise SourceError(
+            f"the size of the training images is asked of the run's source: {error}\n"
+            "or give that size (image_size=(height, width), --image-size HEIGHTxWIDTH), or export "
+            "the run where its source is"
+        ) from error
 
 
-def _first_difference(found: str, wanted: str) -> str:
-    pairs = zip(found.splitlines(), wanted.splitlines(), strict=False)
-    for number, (old, new) in enumerate(pairs, start=1):
-        if old != new:
-            return f"  line {number} of {CONFIG_FILE}: there {old.strip()!r}, now {new.strip()!r}"
-    return f"  {CONFIG_FILE} has other lines at its end"
+def _earlier_recipe(tree: dict[str, Any]) -> str:
+    """Recipe of a run whose version of the project noted none: it counted all of both sections."""
+    return digest_of({name: tree.get(name) for name in ("model", "creator")})
+
+
+def _differences(old: RunConfig, new: RunConfig, kind: Kind) -> list[tuple[str, Any, Any]]:
+    """Fields of a kind that differ, with both values; "absent" where a kind of source has none."""
+    before = {path: value for path, each, value in values_of(old) if each == kind}
+    after = {path: value for path, each, value in values_of(new) if each == kind}
+    return [
+        (path, before.get(path, "absent"), after.get(path, "absent"))
+        for path in {**before, **after}
+        if before.get(path, "absent") != after.get(path, "absent")
+    ]
+
+
+def _refusal(config: RunConfig, why: str) -> str:
+    return (
+        f"run.url = {config.run.url!r}: holds a run of another configuration\n{why}\n"
+        "these decide what a run makes: choose another run.url, or go on with the values that it "
+        "was started with"
+    )

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from rich.table import Table
 
 from pipeline.loop.plan import make_plan
+from runs.directory import expect_run, read_config
 from runs.results import read_results
-from runs.run_files import expect_run, read_config
 from runs.state import run_state
 from schemas.errors import DamagedShardError, SampleError, UserError
 from schemas.events import Event

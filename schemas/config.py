@@ -2,6 +2,7 @@
 
 Defaults are the papers' where a paper states one (Diff-2-in-1: T = 600, 50 steps, α = 0.998, one
 moving-average update each 40 samples). ``load_config`` in ``schemas.config_file`` reads it.
+``schemas.config_base`` says which fields a run may change when it is resumed.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.config_base import Count, Fraction, PositiveInt, Section
+from schemas.config_base import Count, Fraction, Operations, PositiveInt, Section, values_of
 from schemas.config_metrics import MetricsSection
+from schemas.config_operations import GenerationSection, RayEnvironment
 from schemas.config_training import TrainingSection
 from schemas.names import run_id_of
 from schemas.paths import absolute_url
@@ -23,11 +25,18 @@ from schemas.sample import Task
 MethodName = Literal["bae", "bae_efficientnet", "idisc", "vpd", "invpt", "taskprompter"]
 
 
-class RunSection(Section):
+class RunSection(Section, fields_are="science"):
     """Where the run lives."""
 
-    url: str = Field(description="Run directory: a folder or any fsspec URL (memory://, s3://).")
+    url: Operations[str] = Field(
+        description="Run directory: a folder or any fsspec URL (memory://, s3://)."
+    )
     seed: Count = Field(default=0, description="Seed of everything that is random in the run.")
+    recipe: Operations[str] = Field(
+        default="",
+        description="Noted in the run directory when a run begins: the digest that ids of its "
+        "units are made from. A value given elsewhere does not count.",
+    )
 
     @field_validator("url")
     @classmethod
@@ -36,7 +45,7 @@ class RunSection(Section):
         return absolute_url(url) if url and "::" not in url else url
 
 
-class ModelSection(Section):
+class ModelSection(Section, fields_are="science"):
     """The frozen models."""
 
     diffusion: str = Field(
@@ -53,31 +62,31 @@ class ModelSection(Section):
         default="starter/captioner",
         description="Folder or hub name of the captioning model, or the JSON file.",
     )
-    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
+    device: Operations[str] = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32",
         description="Precision of the frozen models; latents and samplers stay in float32.",
     )
-    channels_last: bool = Field(
+    channels_last: Operations[bool] = Field(
         default=True, description="Memory layout that tensor cores want; results stay the same."
     )
-    compile: bool = Field(
+    compile: Operations[bool] = Field(
         default=False,
         description="torch.compile for the U-Net of synthesis: minutes at the start, faster steps.",
     )
-    vae_slicing: bool = Field(
+    vae_slicing: Operations[bool] = Field(
         default=False, description="Encode and decode one image at a time: less memory."
     )
     vae_tiling: bool = Field(
         default=False,
         description="Encode and decode images larger than the model's own size in tiles.",
     )
-    attention_slicing: bool = Field(
+    attention_slicing: Operations[bool] = Field(
         default=False, description="Attention in slices: for devices without fused attention."
     )
 
 
-class RoomsSource(Section):
+class RoomsSource(Section, fields_are="science"):
     """The shipped rooms."""
 
     kind: Literal["rooms"] = "rooms"
@@ -106,7 +115,7 @@ class RoomsSource(Section):
         return pattern
 
 
-class FolderSource(Section):
+class FolderSource(Section, fields_are="science"):
     """A user's own folder of images and label maps, described by a short YAML."""
 
     kind: Literal["folder"] = "folder"
@@ -118,7 +127,7 @@ class FolderSource(Section):
     num_test: Count | None = Field(default=None, description="Test images used.")
 
 
-class ShardsSource(Section):
+class ShardsSource(Section, fields_are="science"):
     """Shards that jobs/prepare.py made, or any WebDataset with such a manifest."""
 
     kind: Literal["shards"] = "shards"
@@ -143,12 +152,12 @@ class ShardsSource(Section):
 Source = Annotated[RoomsSource | FolderSource | ShardsSource, Field(discriminator="kind")]
 
 
-class MethodSection(Section):
+class MethodSection(Section, fields_are="science"):
     """The predictor that learns."""
 
     name: MethodName = Field(
         default="bae",
-        description="Host whose decoder reads the diffusion features: bae (normals, and plain "
+        description="Method whose decoder reads the diffusion features: bae (normals, and plain "
         "heads for the rest), idisc (normals, depth), vpd (semseg, depth), invpt and taskprompter "
         "(any tasks); bae_efficientnet (normals) reads no diffusion features but has an encoder of "
         "its own: the external model of the paper's Table 7.",
@@ -158,7 +167,7 @@ class MethodSection(Section):
         default=21, description="Classes of semantic segmentation, ids from 0."
     )
     class_names: tuple[str, ...] = Field(
-        default=(), description="Names of those classes, for hosts that read text (vpd)."
+        default=(), description="Names of those classes, for methods that read text (vpd)."
     )
     feature_timestep: Annotated[int, Field(ge=0, le=999)] | None = Field(
         default=None,
@@ -174,10 +183,10 @@ class MethodSection(Section):
         description="Widths relative to the published ones; absent: the backbone's own ratio.",
     )
     task_weights: dict[Task, Annotated[float, Field(ge=0.0)]] = Field(
-        default_factory=dict, description="Factor of a task's loss; absent: the host's own."
+        default_factory=dict, description="Factor of a task's loss; absent: the method's own."
     )
     normals_loss: Literal["angmf", "vmf"] = Field(
-        default="angmf", description="Distribution of normals, for hosts that predict one."
+        default="angmf", description="Distribution of normals, for methods that predict one."
     )
     encoder: str | None = Field(
         default=None,
@@ -194,7 +203,7 @@ class MethodSection(Section):
     )
 
 
-class CreatorSection(Section):
+class CreatorSection(Section, fields_are="science"):
     """How a synthetic image is made from a real one."""
 
     kind: Literal["halfway", "gaussian", "unlabelled"] = Field(
@@ -213,7 +222,7 @@ class CreatorSection(Section):
         default=1.0, description="1 = no classifier-free guidance."
     )
     eta: Fraction = Field(default=0.0, description="DDIM noise; 0 = deterministic.")
-    batch_size: PositiveInt = Field(default=16, description="Images denoised together.")
+    batch_size: Operations[PositiveInt] = Field(default=16, description="Images denoised together.")
 
     @model_validator(mode="after")
     def _steps_fit(self) -> CreatorSection:
@@ -225,7 +234,7 @@ class CreatorSection(Section):
         return self
 
 
-class PlanSection(Section):
+class PlanSection(Section, fields_are="science"):
     """What is generated."""
 
     rounds: PositiveInt = Field(default=3, description="Rounds of labelling.")
@@ -238,7 +247,7 @@ class PlanSection(Section):
     )
 
 
-class LabellingSection(Section):
+class LabellingSection(Section, fields_are="science"):
     """How a synthetic image is labelled; the defaults are the paper's plain prediction."""
 
     average_mirrored: bool = Field(
@@ -261,7 +270,7 @@ class LabellingSection(Section):
     )
 
 
-class ScreeningSection(Section):
+class ScreeningSection(Section, fields_are="science"):
     """When a synthetic sample is dropped."""
 
     min_pixel_std: Annotated[float, Field(ge=0.0)] = Field(
@@ -277,58 +286,17 @@ class ScreeningSection(Section):
     )
 
 
-class GenerationSection(Section):
-    """How the generators run."""
-
-    num_generators: PositiveInt = 1
-    cpus_per_generator: PositiveInt = 1
-    gpus_per_generator: Annotated[float, Field(ge=0.0)] = 0.0
-    max_lead: Count = Field(
-        default=1, description="Rounds that generation may run ahead of training."
-    )
-    max_attempts: PositiveInt = Field(default=3, description="Attempts at one unit.")
-    unit_timeout_s: Annotated[float, Field(gt=0.0)] = Field(
-        default=1800.0,
-        description="Longest time that a unit, or loading the models, may take; then a generator "
-        "hangs.",
-    )
-    min_unit_timeout_s: Annotated[float, Field(gt=0.0)] = Field(
-        default=120.0,
-        description="The same for units known to be fast; between both, five times the median.",
-    )
-    max_failed_fraction: Fraction = Field(
-        default=0.5, description="Share of failed samples in recent units that stops the run."
-    )
-    failure_window_units: PositiveInt = 8
-
-
-class EvaluationSection(Section):
+class EvaluationSection(Section, fields_are="science"):
     """What is scored at the end."""
 
-    batch_size: PositiveInt = 32
+    batch_size: Operations[PositiveInt] = 32
     control: bool = Field(
         default=True, description="Train and score the real-only control as well."
     )
     metrics: MetricsSection = MetricsSection()
 
 
-class RayEnvironment(Section):
-    """Which Ray."""
-
-    address: str | None = Field(
-        default=None,
-        description="Cluster to join; absent: the one this job was submitted to, else a local one.",
-    )
-    object_store_mb: PositiveInt = Field(default=256, description="Only for a local Ray.")
-    generator_labels: dict[str, str] = Field(
-        default={}, description="Generators run only on nodes with these labels."
-    )
-    trainer_labels: dict[str, str] = Field(
-        default={}, description="Training workers run only on nodes with these labels."
-    )
-
-
-class RunConfig(Section):
+class RunConfig(Section, fields_are="science"):
     """A complete run."""
 
     run: RunSection
@@ -356,14 +324,20 @@ class RunConfig(Section):
                 )
         return self
 
-    def digest(self) -> str:
-        """Digest of all fields, sixteen hexadecimal digits."""
-        return _digest(self.model_dump(mode="json"))
-
+    @property
     def recipe_hash(self) -> str:
-        """Digest of the fields that decide synthetic images: models, creator, captioner."""
-        chosen = self.model_dump(mode="json", include={"model", "creator"})
-        return _digest(chosen)
+        """Digest of what decides synthetic images; as the run directory notes it, if it does."""
+        return self.run.recipe or self.noting_recipe().run.recipe
+
+    def noting_recipe(self, recipe: str = "") -> RunConfig:
+        """The same with ``run.recipe``: this one, or that of the models' and creator's science."""
+        chosen = {
+            path: value
+            for path, kind, value in values_of(self)
+            if kind == "science" and path.startswith(("model.", "creator."))
+        }
+        run = self.run.model_copy(update={"recipe": recipe or digest_of(chosen)})
+        return self.model_copy(update={"run": run})
 
     @property
     def run_id(self) -> str:
@@ -371,6 +345,7 @@ class RunConfig(Section):
         return run_id_of(self.run.url)
 
 
-def _digest(value: object) -> str:
+def digest_of(value: object) -> str:
+    """Sixteen hexadecimal digits of a JSON value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from schemas.config import RunConfig
+from schemas.config_base import Section, sections_in
 from schemas.errors import ConfigError
 from schemas.yaml_text import parse_yaml
 
@@ -130,27 +131,17 @@ def _closest(path: list[str]) -> str:
 
 
 def _fields_of(path: list[str]) -> list[str]:
-    models = _models_at(path)
-    return [name for model in models for name in model.model_fields]
+    return [name for section in _sections_at(path) for name in section.model_fields]
 
 
-def _models_at(path: list[str]) -> list[type[BaseModel]]:
-    models: list[type[BaseModel]] = [RunConfig]
+def _sections_at(path: list[str]) -> list[type[Section]]:
+    found: list[type[Section]] = [RunConfig]
     for part in path:
-        annotations = [m.model_fields[part].annotation for m in models if part in m.model_fields]
-        models = [model for a in annotations for model in _models_in(a)]
-    return models
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for inner in getattr(annotation, "__args__", ()) for m in _models_in(inner)]
+        fields = [section.model_fields.get(part) for section in found]
+        found = [inner for field in fields if field for inner in sections_in(field.annotation)]
+    return found
 
 
 def _meaning(path: list[str]) -> str:
-    for model in _models_at(path[:-1]):
-        field = model.model_fields.get(path[-1])
-        if field is not None and field.description:
-            return field.description
-    return ""
+    fields = [section.model_fields.get(path[-1]) for section in _sections_at(path[:-1])]
+    return next((field.description for field in fields if field and field.description), "")

@@ -13,7 +13,7 @@ AbsentClasses = Literal["left_out", "zero"]
 SaliencyProtocol = Literal["pooled", "per_image_f1"]
 
 
-class MetricsSection(Section):
+class MetricsSection(Section, fields_are="science"):
     """How metrics are computed where publications differ; docs/metrics.md explains each."""
 
     depth_protocol: DepthProtocol = Field(

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from schemas.config_base import Count, Fraction, PositiveInt, Section
+from schemas.config_base import Count, Fraction, Operations, PositiveInt, Section
 
 
-class StageSection(Section):
+class StageSection(Section, fields_are="science"):
     """Optimisation of one stage."""
 
     steps: PositiveInt = Field(description="Optimiser steps.")
@@ -27,7 +27,7 @@ class StageSection(Section):
     )
 
 
-class EmaSection(Section):
+class EmaSection(Section, fields_are="science"):
     """The moving average of Eq. 8."""
 
     decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.998, description="α.")
@@ -36,7 +36,7 @@ class EmaSection(Section):
     )
 
 
-class AugmentationSection(Section):
+class AugmentationSection(Section, fields_are="science"):
     """What happens to images together with their labels, predicted ones too; by default nothing."""
 
     zoom_min: Annotated[float, Field(ge=0.25, le=4.0)] = Field(
@@ -67,7 +67,7 @@ class AugmentationSection(Section):
         return self
 
 
-class TrainingSection(Section):
+class TrainingSection(Section, fields_are="science"):
     """How the predictor learns."""
 
     warm_up: StageSection
@@ -98,13 +98,15 @@ class TrainingSection(Section):
     max_staleness: PositiveInt | None = Field(
         default=None, description="Shards labelled more versions ago than this are not read."
     )
-    poll_s: Annotated[float, Field(gt=0.0)] = Field(
+    poll_s: Operations[Annotated[float, Field(gt=0.0)]] = Field(
         default=2.0, description="Least time between two looks for new shards."
     )
-    num_workers: PositiveInt = 1
-    cpus_per_worker: PositiveInt = 1
-    use_gpu: bool = False
-    checkpoint_every_steps: PositiveInt = 100
-    starved_after_s: Annotated[float, Field(gt=0.0)] = Field(
+    num_workers: Operations[PositiveInt] = Field(
+        default=1, description="Processes that share each batch, each on its part of it."
+    )
+    cpus_per_worker: Operations[PositiveInt] = 1
+    use_gpu: Operations[bool] = False
+    checkpoint_every_steps: Operations[PositiveInt] = 100
+    starved_after_s: Operations[Annotated[float, Field(gt=0.0)]] = Field(
         default=300.0, description="Waiting longer than this for synthetic samples is an error."
     )

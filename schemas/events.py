@@ -15,6 +15,8 @@ class Event(StrEnum):
     RUN_INTERRUPTED = "run_interrupted"
     # An older driver gave way; the state of the run is the younger one's business.
     RUN_FENCED = "run_fenced"
+    # A field of the configuration that a run may change when it is resumed has another value.
+    CONFIG_CHANGED = "config_changed"
 
     # Generation.
     GENERATION_PROGRESS = "generation_progress"

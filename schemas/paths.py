@@ -12,7 +12,7 @@ def absolute_url(url: str) -> str:
     """The one spelling of a folder, as an absolute path, or of an fsspec URL."""
     protocol, separator, rest = url.partition("://")
     if separator and protocol not in LOCAL_PROTOCOLS:
-        return url.rstrip("/")
+        return f"{protocol}://{rest.rstrip('/')}"
     folder = Path(rest if separator else url).expanduser()
     return os.path.abspath(folder)  # noqa: PTH100 - resolves "..", no links
 

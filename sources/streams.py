@@ -103,11 +103,11 @@ class RealStream:
 
     def state(self) -> dict[str, int]:
         """Position in the order, for a checkpoint."""
-        return {"drawn": self._drawn}
+        return {"drawn": self._drawn, "world": self._world}
 
     def restore(self, state: dict[str, int]) -> None:
-        """Go on from a position that :meth:`state` gave, under equal arguments."""
-        self._drawn = state["drawn"]
+        """Go on from a position that :meth:`state` gave; the number of ranks may be another."""
+        self._drawn = state["drawn"] * state.get("world", self._world) // self._world
 
     def _advance(self) -> tuple[SourceShard, str]:
         position = self._rank + self._drawn * self._world

@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from schemas.config import GenerationSection
+    from schemas.config_operations import GenerationSection
     from schemas.unit import Unit
 
 FACTOR = 5.0

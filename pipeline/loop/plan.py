@@ -80,7 +80,7 @@ def _check_shards(shards: Sequence[SourceShard]) -> None:
 def _synthesize_units(
     config: RunConfig, shards: Sequence[SourceShard], *, round_index: int
 ) -> list[Unit]:
-    size, recipe_hash = config.plan.unit_size, config.recipe_hash()
+    size, recipe_hash = config.plan.unit_size, config.recipe_hash
     seed = round_seed(config.run.seed, round_index)
     return [
         Unit(

@@ -178,7 +178,7 @@ def test_a_run_directory_of_another_configuration_is_refused_with_the_difference
     claim_run_directory(open_store(str(run)), other)
     said = refused(ROOMS, dry_run=False)
     assert f"run.url = '{run}': holds a run of another configuration" in said
-    assert "there 't_start: 500', now 't_start: 600'" in said
+    assert "creator.t_start: there 500, now 600" in said
     assert "choose another run.url" in said
 
 

@@ -10,8 +10,7 @@ import torch
 from jobs.evaluate import main
 from perception.build import make_method
 from perception.state_file import state_to_bytes
-from runs.directory import claim_run_directory
-from runs.run_files import read_config
+from runs.directory import claim_run_directory, read_config
 from runs.scoring import score_run, score_weights, select_states
 from schemas.config import RunConfig
 from schemas.errors import ConfigError

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.loop.deadline import FACTOR, MIN_MEASURED, PATIENCE, UnitDeadline
 from pipeline.loop.plan import make_plan
-from schemas.config import GenerationSection
+from schemas.config_operations import GenerationSection
 from tests.kit.small_run import make_config, open_run_source
 
 LEAST_S, MOST_S = 30.0, 1800.0

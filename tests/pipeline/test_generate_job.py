@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from jobs.generate import main
+from pipeline.make.creators import create_images
+from runs.directory import claim_run_directory
+from runs.generation import plan_of
 from schemas.config_file import dump_config
 from schemas.errors import ConfigError
 from storage.files.stores import open_store
@@ -69,3 +72,43 @@ def test_a_pinned_version_labels_everything(config, command):
     publish(config, 1, seen_images=24)
     main([*command, "--local", "--weights", "0", "--rounds", "1"])
     assert {(row.round, row.creation_version) for row in all_rows(config)} == {(0, 0)}
+
+
+class KilledForMemoryError(BaseException):
+    """The end of a process that took more memory than its machine has."""
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_for_memory_goes_on_with_half_the_batch_elsewhere(
+    tmp_path, monkeypatch
+):
+    config = make_config(tmp_path, plan={"unit_size": 4})
+    publish(config, 0)
+    (tmp_path / "run.yaml").write_text(dump_config(config))
+    command = ["--config", str(tmp_path / "run.yaml"), "--local"]
+    fit = [4, 2, 2]
+
+    def create(backbone, orders, **options):
+        if len(orders) > fit.pop(0):
+            raise KilledForMemoryError
+        return create_images(backbone, orders, **options)
+
+    monkeypatch.setattr("pipeline.make.images.create_images", create)
+    with pytest.raises(KilledForMemoryError):
+        main(command)
+    (first,) = all_commits(config)
+    fit = [2, 2]
+    changes = ("creator.batch_size=2", "model.device=cpu:0", "generation.num_generators=2")
+    main([*command, *(part for change in changes for part in ("--set", change))])
+    assert fit == []
+    commits = {commit.unit.unit_id: commit.attempt for commit in all_commits(config)}
+    assert commits.keys() == {unit.unit_id for unit in plan_of(config)}
+    assert commits[first.unit.unit_id] == first.attempt
+    assert {row.status for row in all_rows(config)} == {"ok"}
+
+
+def test_a_run_is_not_continued_with_another_creator(config, command):
+    publish(config, 0)
+    claim_run_directory(open_store(config.run.url), config)
+    with pytest.raises(ConfigError, match=r"creator\.t_start: there 600, now 500"):
+        main([*command, "--local", "--set", "creator.t_start=500"])

@@ -10,6 +10,7 @@ import ray
 
 from pipeline.loop.local_runner import run_units
 from pipeline.loop.plan import make_plan
+from runs.directory import claim_run_directory
 from schemas.names import namespace_of, registry_name
 from schemas.sample import JSON_MEMBER
 from storage.files.stores import open_store
@@ -103,14 +104,19 @@ def test_generation_on_ray_equals_the_single_process_runner(tmp_path, start_loop
     assert loop.gauges()["units"] == "4 / 4"
 
 
-def test_a_loop_that_was_stopped_is_resumed_by_another(tmp_path, start_loop):
-    config = make_config(tmp_path, "stopped", creator=SLOW)
-    prepare(config)
+def test_a_loop_that_was_stopped_is_resumed_with_other_operations(tmp_path, start_loop):
+    begun = make_config(tmp_path, "stopped", creator=SLOW)
+    store = prepare(begun)
+    config = claim_run_directory(store, begun)
     loop = start_loop(config)
     wait_until(lambda: len(all_commits(config)) > 0, "the first unit")
     loop.stop(timeout_s=0)
     before = {c.unit.unit_id: c.attempt for c in all_commits(config)}
-    assert start_loop(config).join(WAIT_S) == "finished"
+    changed = make_config(
+        tmp_path, "stopped", creator={**SLOW, "batch_size": 2}, model={"device": "cpu:0"}
+    )
+    resumed = claim_run_directory(store, changed)
+    assert start_loop(resumed, num_generators=2).join(WAIT_S) == "finished"
     assert_committed_is_the_plan(config)
     after = {c.unit.unit_id: c.attempt for c in all_commits(config)}
     assert before.items() <= after.items()

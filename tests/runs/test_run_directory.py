@@ -1,15 +1,27 @@
-"""A run directory belongs to one configuration, whichever version of the project wrote it."""
+"""A run directory has one science for ever, whichever version of the project began it."""
 
 from __future__ import annotations
 
-import pytest
+import hashlib
+import json
 
-from runs.directory import claim_run_directory
+import pytest
+import yaml
+
+from runs.directory import claim_run_directory, read_config, resumed_config
+from runs.generation import plan_of
 from schemas.config_file import dump_config
 from schemas.errors import ConfigError
 from schemas.run_layout import CONFIG_FILE
 from storage.files.stores import open_store
+from storage.records.events import read_events
 from tests.kit.small_run import make_config
+
+OTHER_OPERATIONS = {
+    "model": {"device": "cpu:0", "vae_slicing": True},
+    "creator": {"batch_size": 2},
+    "generation": {"num_generators": 3},
+}
 
 
 @pytest.fixture
@@ -17,14 +29,91 @@ def config(tmp_path):
     return make_config(tmp_path)
 
 
-def test_a_run_begun_by_an_older_version_goes_on_where_that_wrote_fewer_fields(config):
+def begun_by_an_older_version(config):
+    """A directory as versions left it that noted no recipe and knew fewer fields."""
     store = open_store(config.run.url)
-    lines = dump_config(config).splitlines(keepends=True)
-    older = "".join(line for line in lines if "max_attempts" not in line)
-    assert older != dump_config(config)
-    store.write_bytes(CONFIG_FILE, older.encode())
+    tree = yaml.safe_load(dump_config(config))
+    del tree["run"]["recipe"], tree["generation"]["max_attempts"]
+    store.write_bytes(CONFIG_FILE, yaml.safe_dump(tree).encode())
+    counted = {name: tree[name] for name in ("model", "creator")}
+    text = json.dumps(counted, sort_keys=True, separators=(",", ":"))
+    return store, hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def test_a_run_begun_by_an_older_version_goes_on_under_its_own_ids(config):
+    store, recipe = begun_by_an_older_version(config)
+    before = store.read_bytes(CONFIG_FILE)
+    resumed = claim_run_directory(store, config)
+    assert resumed == read_config(store)
+    assert {unit.recipe_hash for unit in plan_of(resumed)} == {recipe}
+    assert recipe != config.recipe_hash
+    assert store.read_bytes(CONFIG_FILE) == before
+
+
+def test_ids_of_an_older_version_stay_when_operations_change(config, tmp_path):
+    store, recipe = begun_by_an_older_version(config)
+    changed = make_config(tmp_path, **OTHER_OPERATIONS)
+    assert claim_run_directory(store, changed).recipe_hash == recipe
+    assert claim_run_directory(store, config).recipe_hash == recipe
+    assert read_config(store).recipe_hash == recipe
+
+
+def test_changed_operations_resume_count_from_then_on_and_leave_events(config, tmp_path):
+    store = open_store(config.run.url)
+    plan = plan_of(claim_run_directory(store, config))
+    changed = make_config(tmp_path, **OTHER_OPERATIONS)
+    resumed = claim_run_directory(store, changed)
+    assert plan_of(resumed) == plan
+    assert resumed == read_config(store)
+    assert resumed.creator.batch_size == 2
+    found = [event for event in read_events(store) if event["event"] == "config_changed"]
+    assert {event["field"]: (event["old"], event["new"]) for event in found} == {
+        "model.device": ("cpu", "cpu:0"),
+        "model.vae_slicing": (False, True),
+        "creator.batch_size": (4, 2),
+        "generation.num_generators": (1, 3),
+    }
+    claim_run_directory(store, changed)
+    assert len(list(read_events(store))) == len(found)
+
+
+def test_a_dry_run_sees_the_resumed_configuration_and_writes_nothing(config, tmp_path):
+    store = open_store(config.run.url)
     claim_run_directory(store, config)
-    assert store.read_bytes(CONFIG_FILE) == older.encode()
+    before = store.read_bytes(CONFIG_FILE)
+    changed = make_config(tmp_path, **OTHER_OPERATIONS)
+    assert resumed_config(store, changed).creator.batch_size == 2
+    assert store.read_bytes(CONFIG_FILE) == before
+    assert list(read_events(store)) == []
+
+
+def test_changed_science_is_refused_and_each_field_is_named(config, tmp_path):
+    store = open_store(config.run.url)
+    claim_run_directory(store, config)
+    changed = make_config(
+        tmp_path, creator={"t_start": 300, "batch_size": 1}, labelling={"soft_labels": True}
+    )
+    with pytest.raises(ConfigError) as caught:
+        claim_run_directory(store, changed)
+    said = str(caught.value)
+    assert "creator.t_start: there 600, now 300" in said
+    assert "labelling.soft_labels: there False, now True" in said
+    assert "choose another run.url" in said
+    assert "batch_size" not in said
+    assert read_config(store) == config.noting_recipe()
+
+
+def test_a_recipe_that_a_user_copied_from_another_run_does_not_count(config):
+    copied = config.noting_recipe("0123456789abcdef")
+    assert claim_run_directory(open_store(config.run.url), copied) == config.noting_recipe()
+
+
+def test_a_run_that_was_moved_goes_on_where_it_is_now(config, tmp_path):
+    claim_run_directory(open_store(config.run.url), config)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    moved = make_config(tmp_path, "moved")
+    assert plan_of(claim_run_directory(open_store(moved.run.url), moved)) == plan_of(config)
+    assert read_config(open_store(moved.run.url)).run.url == moved.run.url
 
 
 @pytest.mark.parametrize("found", ["generation: {max_attempts: 7}\n", "nobody: knows\n", "["])

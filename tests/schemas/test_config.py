@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas.config import RunConfig
+from schemas.config_base import Section, values_of
 from schemas.config_file import dump_config, load_config, parse_config
 from schemas.errors import ConfigError
 
@@ -86,9 +87,54 @@ def test_the_recipe_changes_with_the_creator_and_not_with_the_trainer() -> None:
     other_trainer = parse_config(
         {**LEAST, "training": {**LEAST["training"], "real_fraction": 0.7}}, origin="test"
     )
-    assert base.recipe_hash() != other_creator.recipe_hash()
-    assert base.recipe_hash() == other_trainer.recipe_hash()
-    assert base.digest() != other_trainer.digest()
+    assert base.recipe_hash != other_creator.recipe_hash
+    assert base.recipe_hash == other_trainer.recipe_hash
+
+
+def test_the_recipe_does_not_depend_on_how_images_are_computed() -> None:
+    base = parse_config(LEAST, origin="test")
+    elsewhere = parse_config(
+        {
+            **LEAST,
+            "model": {"device": "cuda:3", "compile": True, "vae_slicing": True},
+            "creator": {"batch_size": 2},
+        },
+        origin="test",
+    )
+    assert base.recipe_hash == elsewhere.recipe_hash
+    assert (
+        base.recipe_hash
+        != parse_config({**LEAST, "model": {"dtype": "bfloat16"}}, origin="test").recipe_hash
+    )
+
+
+OPERATIONS = {
+    *("run.url", "run.recipe"),
+    *("model.device", "model.channels_last", "model.compile"),
+    *("model.vae_slicing", "model.attention_slicing"),
+    *("creator.batch_size", "evaluation.batch_size"),
+    *("training.poll_s", "training.num_workers", "training.cpus_per_worker", "training.use_gpu"),
+    *("training.checkpoint_every_steps", "training.starved_after_s"),
+    *("generation.num_generators", "generation.cpus_per_generator"),
+    *("generation.gpus_per_generator", "generation.max_attempts", "generation.unit_timeout_s"),
+    *("generation.min_unit_timeout_s", "generation.max_failed_fraction"),
+    "generation.failure_window_units",
+    *("ray.address", "ray.object_store_mb", "ray.generator_labels", "ray.trainer_labels"),
+}
+
+
+def test_what_a_resumed_run_may_change_is_exactly_this() -> None:
+    found = {
+        path
+        for path, kind, _ in values_of(parse_config(LEAST, origin="test"))
+        if kind == "operations"
+    }
+    assert found == OPERATIONS
+
+
+def test_a_section_that_does_not_say_what_its_fields_are_cannot_be_written() -> None:
+    with pytest.raises(TypeError, match="fields_are"):
+        type("Unsaid", (Section,), {})
 
 
 def test_the_configuration_cannot_be_changed_in_place() -> None:

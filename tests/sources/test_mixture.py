@@ -73,6 +73,16 @@ def test_a_real_stream_goes_on_from_its_state():
     assert keys_of(resumed, 12) == keys_of(stream, 12)
 
 
+def test_fewer_or_more_ranks_go_on_where_the_others_were():
+    alone = RealStream(MemorySource(12), seed=0)
+    keys_of(alone, 6)
+    pair = [RealStream(MemorySource(12), seed=0, rank=r, world=2) for r in range(2)]
+    for stream in pair:
+        stream.restore(alone.state())
+    rest = keys_of(alone, 6)
+    assert [keys_of(stream, 3) for stream in pair] == [rest[::2], rest[1::2]]
+
+
 def test_a_small_split_is_read_once():
     source = MemorySource(10)
     keys_of(RealStream(source, seed=0), 50)
