@@ -30,7 +30,7 @@ from pipeline.loop.control import GenerationControl
 from pipeline.on_ray.compaction import Compaction
 from pipeline.on_ray.coordinator import GenerationLoop
 from storage.files.stores import RunStore, open_store
-from storage.manifests.table import list_parts, list_revisions
+from storage.manifests.places import list_parts, list_revisions
 from tests.kit.simulated_run import Pace, SimulatedGenerators, SimulatedTrainer, make_config
 from tests.kit.simulated_run import plan_of as make_simulated_plan
 

@@ -16,7 +16,7 @@ from runs.directory import read_config
 from schemas.errors import ConfigError
 from storage.files.stores import open_store
 from storage.manifests.compaction import UNITS_PER_FILE, compact, plan_compaction
-from storage.manifests.table import find_units
+from storage.manifests.places import find_units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,11 +25,12 @@ from runs.directory import read_config
 from runs.garbage import RunContent, find_garbage, limits_of
 from schemas.errors import ConfigError
 from schemas.run_layout import CHECKPOINTS_DIR
-from storage.files.inventory import list_files, remove_file, store_clock
+from storage.files.inventory import list_files, store_clock
 from storage.files.stores import open_store
 from storage.manifests.compaction import replaced_manifests
-from storage.manifests.removal import collect_labels, collect_weights
-from storage.manifests.table import ManifestReader, UnitPlace, find_units
+from storage.manifests.places import find_units
+from storage.manifests.table import ManifestReader, collect_labels
+from storage.records.weights import collect_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,8 +110,7 @@ def read_content(store: RunStore) -> RunContent:
         commits=commits,
         committed_at={place.unit_id: written.get(place.path) for place in places},
         replaced_manifests=[
-            (place.path, written.get(UnitPlace(0, "", 0, part=part).path))
-            for place, part in replaced_manifests(store)
+            (path, written.get(replaced_by)) for path, replaced_by in replaced_manifests(store)
         ],
         has_torn=reader.torn > 0,
         pinned_names=_names_in_snapshots(store, files),
@@ -138,7 +138,7 @@ def remove(
             collect_weights(store, removal.version, removal.paths)
         else:
             for path in removal.paths:
-                remove_file(store, path)
+                store.remove_file(path)
 
 
 def show(removals: Sequence[Removal], console: Console, *, is_done: bool) -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from schemas.config import RunConfig
     from schemas.unit import Unit
     from storage.files.stores import RunStore
-    from storage.manifests.table import UnitCommit
+    from storage.manifests.unit_outcome import UnitCommit
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -19,7 +19,6 @@ from schemas.run_layout import (
     unit_of_file,
     working_on_path,
 )
-from storage.files.inventory import remove_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -94,7 +93,7 @@ class HistoryBook:
         self._of.pop(unit.unit_id, None)
         for path in sorted(self._files.pop(unit.unit_id, ())):
             try:
-                remove_file(self._store, path)
+                self._store.remove_file(path)
             except OSError as error:
                 logger.warning("note_not_removed path=%s: %s", path, error)
 

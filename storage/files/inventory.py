@@ -48,15 +48,6 @@ def list_files(store: RunStore, folder: str) -> list[StoredFile]:
     )
 
 
-def remove_file(store: RunStore, path: str) -> None:
-    """Remove an object; one that is gone already does no harm.
-
-    Raises:
-        OSError: If the store cannot be reached.
-    """
-    store.remove_file(path)
-
-
 def store_clock(store: RunStore) -> datetime:
     """The time now by the store's own clock, which stamps its objects: writes one and removes it.
 
@@ -68,7 +59,7 @@ def store_clock(store: RunStore) -> datetime:
     try:
         info = store.details(path)
     finally:
-        remove_file(store, path)
+        store.remove_file(path)
     return _modified_at(info) or datetime.now(UTC)
 
 

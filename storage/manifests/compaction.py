@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import AlreadyCommittedError, DamagedShardError
 from schemas.run_layout import compacted_path
-from storage.files.inventory import remove_file
-from storage.manifests.file import outcome_of_table, parse_parquet, units_to_parquet
-from storage.manifests.places import UnitPlace, list_parts, list_revisions, place_of, read_part
-from storage.manifests.table import find_units
+from storage.manifests.file import UnitTable, outcome_of_table, units_to_parquet
+from storage.manifests.places import (
+    UnitPlace,
+    find_units,
+    list_parts,
+    list_revisions,
+    read_manifest_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-
-    import pyarrow as pa
 
     from schemas.unit import Unit
     from storage.files.stores import RunStore
@@ -95,8 +97,8 @@ def compact(
         return written
 
 
-def replaced_manifests(store: RunStore) -> list[tuple[UnitPlace, int]]:
-    """Units' own manifest files that a compacted file replaces, and the number of that file.
+def replaced_manifests(store: RunStore) -> list[tuple[str, str]]:
+    """Paths of units' own manifest files, each with that of the compacted file that replaces it.
 
     Ordered so that removing them one after the other never uncovers an older revision.
     """
@@ -106,7 +108,7 @@ def replaced_manifests(store: RunStore) -> list[tuple[UnitPlace, int]]:
         # A unit that was committed between the two looks is not replaced by anything.
         standing = newest.get(place.unit_id)
         if standing and standing.part >= 0 and place.revision <= standing.revision:
-            found.append((place, standing.part))
+            found.append((place.path, standing.path))
     return found
 
 
@@ -187,13 +189,14 @@ class Compactor:
             if number in self._seen_at:
                 continue
             try:
-                _, units = read_part(self._store, number, columns=())
+                path = compacted_path(number)
+                units = [each.unit for each in read_manifest_file(self._store, path, columns=())]
             except DamagedShardError as error:
-                logger.warning("manifest_is_torn part=%s reason=%s", number, error)
+                logger.warning("manifest_is_torn path=%s reason=%s", path, error)
                 continue
             self._seen_at[number] = self._clock()
-            for each in units:
-                self._learn(each.unit, place_of(each, number))
+            for unit in units:
+                self._learn(unit, UnitPlace(unit.round, unit.unit_id, unit.revision, number))
 
     def _learn(self, unit: Unit, place: UnitPlace) -> None:
         known = self._standing.get(place.unit_id)
@@ -211,7 +214,7 @@ class Compactor:
         # By round, unit and revision: no removal uncovers an older revision.
         gone = [place for place in places if self._may_go(place)]
         for place in gone:
-            remove_file(self._store, place.path)
+            self._store.remove_file(place.path)
         return len(gone)
 
     def _may_go(self, place: UnitPlace) -> bool:
@@ -224,26 +227,21 @@ class Compactor:
 
 def _write_file(store: RunStore, places: Sequence[UnitPlace], number: int) -> int:
     """Write a compacted file; returns the units in it, 0 if none could be read."""
-    tables = _tables(store, places)
-    if tables:
-        store.put_if_absent(compacted_path(number), units_to_parquet(tables))
-    return len(tables)
-
-
-def _tables(store: RunStore, places: Sequence[UnitPlace]) -> list[pa.Table]:
-    """Tables of units that can be read; torn ones stay where they are."""
     # A store answers many small questions at once.
     with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(partial(_table, store), places)
-        return [table for table in found if table is not None]
+        units = [each for found in pool.map(partial(_read_whole, store), places) for each in found]
+    if units:
+        store.put_if_absent(compacted_path(number), units_to_parquet(units))
+    return len(units)
 
 
-def _table(store: RunStore, place: UnitPlace) -> pa.Table | None:
-    origin = store.uri(place.path)
+def _read_whole(store: RunStore, place: UnitPlace) -> list[UnitTable]:
+    """A unit to compact; nothing if it is torn: it stays where it is."""
     try:
-        table = parse_parquet(store.read_bytes(place.path), origin=origin)
-        outcome_of_table(table, origin=origin, unit_id=place.unit_id)
+        units = read_manifest_file(store, place.path)
+        for each in units:
+            outcome_of_table(each)
     except DamagedShardError as error:
-        logger.warning("manifest_is_torn unit=%s reason=%s", place.unit_id, error)
-        return None
-    return table
+        logger.warning("manifest_is_torn path=%s reason=%s", place.path, error)
+        return []
+    return units

@@ -30,12 +30,13 @@ from storage.manifests.unit_outcome import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from storage.manifests.unit_outcome import UnitOutcome
 
 _ARROW_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string()}
 _NOTHING = {"int": 0, "float": 0.0, "str": ""}
+_NOT_OURS = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
 
 MANIFEST_SCHEMA = pa.schema(
     [pa.field(name, _ARROW_TYPES[kind], nullable=False) for name, kind in COLUMN_TYPES.items()]
@@ -43,21 +44,30 @@ MANIFEST_SCHEMA = pa.schema(
 """Arrow form of the manifest's columns."""
 
 
-@dataclass(frozen=True, slots=True)
-class CompactedUnit:
-    """Where a unit's rows lie in a compacted file.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnitTable:
+    """A unit as it lies in a manifest file, in a file of its own or among others.
 
     Attributes:
         unit: The unit.
         summary: As :attr:`UnitCommit.summary`.
-        start: Its first row in the file.
+        table: The whole file's.
+        start: The unit's first row there.
         num_rows: Its rows.
+        origin: Name of the file for messages.
     """
 
     unit: Unit
     summary: dict[str, Any]
+    table: pa.Table
     start: int
     num_rows: int
+    origin: str
+
+    @property
+    def rows(self) -> pa.Table:
+        """The unit's rows alone, with the columns that were read."""
+        return self.table.slice(self.start, self.num_rows).replace_schema_metadata(None)
 
 
 def unit_to_parquet(commit: UnitCommit) -> bytes:
@@ -72,180 +82,129 @@ def unit_to_parquet(commit: UnitCommit) -> bytes:
     return _write(pa.Table.from_pylist(rows, schema=schema))
 
 
-def units_to_parquet(tables: Sequence[pa.Table]) -> bytes:
-    """Put tables of :func:`parse_parquet`, each of one unit, into one compacted file.
+def units_to_parquet(units: Sequence[UnitTable]) -> bytes:
+    """Put units, read with all columns, into one compacted file.
 
     Columns that an older table lacks get their default; columns that only a newer version of the
     code knows are kept.
-
-    Raises:
-        DamagedShardError: If one of them is not a unit's manifest.
     """
-    entries = []
-    for table in tables:
-        outcome_of_table(table, origin="a manifest to compact")
-        metadata = table.schema.metadata
-        entries.append(
-            {
-                "unit": json.loads(metadata[METADATA_UNIT]),
-                "summary": json.loads(metadata[METADATA_SUMMARY]),
-                "rows": table.num_rows,
-            }
-        )
-    whole_metadata = {
+    entries = [
+        {"unit": json.loads(each.unit.to_json()), "summary": each.summary, "rows": each.num_rows}
+        for each in units
+    ]
+    metadata = {
         METADATA_SCHEMA_VERSION: str(SCHEMA_VERSION).encode(),
         METADATA_UNITS: json.dumps(entries, sort_keys=True).encode(),
     }
-    whole = pa.concat_tables([_completed(table) for table in tables], promote_options="permissive")
-    return _write(whole.replace_schema_metadata(whole_metadata))
+    tables = [_completed(each.rows) for each in units]
+    whole = pa.concat_tables(tables, promote_options="permissive")
+    return _write(whole.replace_schema_metadata(metadata))
 
 
-def parse_parquet(data: bytes, *, origin: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a manifest file, all its columns or some.
+def parse_manifest(
+    data: bytes,
+    *,
+    origin: str,
+    named: tuple[str, int] | None = None,
+    columns: Sequence[str] | None = None,
+) -> list[UnitTable]:
+    """Read the units of a manifest file, one or many, with all columns or some.
+
+    Args:
+        data: The whole file.
+        origin: Its name for messages.
+        named: The only unit that it may hold, and its revision; None: any, and as many.
+        columns: Columns that are needed; None: all.
 
     Raises:
-        DamagedShardError: If it is not a whole Parquet file.
+        DamagedShardError: If it is not a whole Parquet file, no manifest, or another unit's.
     """
     try:
         # One thread: a short command must not end while a pool of threads is still starting.
         file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
-        return file.read(columns, use_threads=False)
+        table = file.read(columns, use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedShardError(
             f"{origin}: not a whole Parquet file ({len(data)} bytes, {error}); the command that "
             "the run was started with makes the unit again, and so does jobs/retry.py"
         ) from error
+    try:
+        _expect_types(table)
+        units = list(_units_of(table, origin))
+        found = [(each.unit.unit_id, each.unit.revision) for each in units]
+        _expect_named(found, named)
+    except _NOT_OURS as error:
+        raise DamagedShardError(_not_ours(origin, error)) from error
+    return units
 
 
-def commit_of(table: pa.Table, *, origin: str, unit_id: str = "") -> UnitCommit:
-    """Read the unit out of the table of its manifest.
-
-    Args:
-        table: What :func:`parse_parquet` returned.
-        origin: Name for messages.
-        unit_id: The unit that it should be; empty: whichever it is.
+def commit_of(found: UnitTable) -> UnitCommit:
+    """Read a unit with all its rows.
 
     Raises:
-        DamagedShardError: If it is another one, or no unit.
+        DamagedShardError: If its rows are not those of the unit.
     """
+    known = [name for name in found.table.column_names if name in COLUMN_TYPES]
     try:
-        unit, summary = _unit_of(table, unit_id)
-        commit = UnitCommit(unit=unit, rows=_rows(table), summary=summary)
+        rows = [ManifestRow(**row) for row in found.rows.select(known).to_pylist()]
+        commit = UnitCommit(unit=found.unit, rows=rows, summary=found.summary)
         check_commit(commit)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise DamagedShardError(_not_ours(origin, error)) from error
+    except _NOT_OURS as error:
+        raise DamagedShardError(_not_ours(found.origin, error)) from error
     return commit
 
 
-def outcome_of_table(table: pa.Table, *, origin: str, unit_id: str = "") -> UnitOutcome:
-    """As :func:`commit_of`, from a table that needs to have the columns of an outcome alone.
-
-    Types are checked of all columns that are there.
+def outcome_of_table(found: UnitTable) -> UnitOutcome:
+    """As :func:`commit_of`, from the columns of an outcome alone.
 
     Raises:
-        DamagedShardError: If it is another unit, or no unit.
+        DamagedShardError: If its rows are not those of the unit.
     """
     try:
-        unit, summary = _unit_of(table, unit_id)
-        columns = _outcome_columns(table)
-        expect_rows_fit(unit, summary, columns)
-        return outcome_of_columns(unit, summary, columns)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise DamagedShardError(_not_ours(origin, error)) from error
+        columns = {
+            name: found.table.column(name).slice(found.start, found.num_rows).to_pylist()
+            for name in OUTCOME_COLUMNS
+        }
+        expect_rows_fit(found.unit, found.summary, columns)
+        return outcome_of_columns(found.unit, found.summary, columns)
+    except _NOT_OURS as error:
+        raise DamagedShardError(_not_ours(found.origin, error)) from error
 
 
-def compacted_outcomes(
-    table: pa.Table, places: Iterable[CompactedUnit], *, origin: str
-) -> list[UnitOutcome]:
-    """As :func:`compacted_commit` for many units, from the columns of an outcome alone.
-
-    Raises:
-        DamagedShardError: If the rows of one are not those of a unit.
-    """
-    found = []
-    try:
-        columns = _outcome_columns(table)
-        for place in places:
-            end = place.start + place.num_rows
-            own = {name: values[place.start : end] for name, values in columns.items()}
-            expect_rows_fit(place.unit, place.summary, own)
-            found.append(outcome_of_columns(place.unit, place.summary, own))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedShardError(_not_ours(origin, error)) from error
-    return found
+def _units_of(table: pa.Table, origin: str) -> Iterator[UnitTable]:
+    metadata, start = table.schema.metadata or {}, 0
+    if METADATA_UNITS in metadata:
+        entries = json.loads(metadata[METADATA_UNITS])
+    else:
+        fields, summary = metadata[METADATA_UNIT], metadata[METADATA_SUMMARY]
+        entries = [
+            {"unit": json.loads(fields), "summary": json.loads(summary), "rows": table.num_rows}
+        ]
+    for entry in entries:
+        unit, summary, num_rows = *_checked_entry(entry), int(entry["rows"])
+        yield UnitTable(
+            unit=unit, summary=summary, table=table, start=start, num_rows=num_rows, origin=origin
+        )
+        start += num_rows
+    if start != table.num_rows:
+        raise ValueError(f"{start} rows announced, {table.num_rows} there")
 
 
-def compacted_units(table: pa.Table, *, origin: str) -> list[CompactedUnit]:
-    """List the units in the table of a compacted file.
-
-    Raises:
-        DamagedShardError: If it is no such file.
-    """
-    try:
-        return list(_compacted_units(table.schema.metadata or {}, table.num_rows))
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise DamagedShardError(_not_ours(origin, error)) from error
-
-
-def compacted_commit(table: pa.Table, place: CompactedUnit, *, origin: str) -> UnitCommit:
-    """Read one unit out of the table of a compacted file.
-
-    Raises:
-        DamagedShardError: If its rows are not those of a unit.
-    """
-    try:
-        rows = _rows(table.slice(place.start, place.num_rows))
-        commit = UnitCommit(unit=place.unit, rows=rows, summary=place.summary)
-        check_commit(commit)
-    except (TypeError, ValueError) as error:
-        raise DamagedShardError(_not_ours(origin, error)) from error
-    return commit
-
-
-def _compacted_units(metadata: dict[bytes, bytes], num_rows: int) -> Iterator[CompactedUnit]:
-    start = 0
-    for entry in json.loads(metadata[METADATA_UNITS]):
-        unit, summary = _checked_entry(entry)
-        yield CompactedUnit(unit, summary, start, int(entry["rows"]))
-        start += int(entry["rows"])
-    if start != num_rows:
-        raise ValueError(f"{start} rows announced, {num_rows} there")
-
-
-def _unit_of(table: pa.Table, unit_id: str) -> tuple[Unit, dict[str, Any]]:
-    metadata = table.schema.metadata or {}
-    entry = {
-        "unit": json.loads(metadata[METADATA_UNIT]),
-        "summary": json.loads(metadata[METADATA_SUMMARY]),
-    }
-    return _checked_entry(entry, unit_id)
-
-
-def _checked_entry(entry: dict[str, Any], unit_id: str = "") -> tuple[Unit, dict[str, Any]]:
+def _checked_entry(entry: dict[str, Any]) -> tuple[Unit, dict[str, Any]]:
     fields, summary = entry["unit"], entry["summary"]
     if not isinstance(fields["keys"], list) or not isinstance(summary, dict):
         raise TypeError("wanted a unit with a list of keys and a summary with fields")
-    unit = Unit.from_values(fields)
-    if unit_id and unit.unit_id != unit_id:
-        raise ValueError(f"unit {unit.unit_id} under the name of {unit_id}")
-    return unit, summary
+    return Unit.from_values(fields), summary
 
 
-def _rows(table: pa.Table) -> list[ManifestRow]:
-    known = [name for name in table.column_names if name in COLUMN_TYPES]
-    _expect_types(table, known)
-    return [ManifestRow(**row) for row in table.select(known).to_pylist()]
+def _expect_named(found: list[tuple[str, int]], named: tuple[str, int] | None) -> None:
+    if named is not None and found != [named]:
+        raise ValueError(f"units and revisions {found} under the name of {named}")
 
 
-def _outcome_columns(table: pa.Table) -> dict[str, list[Any]]:
-    _expect_types(table, [*OUTCOME_COLUMNS, *(COLUMN_TYPES.keys() & set(table.column_names))])
-    return {name: table.column(name).to_pylist() for name in OUTCOME_COLUMNS}
-
-
-def _expect_types(table: pa.Table, names: Sequence[str]) -> None:
-    for name in names:
-        column = table.column(name)
-        wanted = _ARROW_TYPES[COLUMN_TYPES[name]]
+def _expect_types(table: pa.Table) -> None:
+    for name in COLUMN_TYPES.keys() & set(table.column_names):
+        column, wanted = table.column(name), _ARROW_TYPES[COLUMN_TYPES[name]]
         if column.null_count or (column.type != wanted and table.num_rows):
             raise TypeError(
                 f"column {name}: wanted {wanted} without nulls, found {column.type} with "
@@ -261,7 +220,7 @@ def _completed(table: pa.Table) -> pa.Table:
             value = default if isinstance(default, str | int | float) else _NOTHING[kind]
             filled = pa.array([value] * table.num_rows, type=_ARROW_TYPES[kind])
             table = table.append_column(name, filled)
-    return table.replace_schema_metadata(None)
+    return table
 
 
 def _not_ours(origin: str, error: Exception) -> str:

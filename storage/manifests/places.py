@@ -1,11 +1,14 @@
-"""Where the manifests of a run's units lie, from listings."""
+"""Where the manifests of a run's units lie: each in a file of its own, or many in one."""
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from schemas.errors import DamagedShardError
 from schemas.run_layout import (
     COMPACTED_DIR,
     UNITS_DIR,
@@ -15,14 +18,14 @@ from schemas.run_layout import (
     parse_unit_manifest,
     unit_manifest_path,
 )
-from storage.manifests.file import CompactedUnit, compacted_units, parse_parquet
+from storage.manifests.file import UnitTable, parse_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pyarrow as pa
-
     from storage.files.stores import RunStore
+
+logger = logging.getLogger(__name__)
 
 _FIRST_WAIT_S = 1.0
 
@@ -76,23 +79,55 @@ def list_parts(store: RunStore) -> list[int]:
     return sorted(number for number in parsed if number is not None)
 
 
-def read_part(
-    store: RunStore, number: int, *, columns: Sequence[str] | None = None
-) -> tuple[pa.Table, list[CompactedUnit]]:
-    """Read a compacted file: its table, with all columns or some, and where each unit lies in it.
+def find_units(store: RunStore) -> list[UnitPlace]:
+    """Where the newest revision of every committed unit lies, by round and id.
+
+    Compacted files that cannot be read are left out and logged.
+    """
+    places, torn = list_all(store)
+    for place, error in torn:
+        logger.warning("manifest_is_torn path=%s reason=%s", place.path, error)
+    return places
+
+
+def list_all(store: RunStore) -> tuple[list[UnitPlace], list[tuple[UnitPlace, DamagedShardError]]]:
+    """As :func:`find_units`, and the compacted files that cannot be read."""
+    # Files first: one that disappears meanwhile is in a compacted file by then.
+    places = list_revisions(store)
+    torn = []
+    for number in list_parts(store):
+        try:
+            places += part_places(store, number)
+        except DamagedShardError as error:
+            torn.append((UnitPlace(-1, "", 0, number), error))
+    # Of equal revisions the compacted one sorts last: a file of its own is older or a late copy.
+    places.sort(key=lambda place: (place.revision, place.part))
+    return sorted({place.unit_id: place for place in places}.values()), torn
+
+
+@lru_cache(maxsize=1024)
+def part_places(store: RunStore, number: int) -> tuple[UnitPlace, ...]:
+    """The units in a compacted file, which never changes, so what is in it is remembered.
+
+    Raises:
+        DamagedShardError: If it cannot be read.
+    """
+    units = [each.unit for each in read_manifest_file(store, compacted_path(number), columns=())]
+    return tuple(UnitPlace(unit.round, unit.unit_id, unit.revision, number) for unit in units)
+
+
+def read_manifest_file(
+    store: RunStore, path: str, *, columns: Sequence[str] | None = None
+) -> list[UnitTable]:
+    """Read the units of a manifest file, with all columns or some.
 
     Raises:
         FileNotFoundError: If there is none.
-        DamagedShardError: If it cannot be read.
+        DamagedShardError: If it cannot be read, or holds another unit than its name says.
     """
-    path = compacted_path(number)
-    table = parse_parquet(store.read_bytes(path), origin=store.uri(path), columns=columns)
-    return table, compacted_units(table, origin=store.uri(path))
-
-
-def place_of(each: CompactedUnit, number: int) -> UnitPlace:
-    """Where a unit of a compacted file lies."""
-    return UnitPlace(each.unit.round, each.unit.unit_id, each.unit.revision, number)
+    data = store.read_bytes(path)
+    named = parse_unit_manifest(path.rpartition("/")[2]) if path.startswith(UNITS_DIR) else None
+    return parse_manifest(data, origin=store.uri(path), named=named, columns=columns)
 
 
 class QuietFolders:

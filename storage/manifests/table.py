@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from functools import lru_cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pyarrow as pa
@@ -18,22 +18,20 @@ from schemas.errors import AlreadyCommittedError, DamagedShardError
 from schemas.run_layout import UNITS_DIR, compacted_path, unit_manifest_path
 from storage.manifests.file import (
     MANIFEST_SCHEMA,
-    CompactedUnit,
+    UnitTable,
     commit_of,
-    compacted_commit,
-    compacted_outcomes,
     outcome_of_table,
-    parse_parquet,
     unit_to_parquet,
 )
 from storage.manifests.places import (
     QuietFolders,
     UnitPlace,
+    find_units,
+    list_all,
     list_parts,
-    list_revisions,
     list_round,
-    place_of,
-    read_part,
+    part_places,
+    read_manifest_file,
 )
 from storage.manifests.unit_outcome import (
     OUTCOME_COLUMNS,
@@ -43,30 +41,18 @@ from storage.manifests.unit_outcome import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from schemas.manifest import ManifestRow
+    from schemas.unit import Unit
     from storage.files.stores import RunStore
-
-__all__ = [
-    "MANIFEST_SCHEMA",
-    "ManifestReader",
-    "OutcomeReader",
-    "UnitCommit",
-    "UnitPlace",
-    "commit_unit",
-    "find_units",
-    "iterate_units",
-    "list_committed",
-    "list_parts",
-    "list_revisions",
-    "manifest_table",
-    "read_part",
-    "read_unit",
-]
 
 logger = logging.getLogger(__name__)
 
 _LOOKS = 3
+
+COLLECTED = "collected"
+SUPERSEDED = "superseded"
 
 Found = TypeVar("Found")
 
@@ -100,6 +86,32 @@ def commit_unit(store: RunStore, commit: UnitCommit) -> bool:
                 commit = replace(commit, unit=replace(unit, revision=unit.revision + 1))
         else:
             return True
+
+
+def collect_labels(store: RunStore, commit: UnitCommit, paths: Sequence[str]) -> bool:
+    """Remove the tars of a unit whose labels were superseded.
+
+    A revision is committed first in which the unit's good rows are ``collected`` and name no tar,
+    so no visible row ever lacks its bytes. A process that dies in between leaves tars that no
+    manifest names.
+
+    Args:
+        store: The run.
+        commit: The unit as it stands.
+        paths: Its tars.
+
+    Returns:
+        False if another revision came first: nothing was removed.
+    """
+    unit = replace(commit.unit, revision=commit.unit.revision + 1)
+    marked = UnitCommit(
+        unit=unit, rows=[_collected(row) for row in commit.rows], summary=dict(commit.summary)
+    )
+    if not commit_unit(store, marked):
+        return False
+    for path in paths:
+        store.remove_file(path)
+    return True
 
 
 def read_unit(
@@ -145,48 +157,16 @@ def list_committed(store: RunStore) -> dict[str, int]:
     return {place.unit_id: place.round for place in find_units(store)}
 
 
-def find_units(store: RunStore) -> list[UnitPlace]:
-    """Where the newest revision of every committed unit lies, by round and id.
-
-    Compacted files that cannot be read are left out and logged.
-    """
-    # Files first: one that disappears meanwhile is in a compacted file by then.
-    places = list_revisions(store)
-    for number in list_parts(store):
-        try:
-            places += _part_places(store, number)
-        except DamagedShardError as error:
-            logger.warning("manifest_is_torn part=%s reason=%s", number, error)
-    return _newest(places)
-
-
 def iterate_units(store: RunStore) -> Iterator[tuple[UnitPlace, UnitCommit | DamagedShardError]]:
     """Read the newest revision of every unit, one at a time, and what cannot be read.
 
     Yields:
         Where each lies, and the unit, or what is wrong with the file.
     """
-    places = find_units(store)
-    for place in places:
-        if place.part < 0:
-            try:
-                yield place, _read_file(store, place)
-            except DamagedShardError as error:
-                yield place, error
-    standing = set(places)
-    for number in list_parts(store):
-        try:
-            table, units = read_part(store, number)
-        except DamagedShardError as error:
-            yield UnitPlace(-1, "", 0, number), error
-            continue
-        for each in units:
-            place = place_of(each, number)
-            if place in standing:
-                try:
-                    yield place, compacted_commit(table, each, origin=store.uri(place.path))
-                except DamagedShardError as error:
-                    yield place, error
+    places, torn = list_all(store)
+    yield from torn
+    for place, found in _read_each(store, places):
+        yield place, found if isinstance(found, DamagedShardError) else _commit_or_error(found)
 
 
 def manifest_table(store: RunStore) -> pa.Table:
@@ -194,68 +174,79 @@ def manifest_table(store: RunStore) -> pa.Table:
 
     Columns that an older manifest lacks are null there. Torn manifests are left out and logged.
     """
-    tables = [_nullable(MANIFEST_SCHEMA.empty_table())]
-    parts: dict[int, tuple[pa.Table, dict[str, CompactedUnit]]] = {}
-    for place in find_units(store):
-        if place.part >= 0:
-            if place.part not in parts:
-                table, units = read_part(store, place.part)
-                parts[place.part] = table, {unit.unit.unit_id: unit for unit in units}
-            table, by_id = parts[place.part]
-            where = by_id[place.unit_id]
-            tables.append(_nullable(table.slice(where.start, where.num_rows)))
-            continue
+    tables: dict[UnitPlace, pa.Table] = {}
+    for place, found in _read_each(store, find_units(store)):
+        if isinstance(found, DamagedShardError):
+            logger.warning("manifest_is_torn path=%s reason=%s", place.path, found)
+        else:
+            tables[place] = found.rows
+    in_order = [MANIFEST_SCHEMA.empty_table(), *(tables[place] for place in sorted(tables))]
+    return pa.concat_tables(map(_nullable, in_order), promote_options="permissive")
+
+
+def _read_each(
+    store: RunStore, places: Sequence[UnitPlace]
+) -> Iterator[tuple[UnitPlace, UnitTable | DamagedShardError]]:
+    """Read units from their files, each file once; one file is held at a time."""
+    for path, group in groupby(sorted(places, key=lambda p: (p.part, p)), lambda p: p.path):
         try:
-            table = parse_parquet(store.read_bytes(place.path), origin=store.uri(place.path))
+            found = {each.unit.unit_id: each for each in read_manifest_file(store, path)}
         except DamagedShardError as error:
-            logger.warning("manifest_is_torn unit=%s reason=%s", place.unit_id, error)
+            first = next(group)
+            yield first if first.part < 0 else UnitPlace(-1, "", 0, first.part), error
             continue
-        tables.append(_nullable(table))
-    return pa.concat_tables(tables, promote_options="permissive").replace_schema_metadata(None)
+        for place in group:
+            yield place, found[place.unit_id]
 
 
-def _newest(places: Iterable[UnitPlace]) -> list[UnitPlace]:
-    # Of equal revisions the compacted one sorts last: a file of its own is older or a late copy.
-    newest: dict[str, UnitPlace] = {}
-    for place in sorted(places, key=lambda p: (p.revision, p.part)):
-        newest[place.unit_id] = place
-    return sorted(newest.values())
+def _commit_or_error(found: UnitTable) -> UnitCommit | DamagedShardError:
+    try:
+        return commit_of(found)
+    except DamagedShardError as error:
+        return error
 
 
 def _read_file(store: RunStore, place: UnitPlace) -> UnitCommit:
-    origin = store.uri(place.path)
-    table = parse_parquet(store.read_bytes(place.path), origin=origin)
-    return commit_of(table, origin=origin, unit_id=place.unit_id)
+    units = read_manifest_file(store, place.path)
+    return next(commit_of(each) for each in units if each.unit.unit_id == place.unit_id)
 
 
 def _read_compacted(store: RunStore, unit_id: str) -> UnitCommit | None:
     places: list[UnitPlace] = []
     for number in list_parts(store):
         try:
-            places += [each for each in _part_places(store, number) if each.unit_id == unit_id]
+            places += [each for each in part_places(store, number) if each.unit_id == unit_id]
         except DamagedShardError as error:
-            logger.warning("manifest_is_torn part=%s reason=%s", number, error)
-    if not places:
-        return None
-    newest = max(places, key=lambda place: place.revision)
-    table, units = read_part(store, newest.part)
-    where = next(each for each in units if each.unit.unit_id == unit_id)
-    return compacted_commit(table, where, origin=store.uri(newest.path))
-
-
-@lru_cache(maxsize=1024)
-def _part_places(store: RunStore, number: int) -> tuple[UnitPlace, ...]:
-    # Compacted files never change, so what is in one is remembered.
-    _, units = read_part(store, number, columns=())
-    return tuple(place_of(each, number) for each in units)
+            logger.warning("manifest_is_torn path=%s reason=%s", compacted_path(number), error)
+    return _read_file(store, max(places, key=lambda p: p.revision)) if places else None
 
 
 def _nullable(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema([column.with_nullable(nullable=True) for column in table.schema]))
 
 
+def _collected(row: ManifestRow) -> ManifestRow:
+    if row.status != "ok":
+        return row
+    return replace(
+        row,
+        status=COLLECTED,
+        error_class=SUPERSEDED,
+        error_msg="newer labels of the same image replaced these, and jobs/gc.py removed them",
+        tar_uri="",
+        tar_offset=-1,
+        tar_size=-1,
+        tar_sha256="",
+    )
+
+
 class RevisionReader(Generic[Found]):
     """Finds newly committed units, and newer revisions of known ones; reads each file once.
+
+    Args:
+        store: The run.
+        read: Makes what is found of a unit.
+        columns: What ``read`` needs; None: all.
 
     Attributes:
         torn_paths: Manifests seen at the last refresh that could not be read and that no newer
@@ -263,9 +254,16 @@ class RevisionReader(Generic[Found]):
             come from disks that lost power, and from copies of a run that still go on.
     """
 
-    def __init__(self, store: RunStore) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        read: Callable[[UnitTable], Found],
+        columns: Sequence[str] | None = None,
+    ) -> None:
         self.torn_paths: list[str] = []
         self._store = store
+        self._read_unit = read
+        self._columns = columns
         self._known: dict[str, int] = {}
         self._parts: set[int] = set()
         self._ready: dict[str, tuple[int, Found]] = {}
@@ -293,18 +291,14 @@ class RevisionReader(Generic[Found]):
             self.torn_paths = []
             # Files first: one that disappears meanwhile is in a compacted file by then.
             places = self._list_new(quiet_s)
-            self._read_parts()
+            for number in list_parts(self._store):
+                if number not in self._parts and self._read(compacted_path(number)):
+                    self._parts.add(number)
             if not self._read_files(places):
                 break
         ready, self._ready = self._ready, {}
         ordered = sorted((round_index, each) for each, (round_index, _) in ready.items())
         return [ready[unit_id][1] for _, unit_id in ordered]
-
-    def _read_file(self, place: UnitPlace) -> Found:
-        raise NotImplementedError
-
-    def _read_part(self, number: int) -> list[tuple[UnitPlace, Found]]:
-        raise NotImplementedError
 
     def _list_new(self, quiet_s: float) -> list[UnitPlace]:
         found: list[UnitPlace] = []
@@ -315,73 +309,47 @@ class RevisionReader(Generic[Found]):
                 found += new
         return found
 
-    def _is_new(self, place: UnitPlace) -> bool:
-        return place.revision > self._known.get(place.unit_id, -1)
-
-    def _read_parts(self) -> None:
-        for number in list_parts(self._store):
-            if number in self._parts:
-                continue
-            try:
-                found = self._read_part(number)
-            except DamagedShardError as error:
-                self.torn_paths.append(compacted_path(number))
-                logger.warning("manifest_is_torn part=%s reason=%s", number, error)
-                continue
-            self._parts.add(number)
-            for place, each in found:
-                self._take(place, each)
+    def _is_new(self, each: UnitPlace | Unit) -> bool:
+        return each.revision > self._known.get(each.unit_id, -1)
 
     def _read_files(self, places: Iterable[UnitPlace]) -> bool:
         """Read what is new among the files; returns whether one was gone and is not known yet."""
         is_gone = False
         # Newest revision first: an older one is only read if a newer one is torn.
         for place in sorted(places, key=lambda p: (p.round, p.unit_id, -p.revision)):
-            if not self._is_new(place):
-                continue
             try:
-                self._take(place, self._read_file(place))
-            except DamagedShardError as error:
-                self.torn_paths.append(place.path)
-                logger.warning("manifest_is_torn unit=%s reason=%s", place.unit_id, error)
+                if self._is_new(place):
+                    self._read(place.path)
             except FileNotFoundError:
                 is_gone = True
-                logger.warning("manifest_is_gone unit=%s", place.unit_id)
+                logger.warning("manifest_is_gone path=%s", place.path)
         return is_gone
 
-    def _take(self, place: UnitPlace, found: Found) -> None:
-        self._known[place.unit_id] = place.revision
-        self._ready[place.unit_id] = place.round, found
+    def _read(self, path: str) -> bool:
+        """Take what is new in a file, all of it or, if it is torn, nothing; whether it is whole."""
+        try:
+            units = read_manifest_file(self._store, path, columns=self._columns)
+            new = [each for each in units if self._is_new(each.unit)]
+            found = [(each.unit, self._read_unit(each)) for each in new]
+        except DamagedShardError as error:
+            self.torn_paths.append(path)
+            logger.warning("manifest_is_torn path=%s reason=%s", path, error)
+            return False
+        for unit, each in found:
+            self._known[unit.unit_id] = unit.revision
+            self._ready[unit.unit_id] = unit.round, each
+        return True
 
 
 class ManifestReader(RevisionReader[UnitCommit]):
     """Reads units with all their rows."""
 
-    def _read_file(self, place: UnitPlace) -> UnitCommit:
-        return _read_file(self._store, place)
-
-    def _read_part(self, number: int) -> list[tuple[UnitPlace, UnitCommit]]:
-        table, units = read_part(self._store, number)
-        origin = self._store.uri(compacted_path(number))
-        return [
-            (place, compacted_commit(table, each, origin=origin))
-            for each in units
-            if self._is_new(place := place_of(each, number))
-        ]
+    def __init__(self, store: RunStore) -> None:
+        super().__init__(store, commit_of)
 
 
 class OutcomeReader(RevisionReader[UnitOutcome]):
     """Reads what a run needs to know of units, whatever the number of their samples."""
 
-    def _read_file(self, place: UnitPlace) -> UnitOutcome:
-        origin = self._store.uri(place.path)
-        data = self._store.read_bytes(place.path)
-        table = parse_parquet(data, origin=origin, columns=OUTCOME_COLUMNS)
-        return outcome_of_table(table, origin=origin, unit_id=place.unit_id)
-
-    def _read_part(self, number: int) -> list[tuple[UnitPlace, UnitOutcome]]:
-        table, units = read_part(self._store, number, columns=OUTCOME_COLUMNS)
-        fresh = [each for each in units if self._is_new(place_of(each, number))]
-        origin = self._store.uri(compacted_path(number))
-        outcomes = compacted_outcomes(table, fresh, origin=origin)
-        return [(place_of(each, number), b) for each, b in zip(fresh, outcomes, strict=True)]
+    def __init__(self, store: RunStore) -> None:
+        super().__init__(store, outcome_of_table, OUTCOME_COLUMNS)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
 from schemas.digest import sha256_of
 from schemas.errors import AlreadyCommittedError, DamagedShardError, WeightsMismatchError
-from schemas.run_layout import WEIGHTS_DIR, parse_weights_dir, weights_dir
+from schemas.run_layout import COLLECTED_WEIGHTS_DIR, WEIGHTS_DIR, parse_weights_dir, weights_dir
 from schemas.weights import WEIGHTS_FILE, WEIGHTS_MANIFEST, WeightsManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from typing import Unpack
 
     from storage.files.stores import RunStore
@@ -144,6 +145,31 @@ def read_weights(store: RunStore, version: int) -> tuple[WeightsManifest, bytes]
 def weights_files(version: int, sha256: str) -> tuple[str, str]:
     """Where the tensors of a version may lie: under the usual name, or beside another's bytes."""
     return _data_path(version), _spare_data_path(version, sha256)
+
+
+def collect_weights(store: RunStore, version: int, paths: Sequence[str]) -> None:
+    """Remove a version of weights; what its manifest said stays for those who trace a row.
+
+    The copy of the manifest comes first, then the manifest goes, which ends the version, then the
+    tensors.
+
+    Args:
+        store: The run.
+        version: The version.
+        paths: Its objects, the manifest first.
+    """
+    manifest = _manifest_path(version)
+    if manifest in paths:
+        # A process before this one may have come as far.
+        with suppress(AlreadyCommittedError, FileNotFoundError):
+            store.put_if_absent(collected_weights_path(version), store.read_bytes(manifest))
+    for path in paths:
+        store.remove_file(path)
+
+
+def collected_weights_path(version: int) -> str:
+    """Where a removed version's manifest stays."""
+    return f"{COLLECTED_WEIGHTS_DIR}/v{version:08d}.json"
 
 
 def expect_fits(manifest: WeightsManifest, *, base_model_hash: str, keys_hash: str) -> None:

@@ -165,7 +165,7 @@ def test_generators_take_the_newest_version_that_is_whole(tmp_path, capsys, capl
     assert list_versions(store) == [0, 1, 2]
     newest = WeightsWatch(store).newer_than(None)
     assert newest is not None
-    assert newest[0] == 1
+    assert newest[0].version == 1
 
 
 def test_with_no_whole_version_generation_fails_and_says_which_file(tmp_path):

@@ -17,7 +17,8 @@ from schemas.manifest import ManifestRow
 from schemas.yaml_text import parse_yaml
 from sources.folder_keys import sample_key
 from storage.files.stores import open_store
-from storage.manifests.table import UnitCommit, commit_unit, read_unit
+from storage.manifests.table import commit_unit, read_unit
+from storage.manifests.unit_outcome import UnitCommit
 from storage.samples.codecs import decode_class_ids, decode_depth, decode_image, decode_normals
 from storage.samples.json_member import decode_json
 from storage.samples.npy import decode_npy

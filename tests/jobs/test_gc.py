@@ -80,9 +80,6 @@ def test_a_reader_that_was_there_before_goes_on(run, config):
 
 
 def test_killed_at_any_point_it_leaves_a_run_that_reads_as_before(run, config, monkeypatch):
-    import jobs.gc
-    import storage.manifests.removal
-
     wanted, removed = reading(run), []
 
     class Killed(BaseException):
@@ -94,15 +91,16 @@ def test_killed_at_any_point_it_leaves_a_run_that_reads_as_before(run, config, m
         removed.append(path)
         original(store_, path)
 
-    original = storage.manifests.removal.remove_file
-    monkeypatch.setattr(storage.manifests.removal, "remove_file", remove_one_then_die)
-    monkeypatch.setattr(jobs.gc, "remove_file", remove_one_then_die)
+    original = RunStore.remove_file
     turns = 0
     while garbage(run, config):
         removed.clear()
         turns += 1
+        found = garbage(run, config)
         try:
-            remove(run, garbage(run, config))
+            with monkeypatch.context() as changed:
+                changed.setattr(RunStore, "remove_file", remove_one_then_die)
+                remove(run, found)
         except Killed:
             assert reading(run) == wanted
             assert verified(run) == []

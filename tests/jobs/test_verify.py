@@ -15,7 +15,8 @@ from schemas.errors import ConfigError, RunFailedError
 from schemas.run_layout import compacted_path, unit_manifest_path
 from storage.files.stores import RunStore, open_store
 from storage.manifests.compaction import compact
-from storage.manifests.table import UnitCommit, commit_unit
+from storage.manifests.table import commit_unit
+from storage.manifests.unit_outcome import UnitCommit
 from storage.records.captions import CaptionRow, write_captions
 from storage.samples.shards import pack_tar, read_tar
 from tests.kit.committed_units import commit, image_unit, publish, relabel_unit

@@ -15,7 +15,8 @@ from schemas.manifest import ManifestRow
 from schemas.run_layout import shard_path
 from schemas.unit import Unit
 from storage.files.stores import RunStore, open_store
-from storage.manifests.table import UnitCommit, commit_unit
+from storage.manifests.table import commit_unit
+from storage.manifests.unit_outcome import UnitCommit
 from storage.samples.shards import pack_tar
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from schemas.unit import Unit
 from storage.files.stores import RunStore
 from storage.manifests.table import (
     ManifestReader,
-    UnitCommit,
     commit_unit,
     list_committed,
     manifest_table,
     read_unit,
 )
+from storage.manifests.unit_outcome import UnitCommit
 
 
 def make_unit(number: int = 0, *, round_index: int = 0) -> Unit:

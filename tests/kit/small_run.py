@@ -22,7 +22,8 @@ from schemas.config_file import parse_config
 from schemas.digest import sha256_of
 from schemas.sample import Sample
 from storage.files.stores import RunStore, open_store
-from storage.manifests.table import ManifestReader, UnitCommit
+from storage.manifests.table import ManifestReader
+from storage.manifests.unit_outcome import UnitCommit
 from storage.records.weights import publish_weights
 from storage.samples.codecs import encode_sample
 from storage.samples.shards import load_shard, pack_tar, read_tar

@@ -24,7 +24,8 @@ from schemas.stages import Stage
 from schemas.unit import Unit, synthetic_key
 from sources.batches import Batch
 from storage.files.stores import RunStore, open_store
-from storage.manifests.table import UnitCommit, commit_unit
+from storage.manifests.table import commit_unit
+from storage.manifests.unit_outcome import UnitCommit
 from storage.samples.codecs import encode_sample
 from storage.samples.shards import pack_tar
 from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder

@@ -22,7 +22,8 @@ from runs.generation import plan_of
 from schemas.errors import ConfigError, RunFailedError
 from sources.live_shards import LiveShardList
 from storage.files.stores import open_store
-from storage.manifests.table import ManifestReader, UnitCommit, manifest_table
+from storage.manifests.table import ManifestReader, manifest_table
+from storage.manifests.unit_outcome import UnitCommit
 from storage.records.weights_watch import WeightsWatch
 from tests.kit.committed_units import commit, image_unit, relabel_unit
 from tests.kit.small_run import (

@@ -8,16 +8,10 @@ from collections import Counter
 import pytest
 
 from schemas.run_layout import COMPACTED_DIR, compacted_path
-from storage.files.inventory import remove_file
 from storage.files.stores import RunStore
 from storage.manifests.compaction import compact, plan_compaction, replaced_manifests
-from storage.manifests.table import (
-    ManifestReader,
-    UnitPlace,
-    commit_unit,
-    find_units,
-    read_unit,
-)
+from storage.manifests.places import UnitPlace, find_units
+from storage.manifests.table import ManifestReader, commit_unit, read_unit
 from tests.kit.job_process import start_python
 from tests.kit.manifests import (
     CountingFolders,
@@ -41,8 +35,8 @@ compact(open_store(sys.argv[1]), units_per_file=2, on_file=die)
 
 
 def tidy(store: RunStore) -> None:
-    for place, _ in replaced_manifests(store):
-        remove_file(store, place.path)
+    for path, _ in replaced_manifests(store):
+        store.remove_file(path)
 
 
 def test_only_full_files_are_written_unless_the_rest_is_wanted() -> None:

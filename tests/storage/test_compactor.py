@@ -11,15 +11,8 @@ from schemas.run_layout import COMPACTED_DIR, UNITS_DIR, compacted_path
 from schemas.unit import Unit
 from storage.files.stores import RunStore, open_store
 from storage.manifests.compaction import Compactor, compact
-from storage.manifests.places import QuietFolders
-from storage.manifests.table import (
-    ManifestReader,
-    OutcomeReader,
-    UnitPlace,
-    commit_unit,
-    list_revisions,
-    read_unit,
-)
+from storage.manifests.places import QuietFolders, UnitPlace, list_revisions
+from storage.manifests.table import ManifestReader, OutcomeReader, commit_unit, read_unit
 from storage.manifests.unit_outcome import outcome_of
 from tests.kit.manifests import (
     CountingFolders,

@@ -22,7 +22,8 @@ from schemas.manifest import ManifestRow
 from schemas.run_layout import unit_manifest_path, weights_dir
 from schemas.unit import Unit
 from storage.files.stores import open_store
-from storage.manifests.table import ManifestReader, UnitCommit, commit_unit, read_unit
+from storage.manifests.table import ManifestReader, commit_unit, read_unit
+from storage.manifests.unit_outcome import UnitCommit
 from storage.records.captions import read_captions
 from storage.records.weights import publish_weights, read_weights
 from tests.kit.hostile.outcomes import PICKLE, Accepted, Item, Refused
