@@ -13,7 +13,7 @@ from sources.folder_keys import Names, sample_key, split_names, spread
 from sources.folder_labels import decode_task_file, size_from_header
 from sources.resize import fit_sample
 from storage.samples.codecs import decode_image
-from storage.samples.pictures import MAX_PIXELS
+from storage.samples.members import MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,8 +11,7 @@ from schemas.errors import SampleError
 from schemas.sample import IGNORE_ID, IGNORE_PROBABILITY, Task
 from sources.folder_description import ClassFiles, DepthFiles, NormalsFiles, ProbabilityFiles
 from storage.samples.codecs import decode_class_ids, decode_depth, decode_normals
-from storage.samples.npy import decode_npy, npy_shape
-from storage.samples.pictures import DECODE_ERRORS, MAX_PIXELS, read_label_png
+from storage.samples.members import DECODE_ERRORS, MAX_PIXELS, decode_npy, npy_shape, read_label_png
 
 if TYPE_CHECKING:
     from pathlib import Path

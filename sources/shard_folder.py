@@ -14,7 +14,7 @@ from schemas.errors import DamagedShardError, SampleError, SourceError
 from schemas.sample import Sample, SourceShard, UnreadableSample
 from storage.files.stores import open_store
 from storage.samples.codecs import decode_sample
-from storage.samples.pictures import MAX_PIXELS
+from storage.samples.members import MAX_PIXELS
 from storage.samples.shards import load_shard, read_tar
 
 if TYPE_CHECKING:

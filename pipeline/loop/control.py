@@ -17,7 +17,7 @@ from pipeline.make.isolate import STORE_FAILED, STORE_UNREACHABLE
 from schemas.errors import UserError, WeightsMismatchError
 from storage.manifests.table import OutcomeReader
 from storage.records.run_lock import RunLock
-from storage.records.weights_watch import WeightsWatch
+from storage.records.weights import WeightsWatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.loop.control import FATAL_ERRORS, GenerationControl
 from pipeline.make.isolate import SAMPLE_ERRORS, failure_of
 from schemas.errors import DamagedShardError
-from storage.records.weights_watch import WeightsWatch
+from storage.records.weights import WeightsWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

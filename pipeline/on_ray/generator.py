@@ -16,7 +16,7 @@ from pipeline.make.drain import UnitGivenBackError
 from pipeline.make.isolate import Failure, failure_of
 from schemas.names import namespace_of, registry_name
 from storage.files.stores import open_store
-from storage.records.weights_watch import WeightsWatch
+from storage.records.weights import WeightsWatch
 
 if TYPE_CHECKING:
     from pipeline.make.attempt import Attempt

@@ -11,7 +11,7 @@ import ray
 from schemas.errors import DamagedShardError
 from schemas.names import namespace_of, registry_name
 from storage.files.stores import open_store
-from storage.records.weights_watch import WeightsWatch
+from storage.records.weights import WeightsWatch
 
 if TYPE_CHECKING:
     from schemas.weights import WeightsManifest

@@ -28,7 +28,7 @@ from sources.readers.files import (
 )
 from sources.readers.image_files import ImageFiles, ReadArray, index_images
 from storage.samples.codecs import MAX_DEPTH_M
-from storage.samples.pictures import read_label_png
+from storage.samples.members import read_label_png
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

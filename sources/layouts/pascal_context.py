@@ -32,7 +32,7 @@ from sources.readers.files import (
 from sources.readers.image_files import ImageFiles, ReadArray, beside, index_images
 from sources.readers.matlab import load_mat
 from sources.readers.pascal_parts import paint_parts
-from storage.samples.pictures import read_label_png
+from storage.samples.members import read_label_png
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from schemas.errors import SampleError, SourceError
 from schemas.sample import IGNORE_ID
 from storage.samples.codecs import decode_class_ids, decode_image, decode_normals
-from storage.samples.npy import decode_npy
+from storage.samples.members import decode_npy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

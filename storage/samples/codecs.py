@@ -24,8 +24,7 @@ from schemas.sample import (
     Task,
     TaskKind,
 )
-from storage.samples.json_member import decode_json
-from storage.samples.pictures import MAX_PIXELS, read_label_png, read_rgb, write_png
+from storage.samples.members import MAX_PIXELS, decode_json, read_label_png, read_rgb, write_png
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,8 +13,7 @@ from pipeline.loop.control import GenerationControl
 from sources.live_shards import LiveShardList
 from storage.manifests.compaction import compact
 from storage.manifests.table import ManifestReader
-from storage.records.weights import list_versions
-from storage.records.weights_watch import WeightsWatch
+from storage.records.weights import WeightsWatch, list_versions
 from tests.kit.small_jobs import (
     begin_run,
     collect_garbage,

@@ -20,8 +20,7 @@ from storage.files.stores import open_store
 from storage.manifests.table import commit_unit, read_unit
 from storage.manifests.unit_outcome import UnitCommit
 from storage.samples.codecs import decode_class_ids, decode_depth, decode_image, decode_normals
-from storage.samples.json_member import decode_json
-from storage.samples.npy import decode_npy
+from storage.samples.members import decode_json, decode_npy
 from storage.samples.shards import pack_tar, read_tar
 from tests.kit.hostile import pictures
 from tests.kit.hostile.corpus_images import map_of, npy

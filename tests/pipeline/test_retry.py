@@ -24,7 +24,7 @@ from sources.live_shards import LiveShardList
 from storage.files.stores import open_store
 from storage.manifests.table import ManifestReader, manifest_table
 from storage.manifests.unit_outcome import UnitCommit
-from storage.records.weights_watch import WeightsWatch
+from storage.records.weights import WeightsWatch
 from tests.kit.committed_units import commit, image_unit, relabel_unit
 from tests.kit.small_run import (
     BROKEN_KEY,

@@ -12,7 +12,7 @@ from perception.state_file import state_to_bytes
 from pipeline.loop.local_runner import take_newest
 from pipeline.on_ray import registry as registry_module
 from storage.files.stores import open_store
-from storage.records.weights_watch import WeightsWatch
+from storage.records.weights import WeightsWatch
 from tests.kit.small_run import make_config, make_generator, tiny_backbone
 from trainers.publish import WeightsPublisher
 

@@ -1,0 +1,221 @@
+"""Files of any origin to arrays and values: PNG, JPEG, NumPy, JSON.
+
+Whatever cannot be read becomes a SampleError, before anything large is allocated.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import struct
+import tokenize
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from schemas.errors import SampleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+MAX_PIXELS = 64 * 2**20
+"""Images of more pixels are refused before they are decoded."""
+
+# Level 1 encodes photographs 3 times and normals 6 times as fast as PIL's 6, for files that are
+# 10 to 30 per cent larger (measured on indoor images of 210 x 280).
+_COMPRESS_LEVEL = 1
+DECODE_ERRORS = (
+    Image.DecompressionBombError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    struct.error,
+    zlib.error,
+)
+"""What PIL raises on damaged pictures; the types say where it noticed."""
+
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+# What NumPy raises on headers that are none; the last three on thousands of brackets.
+_HEADER_ERRORS = (
+    ValueError,
+    TypeError,
+    SyntaxError,
+    KeyError,
+    tokenize.TokenError,
+    RecursionError,
+    MemoryError,
+)
+_MAX_JSON_BYTES = 2**22
+_LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def write_png(array: NDArray[Any]) -> bytes:
+    """Encode uint8 or uint16 [H, W], or uint8 [H, W, 3]."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(array)).save(
+        buffer, format="PNG", compress_level=_COMPRESS_LEVEL
+    )
+    return buffer.getvalue()
+
+
+def read_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode a PNG or JPEG of any mode as RGB [H, W, 3], upright.
+
+    Raises:
+        SampleError: ``too_large``; ``decode_failed`` if damaged or of another format.
+    """
+    picture = _open(data, formats=("PNG", "JPEG"), max_pixels=max_pixels, convert=_to_rgb)
+    return np.array(picture, dtype=np.uint8)
+
+
+def read_label_png(data: bytes, *, modes: tuple[str, ...], what: str) -> NDArray[Any]:
+    """Decode a PNG as it is stored; of a palette image the indices.
+
+    Args:
+        data: A PNG file.
+        modes: PIL's names of the pixel formats that are accepted.
+        what: Name for messages.
+
+    Raises:
+        SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if of another mode.
+    """
+    picture = _open(data, formats=("PNG",), max_pixels=MAX_PIXELS, convert=_as_it_is)
+    if picture.mode not in modes:
+        raise SampleError(
+            "label_format", f"{what}: wanted a PNG of mode {modes[0]}, found {picture.mode}"
+        )
+    return np.array(picture)
+
+
+def _open(
+    data: bytes,
+    *,
+    formats: tuple[str, ...],
+    max_pixels: int,
+    convert: Callable[[Image.Image], Image.Image],
+) -> Image.Image:
+    try:
+        picture = Image.open(io.BytesIO(data), formats=formats)
+        width, height = picture.size
+        if width * height > max_pixels:
+            raise SampleError(
+                "too_large", f"{width} x {height} pixels: wanted at most {max_pixels}; scale it"
+            )
+        return convert(picture)
+    except Image.DecompressionBombError as error:
+        raise SampleError("too_large", str(error)) from error
+    except DECODE_ERRORS as error:
+        raise SampleError(
+            "decode_failed", f"wanted {' or '.join(formats)}, {len(data)} bytes: {error}"
+        ) from error
+
+
+def _as_it_is(picture: Image.Image) -> Image.Image:
+    picture.load()
+    return picture
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    picture.load()
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode == "RGB":
+        return upright
+    if upright.mode.startswith("I"):
+        # PIL would clip 16-bit grey at 255.
+        return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")
+    return upright.convert("RGB")
+
+
+def decode_npy(data: bytes, *, what: str) -> NDArray[Any]:
+    """Decode a file that ``numpy.save`` wrote; objects are refused, nothing is ever unpickled.
+
+    Args:
+        data: The whole file.
+        what: Name for messages.
+
+    Returns:
+        The array, of any kind of plain type; read-only.
+
+    Raises:
+        SampleError: ``decode_failed`` if the file is damaged, holds objects, or has not exactly as
+            many bytes as its header says.
+    """
+    stream = io.BytesIO(data)
+    shape, is_fortran, dtype = _read_header(stream, what)
+    wanted = math.prod(shape) * dtype.itemsize
+    found = len(data) - stream.tell()
+    if dtype.hasobject or min(shape, default=0) < 0 or wanted != found:
+        raise SampleError(
+            "decode_failed",
+            f"{what}: wanted a NumPy file of numbers, found {str(dtype)[:40]} {str(shape)[:80]} "
+            f"in {found} bytes; save it again with allow_pickle=False",
+        )
+    flat = np.frombuffer(data, dtype=dtype, offset=stream.tell(), count=math.prod(shape))
+    return flat.reshape(shape, order="F" if is_fortran else "C")
+
+
+def npy_shape(head: bytes, *, what: str) -> tuple[int, ...]:
+    """Shape that the header of a NumPy file states; nothing else is looked at.
+
+    Args:
+        head: The first bytes of the file, header included.
+        what: Name for messages.
+
+    Raises:
+        SampleError: ``decode_failed`` if it is no such header.
+    """
+    return _read_header(io.BytesIO(head), what)[0]
+
+
+def _read_header(stream: io.BytesIO, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    try:
+        version = np.lib.format.read_magic(stream)
+        return _HEADER_READERS[version](stream)
+    except _HEADER_ERRORS as error:
+        raise SampleError(
+            "decode_failed", f"{what}: wanted a NumPy file: {str(error)[:200]}; save it again"
+        ) from error
+
+
+def decode_json(key: str, data: bytes) -> dict[str, Any]:
+    """Decode an object whose ``caption``, if there is one, is a text.
+
+    Args:
+        key: The sample, for messages.
+        data: UTF-8, at most 4 MiB.
+
+    Raises:
+        SampleError: ``json_invalid``, also on NaN, infinite numbers and thousands of brackets.
+    """
+    if len(data) > _MAX_JSON_BYTES:
+        raise SampleError(
+            "json_invalid", f"{key}: {len(data)} bytes; wanted at most {_MAX_JSON_BYTES}"
+        )
+    try:
+        document = json.loads(data, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise SampleError("json_invalid", f"{key}: {str(error)[:200]}") from error
+    if not isinstance(document, dict):
+        raise SampleError("json_invalid", f"{key}: wanted an object, found {type(document)}")
+    caption = document.get("caption", "")
+    if not isinstance(caption, str) or _LONE_SURROGATE.search(caption):
+        raise SampleError("json_invalid", f"{key}: caption: wanted a text, found {caption!r:.40}")
+    return document
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
