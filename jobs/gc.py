@@ -1,4 +1,4 @@
-"""Remove what nobody needs any more from a run directory; says what it would do unless told to.
+"""Remove what nobody needs any more from a run directory; without --delete it only lists it.
 
     python jobs/gc.py RUN [--older-than 24h]
     python jobs/gc.py RUN --older-than 24h --delete
@@ -46,7 +46,7 @@ _SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print what could be removed, and remove it if told to.
+    """Print what could be removed, and remove it if ``--delete`` is given.
 
     Raises:
         ConfigError: If things that may be in use are asked for.
@@ -95,7 +95,7 @@ def parse_age(text: str) -> timedelta:
 
 
 def read_content(store: RunStore) -> RunContent:
-    """Look at all of a run.
+    """List all of a run.
 
     The files are listed first: a tar that an attempt commits meanwhile is named by the manifests
     read afterwards.
@@ -128,7 +128,7 @@ def remove(
     Args:
         store: The run.
         removals: What :func:`runs.garbage.find_garbage` returned.
-        before_each: Told each before it goes.
+        before_each: Called with each before it goes.
     """
     for removal in removals:
         before_each(removal)

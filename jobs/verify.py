@@ -1,4 +1,4 @@
-"""Check all of a run against what it says about itself, from its storage alone.
+"""Check all of a run against what it says about itself; reads its storage, needs no cluster.
 
     python jobs/verify.py RUN [--workers 4]
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 class Verification:
-    """One look at a whole run; units are read and forgotten one after the other.
+    """One check of a whole run; units are read and forgotten one after the other.
 
     Args:
         store: The run.
@@ -116,7 +116,7 @@ class Verification:
         self._unnamed = [file.size_bytes for file in tars if file.path not in self._named]
 
     def summary(self) -> str:
-        """What was looked at, in one line."""
+        """What was checked, in one line."""
         text = (
             f"{self._units} units, {self._samples} samples in {len(self._named)} shards, "
             f"{len(self._versions)} versions of weights"
@@ -146,7 +146,7 @@ class Verification:
     def _check_references(self, commit: UnitCommit, path: str) -> Iterator[Problem]:
         unit = commit.unit
         remedy = MAKE_AGAIN.format(unit=unit.unit_id)
-        for text in self._keys.doubts(commit):
+        for text in self._keys.problems(commit):
             yield Problem(path, text, remedy)
         for version, digest in {(r.creation_version, r.head_hash) for r in commit.rows}:
             if digest and self._versions.get(version, digest) != digest:

@@ -89,7 +89,7 @@ class Removal:
         kind: Why.
         paths: Objects, in the order in which they go.
         size_bytes: Their size.
-        commit: ``superseded_labels``: the unit whose rows lose their bytes, as it stands.
+        commit: ``superseded_labels``: the newest revision of the unit whose rows lose their bytes.
         version: ``old_weights``: the version.
     """
 
@@ -174,9 +174,9 @@ def superseded_labels(content: RunContent, limits: Limits) -> list[Removal]:
 
 
 def orphan_tars(content: RunContent, limits: Limits) -> list[Removal]:
-    """Tars that no standing manifest names: attempts that died, came second or were retried.
+    """Tars that no unit's newest manifest names: attempts that died, came second or were retried.
 
-    The unit's newest manifest must be old, too: until then the tar may have been the standing one.
+    The unit's newest manifest must be old, too: until then the tar may have been in use.
     """
     if content.has_torn:
         return []
@@ -257,7 +257,7 @@ def old_checkpoints(content: RunContent, limits: Limits) -> list[Removal]:
 
 
 def compacted_manifests(content: RunContent, limits: Limits) -> list[Removal]:
-    """Units' own manifests whose rows stand in a compacted file that is old enough."""
+    """Units' own manifests whose rows are also in a compacted file that is old enough."""
     sizes = {file.path: file.size_bytes for file in content.files}
     return [
         Removal(kind="compacted_manifest", paths=(path,), size_bytes=sizes.get(path, 0))
@@ -267,7 +267,7 @@ def compacted_manifests(content: RunContent, limits: Limits) -> list[Removal]:
 
 
 def leftovers(content: RunContent, limits: Limits) -> list[Removal]:
-    """What a killed writer left: names with a leading dot, and aids for units that stand by now."""
+    """What a killed writer left: names with a leading dot, and aids for committed units."""
     return [
         Removal(kind="leftover", paths=(file.path,), size_bytes=file.size_bytes)
         for file in content.files

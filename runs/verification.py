@@ -228,13 +228,13 @@ class KeysOfRounds:
     """Proves that no key comes twice in a round, without holding the keys.
 
     A key begins with the id of the unit that made its image, and is unique in its unit: so it is
-    enough that no two units of a round stand for the same images.
+    enough that no two units of a round label the same images.
     """
 
     def __init__(self) -> None:
         self._image_units: set[tuple[int, str]] = set()
 
-    def doubts(self, commit: UnitCommit) -> list[str]:
+    def problems(self, commit: UnitCommit) -> list[str]:
         """What speaks against a unit's keys being its own."""
         unit = commit.unit
         images = unit.image_unit_id

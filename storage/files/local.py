@@ -49,10 +49,10 @@ def create_local(path: Path, data: bytes) -> None:
 
 
 def replace_local(path: Path, data: bytes) -> None:
-    """Write a file, whatever stands there.
+    """Write a file, whatever is there.
 
     Raises:
-        OSError: If it cannot be written; what stood there stays.
+        OSError: If it cannot be written; what was there stays.
     """
     temporary = _write_temporary(path, data)
     try:
@@ -73,7 +73,7 @@ def _write_temporary(path: Path, data: bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        # The folder may be a file, so that not even the temporary name can be looked for.
+        # The folder may be a file, so that not even the temporary name can be asked for.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         _expect_space(error, path, data)

@@ -116,7 +116,7 @@ class RunStore:
             if _protocols(fs) & _CONDITIONAL and self.read_bytes(rel) == data:
                 return
             raise AlreadyCommittedError(
-                f"{self.uri(rel)}: wanted to create it, found it present; the first writer's stands"
+                f"{self.uri(rel)}: wanted to create it, found it present; the first writer's stays"
             ) from error
 
     def put_file(self, local: Path, rel: str) -> None:
@@ -155,7 +155,7 @@ class RunStore:
             OSError: If the store cannot be reached.
         """
         fs, path = self.fs, self._folder(rel)
-        return _ask(fs, lambda: bool(fs.exists(path)), f"look for {self.uri(rel)}")
+        return _ask(fs, lambda: bool(fs.exists(path)), f"find {self.uri(rel)}")
 
     def details(self, rel: str) -> Mapping[str, Any]:
         """What the store says about an object, in its own words: size, time, ….
@@ -165,7 +165,7 @@ class RunStore:
             OSError: If the store cannot be reached.
         """
         fs, path = self.fs, self._path(rel)
-        return _ask(fs, lambda: dict(fs.info(path)), f"look at {self.uri(rel)}")
+        return _ask(fs, lambda: dict(fs.info(path)), f"ask about {self.uri(rel)}")
 
     def find(self, folder: str) -> dict[str, Mapping[str, Any]]:
         """All objects below a folder, by path relative to the run, with :meth:`details` of each.

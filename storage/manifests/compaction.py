@@ -64,14 +64,14 @@ def compact(
     """Write compacted files; the units' own manifests stay until the garbage collector comes.
 
     Each file appears whole, under the next number and only if that is free: of two processes that
-    compact at once, the second finds its number taken and looks again. A process that is killed
+    compact at once, the second finds its number taken and starts again. A process that is killed
     leaves what it had written; the next one goes on from there.
 
     Args:
         store: The run.
         units_per_file: Units that go into one compacted file.
         keep_rest: Leave what does not fill a file as it is.
-        on_file: Told path and number of units of each file written.
+        on_file: Called with path and number of units of each file written.
 
     Returns:
         The number of files written.
@@ -105,10 +105,10 @@ def replaced_manifests(store: RunStore) -> list[tuple[str, str]]:
     newest = {place.unit_id: place for place in find_units(store)}
     found = []
     for place in list_revisions(store):
-        # A unit that was committed between the two looks is not replaced by anything.
-        standing = newest.get(place.unit_id)
-        if standing and standing.part >= 0 and place.revision <= standing.revision:
-            found.append((place.path, standing.path))
+        # A unit that was committed between the two listings is not replaced by anything.
+        compacted = newest.get(place.unit_id)
+        if compacted and compacted.part >= 0 and place.revision <= compacted.revision:
+            found.append((place.path, compacted.path))
     return found
 
 
@@ -123,7 +123,7 @@ class Compactor:
         store: The run.
         last_round: Last round that labels the images of round 0 again; 0 if none does. Until it
             has, the files of the unit that made them stay: each labelling reads them, and finds
-            them by name alone.
+            them by their names.
         units_per_file: Units that go into one compacted file.
         grace_s: How long a file stays after this object has first seen what replaces it.
         clock: Seconds that only ever rise.
@@ -145,7 +145,7 @@ class Compactor:
         self._clock = clock
         self._next = 0
         self._seen_at: dict[int, float] = {}
-        self._standing: dict[str, UnitPlace] = {}
+        self._compacted: dict[str, UnitPlace] = {}
         self._rounds: dict[str, int] = {}
         self._makers: set[str] = set()
 
@@ -160,11 +160,11 @@ class Compactor:
         """
         places = list_revisions(self._store)
         self._look()
-        standing = self._standing
+        compacted = self._compacted
         single = [
             place
             for place in places
-            if place.unit_id not in standing or place.revision > standing[place.unit_id].revision
+            if place.unit_id not in compacted or place.revision > compacted[place.unit_id].revision
         ]
         newest = {place.unit_id: place for place in single}
         written = self._write(list(newest.values()))
@@ -199,9 +199,9 @@ class Compactor:
                 self._learn(unit, UnitPlace(unit.round, unit.unit_id, unit.revision, number))
 
     def _learn(self, unit: Unit, place: UnitPlace) -> None:
-        known = self._standing.get(place.unit_id)
+        known = self._compacted.get(place.unit_id)
         if known is None or place.revision >= known.revision:
-            self._standing[place.unit_id] = place
+            self._compacted[place.unit_id] = place
         if self._last_round and unit.kind == "synthesize":
             self._makers.add(unit.unit_id)
         images = unit.image_unit_id
@@ -218,10 +218,10 @@ class Compactor:
         return len(gone)
 
     def _may_go(self, place: UnitPlace) -> bool:
-        standing = self._standing.get(place.unit_id)
-        if standing is None or place.revision > standing.revision:
+        compacted = self._compacted.get(place.unit_id)
+        if compacted is None or place.revision > compacted.revision:
             return False
-        age_s = self._clock() - self._seen_at[standing.part]
+        age_s = self._clock() - self._seen_at[compacted.part]
         return age_s >= self._grace_s and place.unit_id not in self._makers
 
 

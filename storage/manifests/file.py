@@ -66,7 +66,7 @@ class UnitTable:
 
     @property
     def rows(self) -> pa.Table:
-        """The unit's rows alone, with the columns that were read."""
+        """The unit's own rows, with the columns that were read."""
         return self.table.slice(self.start, self.num_rows).replace_schema_metadata(None)
 
 
@@ -155,7 +155,7 @@ def commit_of(found: UnitTable) -> UnitCommit:
 
 
 def outcome_of_table(found: UnitTable) -> UnitOutcome:
-    """As :func:`commit_of`, from the columns of an outcome alone.
+    """As :func:`commit_of`, but :data:`OUTCOME_COLUMNS` are enough.
 
     Raises:
         DamagedShardError: If its rows are not those of the unit.

@@ -57,7 +57,7 @@ class UnitPlace:
 
 
 def list_revisions(store: RunStore) -> list[UnitPlace]:
-    """All revisions that have a file of their own, by round, unit and revision: listings alone."""
+    """All revisions that have a file of their own, by round, unit and revision; nothing is read."""
     found: list[UnitPlace] = []
     for folder in store.list_dir(UNITS_DIR):
         found += list_round(store, folder)
@@ -131,20 +131,20 @@ def read_manifest_file(
 
 
 class QuietFolders:
-    """When to look at a folder again: the longer nothing has come, the later."""
+    """When to list a folder again: the longer nothing new has come, the later."""
 
     def __init__(self) -> None:
-        self._looked: dict[str, tuple[float, float]] = {}
+        self._listed: dict[str, tuple[float, float]] = {}
 
     def is_due(self, folder: str, quiet_s: float) -> bool:
-        """Whether a folder is to be looked at now, at least every ``quiet_s`` seconds."""
-        if folder not in self._looked:
+        """Whether a folder is to be listed now, at least every ``quiet_s`` seconds."""
+        if folder not in self._listed:
             return True
-        looked_at, wait_s = self._looked[folder]
-        return time.monotonic() - looked_at >= min(wait_s, quiet_s)
+        listed_at, wait_s = self._listed[folder]
+        return time.monotonic() - listed_at >= min(wait_s, quiet_s)
 
     def note(self, folder: str, *, is_quiet: bool) -> None:
-        """Note that a folder was looked at, and whether anything new was there."""
-        _, wait_s = self._looked.get(folder, (0.0, 0.0))
+        """Note that a folder was listed, and whether anything new was there."""
+        _, wait_s = self._listed.get(folder, (0.0, 0.0))
         wait_s = max(2 * wait_s, _FIRST_WAIT_S) if is_quiet else 0.0
-        self._looked[folder] = time.monotonic(), wait_s
+        self._listed[folder] = time.monotonic(), wait_s

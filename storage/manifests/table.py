@@ -60,7 +60,7 @@ Found = TypeVar("Found")
 def commit_unit(store: RunStore, commit: UnitCommit) -> bool:
     """Make a unit visible, if nobody else has: the tar that its rows name must be written before.
 
-    A manifest that stands there but cannot be read (its disk lost power, a copy of the run was cut
+    A manifest that is there but cannot be read (its disk lost power, a copy of the run was cut
     off) is never replaced: it may be in the making. The unit is committed as its next revision,
     which counts instead.
 
@@ -97,7 +97,7 @@ def collect_labels(store: RunStore, commit: UnitCommit, paths: Sequence[str]) ->
 
     Args:
         store: The run.
-        commit: The unit as it stands.
+        commit: The newest revision of the unit.
         paths: Its tars.
 
     Returns:
@@ -124,7 +124,7 @@ def read_unit(
         round_index: Round of the unit.
         unit_id: The unit.
         has_own_file: Whether the unit is known to be kept in files of its own, as one whose images
-            are to be labelled again: then compacted files are looked at only if there is none.
+            are to be labelled again: then compacted files are searched only if it has none.
 
     Raises:
         FileNotFoundError: If it is not committed.
@@ -132,7 +132,7 @@ def read_unit(
     """
     newest: UnitCommit | None = None
     torn: DamagedShardError | None = None
-    # A second look finds what was compacted, and its file removed, since the first.
+    # A second search finds what was compacted, and its file removed, since the first.
     for is_own in (has_own_file, False, False):
         newest = None if is_own else _read_compacted(store, unit_id)
         revision = 0 if newest is None else newest.unit.revision + 1
@@ -284,7 +284,7 @@ class RevisionReader(Generic[Found]):
         Errors of the store pass through; what was read before them is returned by the next call.
 
         Args:
-            quiet_s: Folders of rounds in which nothing new is found are looked at less and less
+            quiet_s: Folders of rounds in which nothing new is found are listed less and less
                 often, at least every ``quiet_s`` seconds: a run has many, and few are written to.
         """
         for _ in range(_LOOKS):

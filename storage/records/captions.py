@@ -47,7 +47,7 @@ def write_captions(store: RunStore, source_shard: str, rows: Sequence[CaptionRow
     """Write the captions of a source shard, if there are none that can be read.
 
     Returns:
-        True if these were written; False if there were captions already, which stand.
+        True if these were written; False if there were captions already: they stay.
 
     Raises:
         ValueError: If the shard's name holds a slash.
@@ -68,7 +68,7 @@ def add_captions(
     *,
     is_complete: bool = False,
 ) -> None:
-    """Write captions of images that a shard's captions lack; those that are there stand.
+    """Write captions of images that a shard's captions lack; those that are there stay.
 
     Args:
         store: The run.
@@ -92,7 +92,7 @@ def add_captions(
 
 
 def captioned_shards(store: RunStore) -> set[str]:
-    """Names of the source shards that have captions, from a listing alone."""
+    """Names of the source shards that have captions; one listing, nothing is read."""
     return {shard for shard, addition in _files(store) if not addition}
 
 

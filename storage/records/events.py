@@ -51,7 +51,7 @@ class EventWriter:
             store: The run directory.
             writer: Name of the process within the run, without dots and slashes; a restarted
                 process may use it again.
-            epoch: Of the driver that the process belongs to, told with every event; 0: none.
+            epoch: Of the driver that the process belongs to, written with every event; 0: none.
             flush_every: Events that are kept at most before a segment is written.
 
         Raises:
@@ -136,7 +136,7 @@ def read_events(store: RunStore) -> Iterator[dict[str, Any]]:
     if its driver took one. Clocks of different machines differ, so time orders only what nothing
     else does: a driver's events come after those of the drivers before it, and a writer's in the
     order in which it wrote them. Lines that are no events are skipped: they come from copies of a
-    run that were cut off. A line that lies in two files is told once.
+    run that were cut off. A line that lies in two files is yielded once.
     """
     events: list[tuple[int, str, dict[str, Any]]] = []
     latest: dict[tuple[int, str], str] = {}

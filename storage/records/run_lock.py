@@ -2,7 +2,7 @@
 
 An epoch is an object that is created if absent; so no two drivers hold the same, and a driver finds
 out that it has a successor by one listing. There is no heartbeat, no expiry and no clock in it: a
-driver that was taken for dead may wake up at any time, and stops when it next looks.
+driver that was taken for dead may wake up at any time, and stops at its next check.
 
 A driver has *roles*, generation or training or both: those of different roles may work side by
 side.
@@ -48,7 +48,7 @@ class Driver:
         submission_id: Under which ``ray job`` knows it; empty if it was not submitted.
         started_at: UTC, ISO 8601, by that machine's clock.
         token: Makes every record another: pods may share a name, and a store that was asked twice
-            tells whose record stands by its bytes.
+            can tell by the bytes whose record it holds.
     """
 
     epoch: int
@@ -112,7 +112,7 @@ class RunLock:
 
 
 def take_run(store: RunStore, *, job: str, roles: Sequence[Role]) -> RunLock:
-    """Become the run's driver: every older one of the same role stops when it next looks.
+    """Become the run's driver: every older one of the same role stops at its next check.
 
     Args:
         store: The run.
@@ -169,7 +169,7 @@ def fenced_message(lock: RunLock, successor: Driver) -> str:
     """Say who took the run over, and what to do."""
     return (
         f"{lock.store.url}: a younger driver took this run over: {successor}; this one (epoch "
-        f"{lock.epoch}) has stopped and changes nothing more. What is committed stands. Leave the "
+        f"{lock.epoch}) has stopped and changes nothing more. What is committed stays. Leave the "
         "run to it; or end it, and start the same command here again"
     )
 

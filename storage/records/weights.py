@@ -41,7 +41,7 @@ def publish_weights(
     """Write a version of creation weights and commit it.
 
     The weights are written first, the manifest last and only if absent. Publishing the same bytes
-    under the same version again is harmless and returns the manifest that stands; it mends a
+    under the same version again is harmless and returns the manifest that is there; it repairs a
     version whose tensors are lost or damaged.
 
     Args:
@@ -68,19 +68,19 @@ def publish_weights(
             pass
         else:
             return manifest
-    standing = read_manifest(store, manifest.version)
-    if standing.sha256 != manifest.sha256:
+    committed = read_manifest(store, manifest.version)
+    if committed.sha256 != manifest.sha256:
         raise AlreadyCommittedError(
             f"{store.uri(path)}: version {manifest.version} is committed with sha256 "
-            f"{standing.sha256}, not {manifest.sha256}; another trainer is publishing to this run: "
-            "stop one of them"
+            f"{committed.sha256}, not {manifest.sha256}; another trainer publishes to this "
+            "run: stop one of them"
         )
     try:
         read_weights(store, manifest.version)
     except DamagedShardError as error:
         logger.warning("weights_are_mended version=%d: %s", manifest.version, error)
         store.write_bytes(_spare_data_path(manifest.version, manifest.sha256), data)
-    return standing
+    return committed
 
 
 def list_versions(store: RunStore) -> list[int]:
@@ -193,7 +193,7 @@ class WeightsWatch:
 
     Args:
         store: The run.
-        pinned: Look at this version alone.
+        pinned: The only version to use; None: the newest.
     """
 
     def __init__(self, store: RunStore, *, pinned: int | None = None) -> None:
@@ -221,7 +221,7 @@ class WeightsWatch:
         return None
 
     def newest_version(self) -> int | None:
-        """As :meth:`newest`, from a listing alone."""
+        """As :meth:`newest`, from a listing, without reading."""
         if self._pinned is not None:
             return self._pinned
         return latest_version(self._store, leave_out=self._damaged)

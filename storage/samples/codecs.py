@@ -356,7 +356,7 @@ _LABEL_DECODERS: dict[TaskKind, Callable[..., NDArray[Any]]] = {
 
 
 def _confidence_code(task: Task) -> tuple[float, int, float]:
-    """Code per unit, greatest code, and the value that stands for "not sure at all"."""
+    """Code per unit, greatest code, and the value for "not sure at all"."""
     return (1.0, 180, 180.0) if TASK_KINDS[task] == "direction" else (255.0, 255, 0.0)
 
 

@@ -169,7 +169,7 @@ def decode_npy(data: bytes, *, what: str) -> NDArray[Any]:
 
 
 def npy_shape(head: bytes, *, what: str) -> tuple[int, ...]:
-    """Shape that the header of a NumPy file states; nothing else is looked at.
+    """Shape that the header of a NumPy file states; nothing else is read.
 
     Args:
         head: The first bytes of the file, header included.

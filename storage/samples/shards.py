@@ -302,7 +302,7 @@ def _expect_plain(name: str, header: tarfile.TarInfo, *, is_sparse: bool) -> Non
     if header.type not in _FILES or is_sparse:
         raise DamagedShardError(
             f"tar: wanted plain files, found {shown} of type {header.type!r}: links, devices, "
-            "pipes and sparse files are refused; write the tar again with what they stand for"
+            "pipes and sparse files are refused; write the tar again with plain copies"
         )
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
