@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from perception.diffusion.backbone import BackboneOptions, load_backbone
-from perception.diffusion.features import FeatureSettings, pyramid_channels
+from perception.diffusion.features import pyramid_channels
+from perception.methods import METHODS
 from perception.methods.spec import MethodSpec
 from schemas.paths import resolve_path
-from schemas.sample import NUM_HUMAN_PARTS
 
 if TYPE_CHECKING:
     from perception.diffusion.backbone import DiffusionBackbone
@@ -25,22 +25,21 @@ def make_method(config: RunConfig, backbone: DiffusionBackbone) -> DensePredicto
     Raises:
         ConfigError: If the host cannot do what is asked of it.
     """
-    # A host's file is named after it, and its libraries are loaded only where it is used.
-    host = import_module(f"perception.methods.{config.method.name}")
+    choices = config.method
+    module = import_module(METHODS[choices.name])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
-        made: DensePredictor = host.make(method_spec(config.method, backbone))
-        if config.method.backbone_tuning != "frozen":
-            from perception.tuning import tune_backbone
+        made: DensePredictor = module.make(method_spec(choices, backbone))
+        if choices.backbone_tuning != "frozen":
+            from perception.diffusion.tuning import tuned_copy
 
-            tune_backbone(
-                made,
+            tuned = tuned_copy(
                 backbone,
-                tuning=config.method.backbone_tuning,
-                lora_rank=config.method.lora_rank,
-                lr_factor=config.method.backbone_lr_factor,
+                tuning=choices.backbone_tuning,
+                lora_rank=choices.lora_rank,
+                lr_factor=choices.backbone_lr_factor,
             )
-    made.feature_settings = feature_settings(config.method)
+            made.learn_unet(tuned)
     return made.to(backbone.device)
 
 
@@ -71,35 +70,17 @@ def open_backbone(
     )
 
 
-def method_spec(method: MethodSection, backbone: DiffusionBackbone) -> MethodSpec:
+def method_spec(choices: MethodSection, backbone: DiffusionBackbone) -> MethodSpec:
     """Join what the run chose with the shapes of the backbone."""
-    names = method.class_names
+    names = choices.class_names
     return MethodSpec(
-        tasks=method.tasks,
-        num_classes={"semseg": method.num_classes, "human_parts": NUM_HUMAN_PARTS},
+        choices=choices,
         block_out_channels=backbone.block_out_channels,
         level_channels=pyramid_channels(backbone.unet.config),
         vae_scale_factor=backbone.downsample_factor,
-        width_ratio=method.width_ratio,
-        normals_loss=method.normals_loss,
-        task_weights=method.task_weights,
-        encoder=None if method.encoder is None else resolve_path(method.encoder),
         context_width=int(backbone.unet.config.cross_attention_dim),
         class_embeddings=backbone.embed_text(names).float().mean(dim=1) if names else None,
     )
-
-
-def feature_settings(method: MethodSection) -> FeatureSettings:
-    """How the method's features are taken: a published convention, perhaps at another index."""
-    timestep = method.feature_timestep
-    if method.feature_convention == "vpd":
-        return FeatureSettings(
-            timestep=1 if timestep is None else timestep,
-            posterior="mode",
-            scale_latents=False,
-            add_noise=False,
-        )
-    return FeatureSettings(timestep=0 if timestep is None else timestep)
 
 
 def device_of(config: RunConfig) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perception.adapter import AdapterPlan, DiffusionAdapter, PyramidMaps, scaled_width
-from perception.heads.task_outputs import resized
+from perception.geometry import resized
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import ViTConfig, ViTModel
 
 from perception.adapter import scaled_width
-from perception.heads.task_outputs import resized
+from perception.geometry import resized
 from perception.model_files import load_encoder
 
 if TYPE_CHECKING:

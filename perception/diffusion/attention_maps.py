@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from perception.diffusion.backbone import DiffusionBackbone
-    from perception.tuning import TunedUnet
+    from perception.diffusion.tuning import TunedUnet
 
 
 def run_with_context(

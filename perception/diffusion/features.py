@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from perception.diffusion.backbone import DiffusionBackbone
-    from perception.tuning import TunedUnet
+    from perception.diffusion.tuning import TunedUnet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

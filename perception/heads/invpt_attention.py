@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from perception.heads.task_outputs import resized
+from perception.geometry import resized
 from perception.vit import DROP_PATH, drop_path
 
 NUM_HEADS = 2

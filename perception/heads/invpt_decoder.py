@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from perception.geometry import resized
 from perception.heads.invpt_attention import AttentionMessage, CrossTaskBlock
-from perception.heads.task_outputs import resized
 from perception.vit import host_width
 
 if TYPE_CHECKING:

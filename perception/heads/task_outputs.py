@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch.nn import functional
 
+from perception.geometry import resized
 from schemas.sample import TASK_KINDS
 
 if TYPE_CHECKING:
@@ -41,13 +42,6 @@ def output_channels(task: Task, num_classes: Mapping[Task, int]) -> int:
             "the source"
         )
     return found
-
-
-def resized(maps_BChw: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize to ``size`` (bilinear, pixel centres); a map of that size comes back itself."""
-    if tuple(maps_BChw.shape[-2:]) == tuple(size):
-        return maps_BChw
-    return functional.interpolate(maps_BChw, size=size, mode="bilinear", align_corners=False)
 
 
 def finish_outputs(heads: Mapping[Task, Tensor], size: tuple[int, int]) -> dict[Task, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from perception.heads.task_outputs import resized
+from perception.geometry import resized
 from perception.vit import DROP_PATH, PatchTokens, drop_path, tap_blocks, tokens_to_map
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from perception.heads.task_outputs import resized
+from perception.geometry import resized
 from perception.vit import NUM_TAPS, host_width
 
 if TYPE_CHECKING:

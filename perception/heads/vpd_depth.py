@@ -1,4 +1,4 @@
-"""Depth from the up path of the U-Net: head and loss of VPD (Zhao et al., 2023)."""
+"""Depth from the up path of the U-Net: the head of VPD (Zhao et al., 2023)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perception.adapter import scaled_width
-from perception.losses.reduction import weighted_mean
-from perception.shapes import expect_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,36 +20,7 @@ _NUM_DOUBLINGS = 3
 _PUBLISHED_JOINED_WIDTH = 1536
 _PUBLISHED_DOUBLING_WIDTH = 32
 _PUBLISHED_WIDTH = 192
-_MEAN_WEIGHT = 0.5
-_VARIANCE_OFFSET = 1e-6
 _SMALLEST_DEPTH_M = 1e-3
-
-
-def vpd_silog_loss(depth_m: Tensor, target_m: Tensor, weights_B: Tensor | None = None) -> Tensor:
-    """Scale-invariant loss √(mean g² - 0.5 mean(g)²), g = log d̂ - log d, over all valid pixels.
-
-    Args:
-        depth_m: Predicted depth, [B, 1, H, W], metres, positive.
-        target_m: True depth, [B, 1, H, W], metres, 0 where invalid.
-        weights_B: [B], as for ``weighted_mean``.
-
-    Returns:
-        Scalar float32; 0 with a gradient of 0 if no pixel is valid.
-
-    Raises:
-        ShapeError: If the two are not of one shape [B, 1, H, W].
-    """
-    expect_shape(target_m, "B 1 H W", name="depth labels")
-    expect_shape(depth_m, " ".join(map(str, target_m.shape)), name="predicted depth")
-    valid = target_m > 0
-    one = torch.ones((), device=depth_m.device)
-    ratio_log = torch.where(valid, depth_m.float(), one).log()
-    ratio_log = ratio_log - torch.where(valid, target_m.float(), one).log()
-    mean_square = weighted_mean(ratio_log**2, valid, weights_B)
-    mean = weighted_mean(ratio_log, valid, weights_B)
-    # The offset keeps the root's gradient finite where every pixel is right.
-    inside = mean_square - _MEAN_WEIGHT * mean**2 + _VARIANCE_OFFSET
-    return inside.sqrt() - math.sqrt(_VARIANCE_OFFSET)
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

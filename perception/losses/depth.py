@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from perception.shapes import expect_shape
 
 _VARIANCE_OFFSET = 1e-6
 _MEAN_WEIGHT = 0.15
+_VPD_MEAN_WEIGHT = 0.5
 
 
 def silog_loss(depth_m: Tensor, target_m: Tensor, weights_B: Tensor | None = None) -> Tensor:
@@ -38,6 +41,33 @@ def silog_loss(depth_m: Tensor, target_m: Tensor, weights_B: Tensor | None = Non
     # 1, or 0 where no pixel counts: the offset alone is no loss.
     is_any = weighted_mean(valid.to(ratio_log.dtype), valid, weights_B)
     return is_any * 10.0 * torch.sqrt(variance + _MEAN_WEIGHT * mean**2 + _VARIANCE_OFFSET)
+
+
+def vpd_silog_loss(depth_m: Tensor, target_m: Tensor, weights_B: Tensor | None = None) -> Tensor:
+    """Scale-invariant loss of VPD (Zhao et al., 2023): √(mean g² - 0.5 mean(g)²) of valid pixels.
+
+    g = log d̂ - log d.
+
+    Args:
+        depth_m: Predicted depth, [B, 1, H, W], metres, positive.
+        target_m: True depth, [B, 1, H, W], metres, 0 where invalid.
+        weights_B: [B], as for ``weighted_mean``.
+
+    Returns:
+        Scalar float32; 0 with a gradient of 0 if no pixel is valid.
+
+    Raises:
+        ShapeError: If the two are not of one shape [B, 1, H, W].
+    """
+    expect_shape(target_m, "B 1 H W", name="depth labels")
+    expect_shape(depth_m, " ".join(map(str, target_m.shape)), name="predicted depth")
+    valid = target_m > 0
+    ratio_log = _log_ratio(depth_m, target_m, valid)
+    mean_square = weighted_mean(ratio_log**2, valid, weights_B)
+    mean = weighted_mean(ratio_log, valid, weights_B)
+    # The offset keeps the root's gradient finite where every pixel is right.
+    inside = mean_square - _VPD_MEAN_WEIGHT * mean**2 + _VARIANCE_OFFSET
+    return inside.sqrt() - math.sqrt(_VARIANCE_OFFSET)
 
 
 def log_error_loss(

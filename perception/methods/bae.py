@@ -24,9 +24,10 @@ from perception.methods.raw_outputs import class_prediction, probability_predict
 from schemas.sample import TASK_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from perception.methods.spec import MethodSpec
+    from schemas.config import MethodSection
     from schemas.sample import Task
 
 
@@ -49,53 +50,24 @@ class TrainOutputs:
     logits: dict[Task, Tensor] = field(default_factory=dict)
 
 
-def make(spec: MethodSpec) -> Bae:
-    """Make the untrained host for a run; see :func:`make_bae` for what is raised."""
-    made = make_bae(
-        block_out_channels=spec.block_out_channels,
-        level_channels=spec.level_channels,
-        vae_scale_factor=spec.vae_scale_factor,
-        tasks=spec.tasks,
-        num_classes=spec.num_classes,
-        normals_loss=spec.normals_loss,
-        width_ratio=spec.width_ratio,
-    )
-    made.task_weights = dict(spec.task_weights)
-    return made
-
-
-def make_bae(
-    *,
-    block_out_channels: Sequence[int],
-    level_channels: Sequence[Sequence[int]],
-    vae_scale_factor: int,
-    tasks: Sequence[Task] = ("normals",),
-    num_classes: Mapping[Task, int] | None = None,
-    normals_loss: NormalsLoss = "angmf",
-    width_ratio: float | None = None,
-    use_spectral_norm: bool = True,
-) -> Bae:
-    """Make an untrained method that fits a backbone.
+def make(spec: MethodSpec, *, use_spectral_norm: bool = True) -> Bae:
+    """Make the untrained method for a run: any tasks, in any order.
 
     Args:
-        block_out_channels: Widths of the U-Net's levels, fine to coarse.
-        level_channels: Channel counts of the raw maps of each pyramid level, low to high
-            resolution.
-        vae_scale_factor: Image side / latent side.
-        tasks: Any of them, in any order.
-        num_classes: Classes of semseg and of human_parts; ids of labels are below, or 255.
-        normals_loss: Distribution of the normals.
-        width_ratio: Replaces the width ratio derived from the backbone.
+        spec: The run's choices and the backbone's shapes.
         use_spectral_norm: Spectral norm in the adapter's merges, as published.
 
     Raises:
-        ValueError: If the backbone does not fit the published plan, or a task's options are
-            missing.
+        ValueError: If the backbone does not fit the published plan, or a task's number of classes
+            is missing.
     """
-    plan = bae_channel_plan(block_out_channels, vae_scale_factor, width_ratio=width_ratio)
-    adapter = DiffusionAdapter(level_channels, plan, use_spectral_norm=use_spectral_norm)
-    heads = {task: _make_head(task, plan, num_classes or {}) for task in tasks}
-    return Bae(adapter, heads, normals_loss=normals_loss)
+    choices = spec.choices
+    plan = bae_channel_plan(
+        spec.block_out_channels, spec.vae_scale_factor, width_ratio=choices.width_ratio
+    )
+    adapter = DiffusionAdapter(spec.level_channels, plan, use_spectral_norm=use_spectral_norm)
+    heads = {task: _make_head(task, plan, spec.num_classes) for task in choices.tasks}
+    return Bae(adapter, heads, choices)
 
 
 def _make_head(task: Task, plan: AdapterPlan, num_classes: Mapping[Task, int]) -> nn.Module:
@@ -120,22 +92,18 @@ class Bae(DensePredictor):
     Args:
         adapter: Raw features to the heads' pyramid.
         heads: Task to head, on the adapter's plan.
-        normals_loss: Distribution of the normals.
-        task_weights: Task to its factor in the loss; that of ``BAE_TASK_WEIGHTS`` where missing.
+        choices: Section ``method`` of the configuration; a factor of ``BAE_TASK_WEIGHTS`` counts
+            where it has none.
     """
 
     def __init__(
         self,
         adapter: DiffusionAdapter,
         heads: Mapping[Task, nn.Module],
-        *,
-        normals_loss: NormalsLoss = "angmf",
-        task_weights: Mapping[Task, float] | None = None,
+        choices: MethodSection,
     ) -> None:
-        super().__init__()
-        self.tasks = tuple(heads)
-        self.normals_loss: NormalsLoss = normals_loss
-        self.task_weights = dict(task_weights or {})
+        super().__init__(choices)
+        self.normals_loss: NormalsLoss = choices.normals_loss
         self.adapter = adapter
         self.heads = nn.ModuleDict({str(task): head for task, head in heads.items()})
         self._logits_tasks = tuple(task for task in heads if task not in ("normals", "depth"))
@@ -176,7 +144,7 @@ class Bae(DensePredictor):
             )
         for task, logits in outputs.logits.items():
             terms[task] = MULTI_TASK_LOSSES[task](logits, labels[task], weights_B)
-        factors = BAE_TASK_WEIGHTS | self.task_weights
+        factors = BAE_TASK_WEIGHTS | dict(self.task_weights)
         total = torch.stack([factors[task] * term for task, term in terms.items()]).sum()
         return total, {task: float(term.detach()) for task, term in terms.items()}
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from perception.diffusion.latents import LatentMoments
     from perception.methods.spec import MethodSpec
     from perception.seeding import Generators
+    from schemas.config import MethodSection
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -47,20 +48,21 @@ def make(spec: MethodSpec) -> BaeEfficientNet:
     Raises:
         ConfigError: If a task other than normals is asked for, or the encoder's files are missing.
     """
-    if spec.tasks != ("normals",):
+    choices = spec.choices
+    if choices.tasks != ("normals",):
         raise ConfigError(
-            f"method.tasks = {list(spec.tasks)}: bae_efficientnet predicts normals alone; "
+            f"method.tasks = {list(choices.tasks)}: bae_efficientnet predicts normals alone; "
             "set method.tasks=[normals]"
         )
     plan = bae_channel_plan(
-        spec.block_out_channels, spec.vae_scale_factor, width_ratio=spec.width_ratio
+        spec.block_out_channels, spec.vae_scale_factor, width_ratio=choices.width_ratio
     )
     encoder = (
         load_encoder(EfficientNetModel, spec.encoder)
         if spec.encoder
         else EfficientNetModel(_encoder_config(plan))
     )
-    return BaeEfficientNet(encoder, plan, normals_loss=spec.normals_loss)
+    return BaeEfficientNet(encoder, plan, choices)
 
 
 def _encoder_config(plan: AdapterPlan) -> EfficientNetConfig:
@@ -83,17 +85,13 @@ class BaeEfficientNet(DensePredictor):
     Args:
         encoder: ``EfficientNetModel``.
         plan: Widths of the decoder's inputs; the finest has half the image's side.
-        normals_loss: Distribution of the normals.
+        choices: Section ``method`` of the configuration.
     """
 
-    tasks = ("normals",)
-
-    def __init__(
-        self, encoder: Any, plan: AdapterPlan, *, normals_loss: NormalsLoss = "angmf"
-    ) -> None:
-        super().__init__()
+    def __init__(self, encoder: Any, plan: AdapterPlan, choices: MethodSection) -> None:
+        super().__init__(choices)
         self.encoder = encoder
-        self.normals_loss: NormalsLoss = normals_loss
+        self.normals_loss: NormalsLoss = choices.normals_loss
         with evaluating(encoder):
             maps = encode(encoder, torch.zeros(1, 3, _PROBE_SIDE_PX, _PROBE_SIDE_PX))
         sources = [each.shape[1] for each in maps[-len(plan.channels) :]]

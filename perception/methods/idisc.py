@@ -28,10 +28,11 @@ from perception.methods.protocol import DensePredictor, Labels, Predictions, Pyr
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from perception.heads.pixel_decoder import DecodedPixels
     from perception.methods.spec import MethodSpec
+    from schemas.config import MethodSection
     from schemas.sample import Task
 
 _PUBLISHED_LATENT_WIDTH = 128
@@ -53,61 +54,35 @@ class IdiscOutputs:
     depth_m: Tensor | None = None
 
 
-def make(spec: MethodSpec) -> Idisc:
-    """Make the untrained host for a run; see :func:`make_idisc` for what is raised.
-
-    At the published width the pixel decoder has its four deformable layers, at a tenth of it none.
-    """
-    ratio = backbone_width_ratio(spec.block_out_channels, spec.width_ratio)
-    made = make_idisc(
-        level_channels=spec.level_channels,
-        vae_scale_factor=spec.vae_scale_factor,
-        width_ratio=ratio,
-        tasks=spec.tasks,
-        num_deformable_layers=min(
-            round(_PUBLISHED_DEFORMABLE_LAYERS * ratio), _PUBLISHED_DEFORMABLE_LAYERS
-        ),
-        normals_loss=spec.normals_loss,
-    )
-    made.task_weights = dict(spec.task_weights)
-    return made
-
-
-def make_idisc(
-    *,
-    level_channels: Sequence[Sequence[int]],
-    vae_scale_factor: int,
-    width_ratio: float,
-    tasks: Sequence[Task] = ("normals",),
-    num_deformable_layers: int = 0,
-    normals_loss: NormalsLoss = "angmf",
-    use_spectral_norm: bool = True,
+def make(
+    spec: MethodSpec, *, num_deformable_layers: int | None = None, use_spectral_norm: bool = True
 ) -> Idisc:
-    """Make an untrained method that fits a backbone.
+    """Make the untrained method for a run: normals, depth, or both.
 
     Args:
-        level_channels: Channel counts of the raw maps of each pyramid level, low to high
-            resolution.
-        vae_scale_factor: Image side / latent side, 4 or 8.
-        width_ratio: Widths relative to the published ones.
-        tasks: Normals, depth, or both; they share adapter and pixel decoder.
-        num_deformable_layers: Of the pixel decoder; 4 as published, 0 is a plain feature pyramid.
-        normals_loss: Distribution of the normals.
+        spec: The run's choices and the backbone's shapes; a VAE factor of 4 or 8.
+        num_deformable_layers: Of the pixel decoder; 0 is a plain feature pyramid. None: four at the
+            published width, none at a tenth of it.
         use_spectral_norm: Spectral norm in the adapter's merges, as published.
 
     Raises:
         ConfigError: If a task is another one.
         ValueError: If the backbone does not fit.
     """
-    wrong = [task for task in tasks if task not in _OUT_CHANNELS]
+    choices = spec.choices
+    wrong = [task for task in choices.tasks if task not in _OUT_CHANNELS]
     if wrong:
         raise ConfigError(
-            f"method.tasks: host idisc predicts {list(_OUT_CHANNELS)}, found {wrong}; "
-            "leave these tasks out, or use host bae, invpt or taskprompter"
+            f"method.tasks: method idisc predicts {list(_OUT_CHANNELS)}, found {wrong}; "
+            "leave these tasks out, or use method bae, invpt or taskprompter"
         )
+    width_ratio = backbone_width_ratio(spec.block_out_channels, choices.width_ratio)
+    if num_deformable_layers is None:
+        scaled = round(_PUBLISHED_DEFORMABLE_LAYERS * width_ratio)
+        num_deformable_layers = min(scaled, _PUBLISHED_DEFORMABLE_LAYERS)
     adapter = StridePyramid(
-        level_channels,
-        stride_plan(vae_scale_factor, width_ratio=width_ratio),
+        spec.level_channels,
+        stride_plan(spec.vae_scale_factor, width_ratio=width_ratio),
         use_spectral_norm=use_spectral_norm,
     )
     decoder = PixelDecoder(
@@ -116,9 +91,9 @@ def make_idisc(
     latent_width = scaled_width(_PUBLISHED_LATENT_WIDTH, width_ratio)
     heads = {
         task: InternalDiscretisation(adapter.width, latent_width, _OUT_CHANNELS[task])
-        for task in tasks
+        for task in choices.tasks
     }
-    return Idisc(adapter, decoder, heads, normals_loss=normals_loss)
+    return Idisc(adapter, decoder, heads, choices)
 
 
 class Idisc(DensePredictor):
@@ -128,8 +103,7 @@ class Idisc(DensePredictor):
         adapter: Raw features to strides 32, 16, 8, 4.
         decoder: These to three levels of pixels.
         heads: Task to head.
-        normals_loss: Distribution of the normals.
-        task_weights: Task to its factor in the loss; 1 where missing.
+        choices: Section ``method`` of the configuration; a task's factor is 1 where missing.
     """
 
     def __init__(
@@ -137,14 +111,10 @@ class Idisc(DensePredictor):
         adapter: StridePyramid,
         decoder: PixelDecoder,
         heads: Mapping[Task, InternalDiscretisation],
-        *,
-        normals_loss: NormalsLoss = "angmf",
-        task_weights: Mapping[Task, float] | None = None,
+        choices: MethodSection,
     ) -> None:
-        super().__init__()
-        self.tasks = tuple(heads)
-        self.normals_loss: NormalsLoss = normals_loss
-        self.task_weights = dict(task_weights or {})
+        super().__init__(choices)
+        self.normals_loss: NormalsLoss = choices.normals_loss
         self.adapter = adapter
         self.decoder = decoder
         self.heads = nn.ModuleDict({str(task): head for task, head in heads.items()})

@@ -40,13 +40,8 @@ class InvPTOutputs:
     preliminary: dict[Task, Tensor]
 
 
-def make(spec: MethodSpec) -> InvPT:
-    """Make the untrained host for a run; see :func:`make_invpt`."""
-    return make_invpt(spec)
-
-
-def make_invpt(spec: MethodSpec, *, use_spectral_norm: bool = True) -> InvPT:
-    """Make the host: published widths at ratio 1, scaled otherwise.
+def make(spec: MethodSpec, *, use_spectral_norm: bool = True) -> InvPT:
+    """Make the untrained method: published widths at ratio 1, scaled otherwise.
 
     Args:
         spec: The run's choices and the backbone's shapes.
@@ -62,7 +57,7 @@ def make_invpt(spec: MethodSpec, *, use_spectral_norm: bool = True) -> InvPT:
     merge = merge_of(spec, vit, use_spectral_norm=use_spectral_norm)
     widths = InvPTWidths.scaled(width_ratio_of(spec))
     decoder = InvPTDecoder(encoder.width, widths, channels_of(spec))
-    return InvPT(encoder, merge, decoder, tasks=spec.tasks, task_weights=spec.task_weights)
+    return InvPT(encoder, merge, decoder, spec.choices)
 
 
 class InvPT(ViTHost):

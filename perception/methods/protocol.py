@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from perception.adapter import PyramidMaps
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.diffusion.latents import LatentMoments
+    from perception.diffusion.tuning import TunedUnet
     from perception.seeding import Generators
-    from perception.tuning import TunedUnet
+    from schemas.config import MethodSection
 
 Labels = Mapping[Task, Tensor]
 """``normals`` float32 [B, 3, H, W], unit, all-zero where invalid; ``depth`` float32 [B, 1, H, W] in
@@ -65,11 +66,25 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(was_training)
 
 
+def feature_settings(choices: MethodSection) -> FeatureSettings:
+    """How the method's features are taken: a published convention, perhaps at another index."""
+    timestep = choices.feature_timestep
+    if choices.feature_convention == "vpd":
+        return FeatureSettings(
+            timestep=1 if timestep is None else timestep,
+            posterior="mode",
+            scale_latents=False,
+            add_noise=False,
+        )
+    return FeatureSettings(timestep=0 if timestep is None else timestep)
+
+
 class DensePredictor(nn.Module, ABC):
     """A whole predictor on top of a frozen backbone; all of its tensors are trained and published.
 
     Attributes:
         tasks: What it predicts.
+        task_weights: Task to its factor in the loss; the method's own where missing.
         feature_settings: How it wants the backbone's features.
         shares_features: Whether :meth:`observe` depends on nothing but backbone and settings, so
             that several sets of weights can read the same features.
@@ -77,13 +92,20 @@ class DensePredictor(nn.Module, ABC):
             one does.
     """
 
-    tasks: tuple[Task, ...]
-    feature_settings: FeatureSettings = FeatureSettings()
     shares_features: bool = True
 
-    def __init__(self) -> None:
+    def __init__(self, choices: MethodSection) -> None:
+        """Take what every method reads from section ``method`` of the configuration."""
         super().__init__()
+        self.tasks: tuple[Task, ...] = choices.tasks
+        self.task_weights: Mapping[Task, float] = choices.task_weights
+        self.feature_settings = feature_settings(choices)
         self.tuned_unet: TunedUnet | None = None
+
+    def learn_unet(self, tuned: TunedUnet) -> None:
+        """Read features from a U-Net that learns with the method, no longer from the frozen one."""
+        self.tuned_unet = tuned
+        self.shares_features = False
 
     def observe(
         self,

@@ -30,15 +30,10 @@ if TYPE_CHECKING:
     from schemas.sample import Task
 
 
-def make(spec: MethodSpec) -> TaskPrompter:
-    """Make the untrained host for a run; see :func:`make_taskprompter`."""
-    return make_taskprompter(spec)
-
-
-def make_taskprompter(
+def make(
     spec: MethodSpec, *, plan: TaskPrompterPlan | None = None, use_spectral_norm: bool = True
 ) -> TaskPrompter:
-    """Make the host: published widths at ratio 1, scaled otherwise.
+    """Make the untrained method: published widths at ratio 1, scaled otherwise.
 
     Args:
         spec: The run's choices and the backbone's shapes.
@@ -50,14 +45,15 @@ def make_taskprompter(
         ConfigError: If ``spec.encoder`` names no ViT.
         ValueError: If the backbone does not have four levels, or a number of classes is missing.
     """
+    tasks = spec.choices.tasks
     if plan is None:
-        made = TaskPrompterPlan.pascal if "human_parts" in spec.tasks else TaskPrompterPlan.nyud
+        made = TaskPrompterPlan.pascal if "human_parts" in tasks else TaskPrompterPlan.nyud
         plan = made(width_ratio_of(spec))
     vit = vit_of(spec)
-    encoder = PromptEncoder(vit, len(spec.tasks), grid=plan.grid, num_windows=plan.num_windows)
+    encoder = PromptEncoder(vit, len(tasks), grid=plan.grid, num_windows=plan.num_windows)
     merge = merge_of(spec, vit, use_spectral_norm=use_spectral_norm)
     decoder = TaskPrompterDecoder(encoder.width, encoder.num_heads, plan, channels_of(spec))
-    return TaskPrompter(encoder, merge, decoder, tasks=spec.tasks, task_weights=spec.task_weights)
+    return TaskPrompter(encoder, merge, decoder, spec.choices)
 
 
 class TaskPrompter(ViTHost):

@@ -13,20 +13,19 @@ from perception.methods.raw_outputs import multi_task_predictions
 from perception.vit import expect_images, make_vit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
     from torch import Tensor, nn
     from transformers import ViTModel
 
     from perception.methods.protocol import Pyramid
     from perception.methods.spec import MethodSpec
+    from schemas.config import MethodSection
     from schemas.sample import Task
 
 
 def width_ratio_of(spec: MethodSpec) -> float:
     """Widths of the host relative to the published ones."""
-    return backbone_width_ratio(spec.block_out_channels, spec.width_ratio)
+    return backbone_width_ratio(spec.block_out_channels, spec.choices.width_ratio)
 
 
 def vit_of(spec: MethodSpec) -> ViTModel:
@@ -63,7 +62,7 @@ def channels_of(spec: MethodSpec) -> dict[Task, int]:
     Raises:
         ValueError: If the number of classes of a task is missing.
     """
-    return {task: output_channels(task, spec.num_classes) for task in spec.tasks}
+    return {task: output_channels(task, spec.num_classes) for task in spec.choices.tasks}
 
 
 def image_size(pyramid: Pyramid) -> tuple[int, int]:
@@ -83,8 +82,7 @@ class ViTHost(DensePredictor):
         encoder: The ViT.
         merge: Diffusion maps to the scale and width of the ViT's features.
         decoder: Both together to raw outputs.
-        tasks: What it predicts.
-        task_weights: Task to its factor in the loss; the published one where missing.
+        choices: Section ``method`` of the configuration.
     """
 
     def __init__(
@@ -92,13 +90,9 @@ class ViTHost(DensePredictor):
         encoder: nn.Module,
         merge: DiffusionMerge,
         decoder: nn.Module,
-        *,
-        tasks: tuple[Task, ...],
-        task_weights: Mapping[Task, float] | None = None,
+        choices: MethodSection,
     ) -> None:
-        super().__init__()
-        self.tasks = tasks
-        self.task_weights = dict(task_weights or {})
+        super().__init__(choices)
         self.encoder = encoder
         self.merge = merge
         self.decoder = decoder

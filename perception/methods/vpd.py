@@ -15,7 +15,8 @@ from perception.diffusion.features import FeaturePyramid
 from perception.diffusion.latents import encode_moments
 from perception.heads.semantic_fpn import FeaturePyramidNeck, SemanticFpnHead
 from perception.heads.stride_pyramid import backbone_width_ratio
-from perception.heads.vpd_depth import VpdDepthHead, vpd_silog_loss
+from perception.heads.vpd_depth import VpdDepthHead
+from perception.losses.depth import vpd_silog_loss
 from perception.losses.segmentation import cross_entropy_loss
 from perception.methods.protocol import DensePredictor, Labels, Predictions, Pyramid, evaluating
 from perception.methods.raw_outputs import class_prediction
@@ -54,72 +55,45 @@ class VpdOutputs:
     depth_m: Tensor | None = None
 
 
-def make(spec: MethodSpec) -> Vpd:
-    """Make the untrained host for a run; see :func:`make_vpd` for what is raised."""
-    made = make_vpd(
-        up_channels=[level[-1] for level in spec.level_channels],
-        vae_scale_factor=spec.vae_scale_factor,
-        context_width=spec.context_width,
-        width_ratio=backbone_width_ratio(spec.block_out_channels, spec.width_ratio),
-        tasks=spec.tasks,
-        num_classes=spec.num_classes.get("semseg", 0),
-        class_embeddings=spec.class_embeddings,
-    )
-    made.task_weights = dict(spec.task_weights)
-    return made
+def make(spec: MethodSpec, *, max_depth_m: float = _MAX_DEPTH_M) -> Vpd:
+    """Make the untrained method for a run: semseg, depth, or both.
 
-
-def make_vpd(
-    *,
-    up_channels: Sequence[int],
-    vae_scale_factor: int,
-    context_width: int,
-    width_ratio: float,
-    tasks: Sequence[Task] = ("semseg",),
-    num_classes: int = 0,
-    class_embeddings: Tensor | None = None,
-    max_depth_m: float = _MAX_DEPTH_M,
-) -> Vpd:
-    """Make an untrained method that fits a backbone.
+    Each task has its own text tokens and its own U-Net pass.
 
     Args:
-        up_channels: Channels of the last map of each level, low to high resolution.
-        vae_scale_factor: Image side / latent side.
-        context_width: Width of the U-Net's text context.
-        width_ratio: Widths of the heads relative to the published ones.
-        tasks: Semseg, depth, or both; each has its own text tokens and its own U-Net pass.
-        num_classes: Classes of semseg.
-        class_embeddings: float32 [num_classes, context_width]; needed for semseg.
+        spec: The run's choices and the backbone's shapes; semseg needs its class embeddings.
         max_depth_m: Depth that the sigmoid tends to; 10 m as published for indoor scenes.
 
     Raises:
         ConfigError: If a task is another one, or the classes have no embeddings.
     """
-    wrong = [task for task in tasks if task not in _TASKS]
+    choices = spec.choices
+    wrong = [task for task in choices.tasks if task not in _TASKS]
     if wrong:
         raise ConfigError(
-            f"method.tasks: host vpd predicts {list(_TASKS)}, found {wrong}; "
-            "leave these tasks out, or use another host"
+            f"method.tasks: method vpd predicts {list(_TASKS)}, found {wrong}; "
+            "leave these tasks out, or use another method"
         )
+    up_channels = [level[-1] for level in spec.level_channels]
+    width_ratio = backbone_width_ratio(spec.block_out_channels, choices.width_ratio)
     refiners: dict[Task, TokenRefiner] = {}
     heads: dict[Task, nn.Module] = {}
-    for task in tasks:
-        refiners[task] = TokenRefiner(context_width)
+    for task in choices.tasks:
+        refiners[task] = TokenRefiner(spec.context_width)
         if task == "depth":
             heads[task] = VpdDepthHead(
                 up_channels, width_ratio=width_ratio, max_depth_m=max_depth_m
             )
         else:
-            _expect_embeddings(class_embeddings, num_classes, context_width)
+            num_classes = choices.num_classes
+            _expect_embeddings(spec.class_embeddings, num_classes, spec.context_width)
             neck_width = scaled_width(_PUBLISHED_NECK_WIDTH, width_ratio)
             channels = segmentation_channels(up_channels, num_classes)
             heads[task] = nn.Sequential(
                 FeaturePyramidNeck(channels, neck_width),
                 SemanticFpnHead(len(channels), neck_width, num_classes),
             )
-    return Vpd(
-        heads, refiners, class_embeddings=class_embeddings, vae_scale_factor=vae_scale_factor
-    )
+    return Vpd(heads, refiners, spec)
 
 
 def segmentation_channels(up_channels: Sequence[int], num_classes: int) -> tuple[int, ...]:
@@ -171,9 +145,8 @@ class Vpd(DensePredictor):
     Args:
         heads: Task to head.
         refiners: Task to the refiner of its tokens.
-        class_embeddings: float32 [K, context width]; None without semseg.
-        vae_scale_factor: Image side / latent side.
-        task_weights: Task to its factor in the loss; 1 where missing.
+        spec: The run's choices, with the embeddings of the classes; a task's factor is 1 where
+            missing.
     """
 
     shares_features = False
@@ -182,20 +155,15 @@ class Vpd(DensePredictor):
         self,
         heads: Mapping[Task, nn.Module],
         refiners: Mapping[Task, TokenRefiner],
-        *,
-        class_embeddings: Tensor | None,
-        vae_scale_factor: int,
-        task_weights: Mapping[Task, float] | None = None,
+        spec: MethodSpec,
     ) -> None:
-        super().__init__()
-        self.tasks = tuple(heads)
-        self.task_weights = dict(task_weights or {})
-        self.vae_scale_factor = vae_scale_factor
+        super().__init__(spec.choices)
+        self.vae_scale_factor = spec.vae_scale_factor
         self.heads = nn.ModuleDict({str(task): head for task, head in heads.items()})
         self.refiners = nn.ModuleDict({str(task): each for task, each in refiners.items()})
         if "semseg" in self.tasks:
             self.class_embeddings: Tensor
-            self.register_buffer("class_embeddings", class_embeddings)
+            self.register_buffer("class_embeddings", spec.class_embeddings)
 
     def observe(
         self,

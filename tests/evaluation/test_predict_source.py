@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from evaluation.predict_source import Scoring, _constant, score_constant, score_states
-from perception.diffusion.features import pyramid_channels
-from perception.methods.bae import make_bae
+from perception.build import method_spec
+from perception.methods.bae import make
 from perception.methods.protocol import DensePredictor
 from perception.state_file import state_to_bytes
+from schemas.config import MethodSection
 from schemas.errors import SourceError, WeightsMismatchError
 from tests.kit.memory_source import MemorySource
 from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone
@@ -19,12 +20,7 @@ TASKS = ("normals", "depth")
 
 def make_method(tasks=TASKS):
     backbone = tiny_backbone()
-    return make_bae(
-        block_out_channels=backbone.block_out_channels,
-        level_channels=pyramid_channels(backbone.unet.config),
-        vae_scale_factor=backbone.downsample_factor,
-        tasks=tasks,
-    )
+    return make(method_spec(MethodSection(tasks=tasks), backbone))
 
 
 def random_state(seed: int) -> bytes:

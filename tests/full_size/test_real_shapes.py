@@ -12,8 +12,8 @@ from perception.build import method_spec
 from perception.diffusion.features import extract_features, pyramid_channels
 from perception.diffusion.halfway import HalfwaySettings, synthesize_latents
 from perception.diffusion.latents import encode_moments
+from perception.diffusion.tuning import TunedUnet, with_lora
 from perception.methods.bae import make as make_bae
-from perception.tuning import TunedUnet, with_lora
 from schemas.config import MethodSection
 from tests.kit.models.meta_backbone import meta_backbone, meta_images
 from tests.kit.models.real_shapes import (

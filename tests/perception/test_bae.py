@@ -6,18 +6,16 @@ import pytest
 import torch
 
 from perception.heads.normals_bae import BaeNormalsHead
-from perception.methods.bae import make, make_bae
+from perception.methods.bae import make
 from perception.methods.protocol import supervised_loss
-from perception.methods.spec import MethodSpec
 from perception.state_file import keys_digest
 from tests.kit.models.pyramids import (
-    SD_BLOCKS,
     SD_LEVELS,
-    SMALL_BLOCKS,
-    SMALL_LEVELS,
+    full_spec,
     make_labels,
     make_pyramid,
     make_small_method,
+    make_spec,
 )
 
 ALL_TASKS = ("normals", "depth", "semseg")
@@ -26,12 +24,7 @@ SIX_TASKS = (*ALL_TASKS, "human_parts", "saliency", "boundaries")
 
 def test_stable_diffusion_features_become_normals_of_the_published_sides() -> None:
     with torch.device("meta"):
-        method = make_bae(
-            block_out_channels=SD_BLOCKS,
-            level_channels=SD_LEVELS,
-            vae_scale_factor=8,
-            use_spectral_norm=False,
-        )
+        method = make(full_spec(), use_spectral_norm=False)
         maps = method.adapter(make_pyramid(2, levels=SD_LEVELS, lowest_side=8, device="meta").maps)
         head = method.heads["normals"]
         levels, final = head(maps), head.predict(maps)
@@ -51,14 +44,7 @@ def test_stable_diffusion_features_become_normals_of_the_published_sides() -> No
 def test_stable_diffusion_features_become_maps_of_every_plain_task_at_512() -> None:
     tasks = SIX_TASKS[1:]
     with torch.device("meta"):
-        method = make_bae(
-            block_out_channels=SD_BLOCKS,
-            level_channels=SD_LEVELS,
-            vae_scale_factor=8,
-            tasks=tasks,
-            num_classes={"semseg": 40, "human_parts": 7},
-            use_spectral_norm=False,
-        )
+        method = make(full_spec(tasks, num_classes=40), use_spectral_norm=False)
         pyramid = make_pyramid(1, levels=SD_LEVELS, lowest_side=8, device="meta")
         outputs = method.forward_train(pyramid)
     assert tuple(outputs.depth.depth_m.shape) == (1, 1, 512, 512)
@@ -72,9 +58,7 @@ def test_stable_diffusion_features_become_maps_of_every_plain_task_at_512() -> N
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_the_last_level_has_the_side_of_the_image_for_every_factor(factor: int) -> None:
-    method = make_bae(
-        block_out_channels=SMALL_BLOCKS, level_channels=SMALL_LEVELS, vae_scale_factor=factor
-    )
+    method = make(make_spec(factor=factor))
     levels = method.forward_train(make_pyramid(1, lowest_side=1)).normals
     assert [level.prediction.shape[-1] for level in levels] == [
         8 << step for step in range(factor.bit_length())
@@ -114,14 +98,7 @@ def test_a_batch_without_a_task_s_labels_moves_none_of_that_task_s_weights() -> 
 
 
 def test_the_run_s_factors_replace_the_host_s_own() -> None:
-    spec = MethodSpec(
-        tasks=("semseg", "human_parts", "boundaries"),
-        num_classes={"semseg": 5, "human_parts": 7},
-        block_out_channels=SMALL_BLOCKS,
-        level_channels=SMALL_LEVELS,
-        vae_scale_factor=4,
-        task_weights={"boundaries": 3.0},
-    )
+    spec = make_spec(("semseg", "human_parts", "boundaries"), task_weights={"boundaries": 3.0})
     loss, terms = supervised_loss(make(spec), make_pyramid(2), make_labels(2))
     wanted = terms["semseg"] + 2 * terms["human_parts"] + 3 * terms["boundaries"]
     assert loss.item() == pytest.approx(wanted, rel=1e-5)
@@ -208,12 +185,7 @@ def test_the_plain_heads_learn_a_fixed_batch(task: str) -> None:
 
 def test_a_task_without_its_number_of_classes_is_refused() -> None:
     with pytest.raises(ValueError, match="num_classes"):
-        make_bae(
-            block_out_channels=SMALL_BLOCKS,
-            level_channels=SMALL_LEVELS,
-            vae_scale_factor=4,
-            tasks=("semseg",),
-        )
+        make(make_spec(("semseg",), num_classes=1))
 
 
 def test_choosing_every_point_makes_training_and_prediction_agree() -> None:

@@ -6,19 +6,8 @@ import pytest
 import torch
 
 from perception.methods.bae_efficientnet import encode, make
-from perception.methods.spec import MethodSpec
 from schemas.errors import ConfigError
-
-
-def make_spec(**changes):
-    fields = {
-        "tasks": ("normals",),
-        "num_classes": {},
-        "block_out_channels": (32, 64, 96, 128),
-        "level_channels": ((8,), (8,), (8,), (8,)),
-        "vae_scale_factor": 4,
-    }
-    return MethodSpec(**(fields | changes))
+from tests.kit.models.pyramids import make_spec
 
 
 def make_method(seed=0):
@@ -32,7 +21,7 @@ def images(seed=0):
 
 @pytest.mark.slow
 def test_the_published_encoder_has_the_widths_that_the_decoder_was_made_for():
-    spec = make_spec(block_out_channels=(320, 640, 1280, 1280), vae_scale_factor=8)
+    spec = make_spec(blocks=(320, 640, 1280, 1280), factor=8)
     with torch.device("meta"):
         method = make(spec)
         maps = encode(method.encoder, torch.zeros(1, 3, 512, 512))

@@ -16,17 +16,16 @@ from perception.heads.internal_discretisation import (
 from perception.heads.pixel_decoder import PixelDecoder
 from perception.heads.positions import sine_positions
 from perception.heads.stride_pyramid import StridePyramid, stride_plan
-from perception.methods.idisc import make, make_idisc
+from perception.methods.idisc import make
 from perception.methods.protocol import supervised_loss
-from perception.methods.spec import MethodSpec
 from schemas.errors import ConfigError
 from tests.kit.models.pyramids import (
-    SD_BLOCKS,
     SD_LEVELS,
-    SMALL_BLOCKS,
     SMALL_LEVELS,
+    full_spec,
     make_labels,
     make_pyramid,
+    make_spec,
 )
 from tests.kit.models.warm_up import short_warm_up
 
@@ -35,19 +34,7 @@ BOTH = ("normals", "depth")
 
 def make_small(tasks=BOTH, *, seed=0, **options):
     torch.manual_seed(seed)
-    return make_idisc(
-        level_channels=SMALL_LEVELS, vae_scale_factor=4, width_ratio=0.1, tasks=tasks, **options
-    )
-
-
-def make_spec(*, blocks, levels, factor, tasks=BOTH) -> MethodSpec:
-    return MethodSpec(
-        tasks=tasks,
-        num_classes={},
-        block_out_channels=blocks,
-        level_channels=levels,
-        vae_scale_factor=factor,
-    )
+    return make(make_spec(tasks, width_ratio=0.1), **options)
 
 
 def test_stable_diffusion_features_become_four_strides_of_the_published_width() -> None:
@@ -81,7 +68,7 @@ def test_the_full_size_host_has_the_published_shapes(monkeypatch) -> None:
     # A meta tensor has no singular value to start spectral norm from.
     monkeypatch.setattr("perception.adapter.spectral_norm", lambda layer, **_: layer)
     with torch.device("meta"):
-        method = make(make_spec(blocks=SD_BLOCKS, levels=SD_LEVELS, factor=8))
+        method = make(full_spec(BOTH))
         pyramid = make_pyramid(1, levels=SD_LEVELS, lowest_side=8, device="meta")
         outputs = method.forward_train(pyramid)
         found = method.predict(pyramid, (480, 640))
@@ -99,14 +86,14 @@ def test_the_full_size_host_has_the_published_shapes(monkeypatch) -> None:
 
 
 def test_the_starter_host_is_a_plain_pyramid_of_scaled_widths() -> None:
-    method = make(make_spec(blocks=SMALL_BLOCKS, levels=SMALL_LEVELS, factor=4))
+    method = make(make_spec(BOTH))
     assert method.decoder.encoder is None
     assert method.adapter.width == 32
     assert tuple(method.heads["depth"].partitions[0].latents.shape) == (32, 32)
 
 
 def test_another_task_is_refused_with_a_remedy() -> None:
-    with pytest.raises(ConfigError, match="use host bae"):
+    with pytest.raises(ConfigError, match="use method bae"):
         make_small(("normals", "semseg"))
 
 

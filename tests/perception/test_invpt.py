@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -17,7 +15,7 @@ from perception.heads.invpt_attention import (
 from perception.heads.invpt_decoder import InvPTDecoder, InvPTWidths, UpEmbed
 from perception.heads.task_outputs import finish_outputs
 from perception.losses.multi_task import multi_task_loss
-from perception.methods.invpt import InvPT, make, make_invpt
+from perception.methods.invpt import InvPT, make
 from perception.vit import make_vit, prepare_images
 from tests.kit.models.multi_task import (
     CHANNELS,
@@ -26,12 +24,11 @@ from tests.kit.models.multi_task import (
     SIX_TASKS,
     all_labels,
     full_pyramid,
-    full_spec,
     image_pyramid,
     make_small_host,
     num_parameters,
-    small_spec,
 )
+from tests.kit.models.pyramids import full_spec, make_spec
 
 
 def make_small(tasks=SIX_TASKS, **options) -> InvPT:
@@ -42,7 +39,9 @@ def make_small(tasks=SIX_TASKS, **options) -> InvPT:
 @pytest.mark.parametrize(("tasks", "size"), [(PASCAL_TASKS, (512, 512)), (NYUD_TASKS, (448, 576))])
 def test_full_size_shapes(tasks, size) -> None:
     with torch.device("meta"):
-        host = make_invpt(full_spec(tasks), use_spectral_norm=False)
+        host = make(
+            full_spec(tasks, num_classes=40 if "depth" in tasks else 21), use_spectral_norm=False
+        )
         taps = host.features(full_pyramid(size))
         final, preliminary = host.decoder(taps)
         outputs = finish_outputs(final, size)
@@ -219,4 +218,4 @@ def test_maps_without_images_are_refused() -> None:
 
 def test_classes_without_their_number_are_refused() -> None:
     with pytest.raises(ValueError, match="num_classes above 1"):
-        make(replace(small_spec(("semseg",)), num_classes={}))
+        make(make_spec(("semseg",), num_classes=1))

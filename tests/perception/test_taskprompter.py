@@ -15,7 +15,7 @@ from perception.heads.taskprompter_decoder import (
     spread_windows,
 )
 from perception.losses.multi_task import MULTI_TASK_WEIGHTS
-from perception.methods.taskprompter import TaskPrompter, make_taskprompter
+from perception.methods.taskprompter import TaskPrompter, make
 from perception.vit import prepare_images, vit_config
 from tests.kit.models.multi_task import (
     NYUD_TASKS,
@@ -23,11 +23,11 @@ from tests.kit.models.multi_task import (
     SIX_TASKS,
     all_labels,
     full_pyramid,
-    full_spec,
     image_pyramid,
     make_small_host,
     num_parameters,
 )
+from tests.kit.models.pyramids import full_spec
 
 
 def make_small(tasks=SIX_TASKS, **options) -> TaskPrompter:
@@ -42,7 +42,9 @@ def make_small(tasks=SIX_TASKS, **options) -> TaskPrompter:
 def test_full_size_shapes(tasks, size, windows, widths) -> None:
     grid = (size[0] // 16, size[1] // 16)
     with torch.device("meta"):
-        host = make_taskprompter(full_spec(tasks), use_spectral_norm=False)
+        host = make(
+            full_spec(tasks, num_classes=40 if "depth" in tasks else 21), use_spectral_norm=False
+        )
         taps = host.features(full_pyramid(size))
         raw = host.decoder(taps)
         outputs = finish_outputs(raw, size)
@@ -65,7 +67,7 @@ def test_full_size_shapes(tasks, size, windows, widths) -> None:
 
 def test_full_size_parameters_are_those_of_the_published_widths() -> None:
     with torch.device("meta"):
-        host = make_taskprompter(full_spec(PASCAL_TASKS), use_spectral_norm=False)
+        host = make(full_spec(PASCAL_TASKS, num_classes=21), use_spectral_norm=False)
         vit = ViTModel(vit_config(1.0, 16), add_pooling_layer=False)
     patches = 32 * 32
     there, back = (1024 + 1) * patches, (patches + 1) * 1024

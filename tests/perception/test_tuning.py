@@ -9,10 +9,10 @@ import torch
 
 from perception.build import make_method
 from perception.diffusion.backbone import load_backbone
+from perception.diffusion.tuning import TunedUnet, tuned_copy
 from perception.methods.protocol import evaluating
 from perception.seeding import sample_generator
 from perception.state_file import keys_digest, load_state_bytes, state_to_bytes
-from perception.tuning import TunedUnet, tune_backbone
 from schemas.config_file import parse_config
 from schemas.errors import ConfigError
 from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
@@ -194,7 +194,7 @@ def test_a_stage_trains_the_unet_slower_and_the_average_follows(tuning):
 def test_with_a_half_precision_backbone_the_trained_tensors_stay_float32(tuning):
     backbone = load_backbone(tiny_diffusion_folder(), dtype=torch.bfloat16)
     method = make_tuned("frozen")
-    tune_backbone(method, backbone, tuning=tuning, lora_rank=2)
+    method.learn_unet(tuned_copy(backbone, tuning=tuning, lora_rank=2))
     assert {each.dtype for each in method.tuned_unet.parameters()} == {torch.float32}
     pyramid = method.observe(backbone, make_images(), generators=sample_generator(0))
     exact = observe(make_tuned("frozen"), make_images())
@@ -204,14 +204,13 @@ def test_with_a_half_precision_backbone_the_trained_tensors_stay_float32(tuning)
 
 
 def test_float16_and_networks_without_attention_are_refused():
-    method = make_tuned("frozen")
     half = load_backbone(tiny_diffusion_folder(), dtype=torch.float16)
     with pytest.raises(ConfigError, match=r"set model\.dtype to bfloat16"):
-        tune_backbone(method, half, tuning="full")
+        tuned_copy(half, tuning="full")
     plain = copy.copy(tiny_backbone())
     object.__setattr__(plain, "unet", torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3)))
     with pytest.raises(ConfigError, match="use backbone_tuning full"):
-        tune_backbone(method, plain, tuning="lora")
+        tuned_copy(plain, tuning="lora")
 
 
 def test_moving_the_method_moves_what_the_pass_reads():

@@ -9,18 +9,18 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from perception.build import feature_settings
 from perception.diffusion.features import FeatureSettings, pyramid_channels
 from perception.diffusion.latents import encode_moments
+from perception.diffusion.tuning import tuned_copy
 from perception.heads.semantic_fpn import FeaturePyramidNeck, SemanticFpnHead
-from perception.heads.vpd_depth import VpdDepthHead, vpd_silog_loss
+from perception.heads.vpd_depth import VpdDepthHead
+from perception.losses.depth import vpd_silog_loss
 from perception.methods.protocol import supervised_loss
 from perception.methods.spec import MethodSpec
-from perception.methods.vpd import TokenRefiner, make, make_vpd, segmentation_channels
-from perception.tuning import tune_backbone
+from perception.methods.vpd import TokenRefiner, make, segmentation_channels
 from schemas.config import MethodSection
 from schemas.errors import ConfigError
-from tests.kit.models.pyramids import SD_BLOCKS, SD_LEVELS, make_pyramid
+from tests.kit.models.pyramids import SD_LEVELS, full_spec, make_pyramid
 from tests.kit.models.warm_up import short_warm_up
 from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone
 
@@ -29,25 +29,24 @@ NUM_CLASSES = 5
 VPD_SETTINGS = FeatureSettings(timestep=1, posterior="mode", scale_latents=False, add_noise=False)
 
 
-def make_spec(tasks=BOTH, **changes) -> MethodSpec:
+def make_spec(tasks=BOTH, *, num_classes=NUM_CLASSES, **changes) -> MethodSpec:
     backbone = tiny_backbone()
+    embeddings = torch.randn(NUM_CLASSES, 16, generator=torch.Generator().manual_seed(5))
+    choices = MethodSection(tasks=tasks, num_classes=num_classes, feature_convention="vpd")
     spec = MethodSpec(
-        tasks=tasks,
-        num_classes={"semseg": NUM_CLASSES},
+        choices=choices,
         block_out_channels=backbone.block_out_channels,
         level_channels=pyramid_channels(backbone.unet.config),
         vae_scale_factor=backbone.downsample_factor,
         context_width=16,
-        class_embeddings=torch.randn(NUM_CLASSES, 16, generator=torch.Generator().manual_seed(5)),
+        class_embeddings=embeddings,
     )
     return replace(spec, **changes)
 
 
 def make_small(tasks=BOTH, *, seed=0, **changes):
     torch.manual_seed(seed)
-    method = make(make_spec(tasks, **changes))
-    method.feature_settings = VPD_SETTINGS
-    return method
+    return make(make_spec(tasks, **changes))
 
 
 def make_images(batch=2, side=IMAGE_SIZE_PX):
@@ -81,12 +80,9 @@ def test_the_full_size_heads_have_the_published_shapes() -> None:
     sides = (8, 16, 32, 64)
     with torch.device("meta"):
         method = make(
-            MethodSpec(
-                tasks=BOTH,
-                num_classes={"semseg": 150},
-                block_out_channels=SD_BLOCKS,
-                level_channels=SD_LEVELS,
-                vae_scale_factor=8,
+            full_spec(
+                BOTH,
+                num_classes=150,
                 context_width=768,
                 class_embeddings=torch.empty(150, 768),
             )
@@ -165,7 +161,7 @@ def test_gradients_reach_tokens_and_heads_but_not_the_backbone() -> None:
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_a_tuned_unet_learns_with_the_tokens(tuning) -> None:
     backbone, method = tiny_backbone(), make_small(("semseg",))
-    tune_backbone(method, backbone, tuning=tuning)
+    method.learn_unet(tuned_copy(backbone, tuning=tuning))
     method.train()
     loss, _ = supervised_loss(method, method.observe(backbone, make_images()), make_targets())
     loss.backward()
@@ -186,7 +182,7 @@ def test_features_follow_the_weights() -> None:
 
 def test_the_vpd_convention_draws_nothing_at_random() -> None:
     method = make_small()
-    assert feature_settings(MethodSection(feature_convention="vpd")) == VPD_SETTINGS
+    assert method.feature_settings == VPD_SETTINGS
     with torch.no_grad():
         one, two = (method.observe(tiny_backbone(), make_images()) for _ in range(2))
         method.feature_settings = FeatureSettings()
@@ -212,7 +208,7 @@ def test_moments_encoded_before_give_the_same_features() -> None:
     assert torch.equal(one.images, make_images())
 
 
-@pytest.mark.parametrize("changes", [{"class_embeddings": None}, {"num_classes": {"semseg": 7}}])
+@pytest.mark.parametrize("changes", [{"class_embeddings": None}, {"num_classes": 7}])
 def test_classes_without_names_are_refused_with_a_remedy(changes) -> None:
     with pytest.raises(ConfigError, match="reads one name for each"):
         make_small(**changes)
@@ -223,7 +219,7 @@ def test_depth_needs_no_names() -> None:
 
 
 def test_another_task_is_refused_with_a_remedy() -> None:
-    with pytest.raises(ConfigError, match="use another host"):
+    with pytest.raises(ConfigError, match="use another method"):
         make_small(("normals",))
 
 
@@ -234,14 +230,7 @@ def test_depth_stays_below_the_largest() -> None:
     found = head(maps, (32, 32))
     assert found.min() > 0
     assert found.max() <= 80
-    method = make_vpd(
-        up_channels=(32, 24, 16, 8),
-        vae_scale_factor=4,
-        context_width=16,
-        width_ratio=0.1,
-        tasks=("depth",),
-        max_depth_m=80.0,
-    )
+    method = make(make_spec(("depth",)), max_depth_m=80.0)
     assert method.heads["depth"].max_depth_m == 80
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from perception.diffusion.features import pyramid_channels
-from perception.methods.bae import make_bae
+from perception.build import method_spec
+from perception.methods.bae import make
 from perception.methods.protocol import DensePredictor, Predictions
 from pipeline.make.label import label_images, mask_unsure
-from schemas.config import LabellingSection
+from schemas.config import LabellingSection, MethodSection
 from schemas.sample import TASK_KINDS, TASKS
 from sources.batches import collate
 from storage.samples.codecs import decode_sample, encode_sample
@@ -26,11 +26,7 @@ SIZE = 64
 def parts():
     torch.manual_seed(0)
     backbone = tiny_backbone()
-    method = make_bae(
-        block_out_channels=backbone.block_out_channels,
-        level_channels=pyramid_channels(backbone.unet.config),
-        vae_scale_factor=backbone.downsample_factor,
-    )
+    method = make(method_spec(MethodSection(), backbone))
     return backbone, method
 
 
@@ -70,7 +66,7 @@ class Fixed(DensePredictor):
     tasks = TASKS
 
     def __init__(self, predictions: Predictions) -> None:
-        super().__init__()
+        super().__init__(MethodSection())
         self.predictions = predictions
 
     def observe(self, backbone, images, *, moments=None, generators=None):

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from perception.diffusion.features import FeaturePyramid
-from perception.methods.spec import MethodSpec
+from perception.methods import METHODS
 from tests.kit.models.pyramids import (
-    SD_BLOCKS,
     SD_LEVELS,
-    SMALL_BLOCKS,
-    SMALL_LEVELS,
     make_labels,
     make_pyramid,
+    make_spec,
 )
 
 SIX_TASKS = ("normals", "depth", "semseg", "human_parts", "saliency", "boundaries")
@@ -32,31 +30,9 @@ CHANNELS = {
 }
 
 
-def small_spec(tasks=SIX_TASKS, **options) -> MethodSpec:
-    return MethodSpec(
-        tasks=tasks,
-        num_classes={"semseg": 5, "human_parts": 7},
-        block_out_channels=SMALL_BLOCKS,
-        level_channels=SMALL_LEVELS,
-        vae_scale_factor=4,
-        **options,
-    )
-
-
 def make_small_host(name: str, tasks=SIX_TASKS, *, seed: int = 0, **options) -> Any:
     torch.manual_seed(seed)
-    return import_module(f"perception.methods.{name}").make(small_spec(tasks, **options))
-
-
-def full_spec(tasks, **options) -> MethodSpec:
-    return MethodSpec(
-        tasks=tasks,
-        num_classes={"semseg": 40 if "depth" in tasks else 21, "human_parts": 7},
-        block_out_channels=SD_BLOCKS,
-        level_channels=SD_LEVELS,
-        vae_scale_factor=8,
-        **options,
-    )
+    return import_module(METHODS[name]).make(make_spec(tasks, **options))
 
 
 def image_pyramid(batch: int, *, size=(64, 64), seed: int = 0) -> FeaturePyramid:

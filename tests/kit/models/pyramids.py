@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from perception.methods.bae import Bae, make_bae
+from perception.methods.bae import Bae, make
+from perception.methods.spec import MethodSpec
+from schemas.config import MethodSection
 from schemas.sample import NUM_HUMAN_PARTS
 
 SMALL_BLOCKS = (32, 64, 96, 128)
@@ -69,13 +71,26 @@ def make_labels(batch: int, *, side: int = 64, num_classes: int = 5, seed: int =
     }
 
 
-def make_small_method(tasks=("normals",), *, seed: int = 0, **options) -> Bae:
-    torch.manual_seed(seed)
-    return make_bae(
-        block_out_channels=SMALL_BLOCKS,
-        level_channels=SMALL_LEVELS,
-        vae_scale_factor=4,
-        tasks=tasks,
-        num_classes={"semseg": 5, "human_parts": NUM_HUMAN_PARTS},
+def make_spec(
+    tasks=("normals",), *, blocks=SMALL_BLOCKS, levels=SMALL_LEVELS, factor: int = 4, **options
+) -> MethodSpec:
+    """A spec for a backbone of these shapes; ``options`` are of MethodSpec or of its choices."""
+    choices = {"num_classes": 5, "tasks": tasks}
+    choices |= {name: options.pop(name) for name in MethodSection.model_fields & options.keys()}
+    return MethodSpec(
+        choices=MethodSection(**choices),
+        block_out_channels=blocks,
+        level_channels=levels,
+        vae_scale_factor=factor,
         **options,
     )
+
+
+def full_spec(tasks=("normals",), **options) -> MethodSpec:
+    """A spec for Stable Diffusion v1."""
+    return make_spec(tasks, blocks=SD_BLOCKS, levels=SD_LEVELS, factor=8, **options)
+
+
+def make_small_method(tasks=("normals",), *, seed: int = 0, **options) -> Bae:
+    torch.manual_seed(seed)
+    return make(make_spec(tasks, **options))

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from perception.diffusion.backbone import DiffusionBackbone
-    from perception.methods.protocol import DensePredictor
 
 Tuning = Literal["lora", "full"]
 
@@ -26,21 +25,15 @@ LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 _AFTER_LAST_MAP = ("conv_norm_out.", "conv_out.")
 
 
-def tune_backbone(
-    method: DensePredictor,
-    backbone: DiffusionBackbone,
-    *,
-    tuning: Tuning,
-    lora_rank: int = 8,
-    lr_factor: float = 0.1,
-) -> None:
-    """Give a method a U-Net of its own to read features from; generation keeps the frozen one.
+def tuned_copy(
+    backbone: DiffusionBackbone, *, tuning: Tuning, lora_rank: int = 8, lr_factor: float = 0.1
+) -> TunedUnet:
+    """Make a U-Net for a method to read features from; generation keeps the frozen one.
 
     The comparisons "fine-tune the whole U-Net" and "LoRA" of Diff-2-in-1 (Zheng et al., 2024,
     table B).
 
     Args:
-        method: Changed: its features depend on its weights from now on.
         backbone: The frozen model; neither changed nor, for ``lora``, copied.
         tuning: ``full`` trains every layer that the maps depend on; ``lora`` (Hu et al., 2022)
             low-rank terms at the attention's projections, zero at the start.
@@ -62,8 +55,7 @@ def tune_backbone(
                 parameter.requires_grad_(requires_grad=False)
     else:
         unet = with_lora(backbone.unet, rank=lora_rank)
-    method.tuned_unet = TunedUnet(unet, dtype=backbone.dtype, lr_factor=lr_factor)
-    method.shares_features = False
+    return TunedUnet(unet, dtype=backbone.dtype, lr_factor=lr_factor)
 
 
 def with_lora(unet: Any, *, rank: int) -> Any:
