@@ -163,7 +163,12 @@ class PreparedSource:
         return chosen
 
     def _take(self, rows: list[Row], split: Split, limit: int | None) -> list[Row]:
-        if len(rows) < (limit or 0) or (split == "train" and not rows):
+        if split == "train" and not rows:
+            raise SourceError(
+                f"source.root = {self._config.root}: no images of train; convert more of the data "
+                "set, or lower source.validation_fraction, which takes its share from them"
+            )
+        if len(rows) < (limit or 0):
             field = "num_labelled" if split == "train" else f"num_{split}"
             raise SourceError(
                 f"source.{field} = {limit}: {self._config.root} has {len(rows)} images of {split}; "

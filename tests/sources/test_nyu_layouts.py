@@ -13,15 +13,9 @@ from sources.layouts.protocol import LayoutOptions
 from sources.layouts.registry import LAYOUTS, find_layout, recognise
 from tests.kit.layouts import nyu_files
 from tests.kit.layouts.layout_checks import read_layout
+from tests.kit.layouts.small_copies import COPIES
 
-WRITERS = {
-    "nyu_depth_v2": nyu_files.write_mat,
-    "nyu_bae": lambda root: nyu_files.write_bae(root, {"train": 3, "test": 2}),
-    "nyud_mt_atrc": nyu_files.write_atrc,
-    "nyud_mt_tgz": nyu_files.write_tgz,
-    "nyu_mtpsl": nyu_files.write_mtpsl,
-    "nyu_bts": nyu_files.write_bts,
-}
+WRITERS = {name: write for name, write in COPIES.items() if name.startswith("nyu")}
 
 
 def open_at(name, root, **options):
@@ -46,15 +40,6 @@ def assert_labels(sample, pair, *, image=True):
             np.testing.assert_array_equal(label, expected_ids(pair))
         else:
             np.testing.assert_array_equal(label, pair.edge / 255)
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_a_copy_is_recognised_as_its_own_layout_only_and_keeps_the_protocol(tmp_path, name):
-    pairs = WRITERS[name](tmp_path)
-    samples = read_layout(name, tmp_path)
-    assert set(samples) == set(pairs)
-    splits = find_layout(name).open(tmp_path, LayoutOptions()).splits()
-    assert {split: len(keys) for split, keys in splits.items()} == {"train": 3, "test": 2}
 
 
 @pytest.mark.parametrize("name", WRITERS)

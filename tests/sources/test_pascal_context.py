@@ -109,11 +109,6 @@ class TestValues:
                 assert np.abs(off[is_valid]).max() <= 1
                 assert not found["normals"][~is_valid].any()
 
-    def test_nothing_is_written_into_the_data_set(self, tmp_path, pascal):
-        before = sorted(tmp_path.rglob("*"))
-        read_layout("pascal_context", tmp_path)
-        assert sorted(tmp_path.rglob("*")) == before
-
     def test_the_list_val_is_the_test_split(self, tmp_path, pascal):
         files = open_at(tmp_path)
         assert files.splits() == {"train": TRAIN, "test": VAL}

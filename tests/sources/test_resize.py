@@ -5,15 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from schemas.sample import INVALID_VALUES, TASK_KINDS, TASKS
+from schemas.errors import SampleError
+from schemas.sample import INVALID_VALUES, TASK_KINDS, TASKS, Sample
 from sources.resize import (
+    PAD_RGB,
     center_crop,
+    fit_sample,
     resize_image,
     resize_label,
     resize_nearest,
     resize_normals,
     resize_probability,
 )
+from tests.kit.layouts import nyu_files
 from tests.kit.random_labels import is_invalid, random_label
 
 
@@ -129,3 +133,46 @@ def test_saliency_becomes_the_share_of_the_area_that_is_labelled():
     np.testing.assert_allclose(small, [[0.75, -1]], atol=1e-6)
     small = resize_label(saliency[:, :3], (1, 1), "saliency")
     np.testing.assert_allclose(small, [[0.8]], atol=1e-6)
+
+
+class TestFit:
+    """One size for all samples."""
+
+    def sample(self, height, width):
+        pair = nyu_files.make_pair(3, height=height, width=width)
+        labels = {
+            "normals": pair.vectors,
+            "depth": pair.depth_m,
+            "semseg": pair.ids,
+            "saliency": (pair.edge / 255).astype(np.float32),
+        }
+        return Sample(key="a", image=pair.image, labels=labels)
+
+    def test_padding_keeps_all_pixels_and_adds_unlabelled_ones(self):
+        sample = self.sample(5, 7)
+        padded = fit_sample(sample, (8, 9), "pad")
+        inside = np.zeros((8, 9), bool)
+        inside[1:6, 1:8] = True
+        np.testing.assert_array_equal(padded.image[1:6, 1:8], sample.image)
+        assert (padded.image[~inside] == PAD_RGB).all()
+        for task, label in padded.labels.items():
+            np.testing.assert_array_equal(label[1:6, 1:8], sample.labels[task])
+            assert (label[~inside] == INVALID_VALUES[TASK_KINDS[task]]).all()
+            assert label.dtype == sample.labels[task].dtype
+
+    def test_padding_refuses_what_is_larger(self):
+        with pytest.raises(SampleError, match=r"larger_than_size: 5 x 7 .* 5 x 6"):
+            fit_sample(self.sample(5, 7), (5, 6), "pad")
+
+    def test_cropping_cuts_the_middle_and_stretching_does_not(self):
+        sample = self.sample(4, 8)
+        cropped = fit_sample(sample, (4, 4), "crop")
+        np.testing.assert_array_equal(cropped.labels["depth"], sample.labels["depth"][:, 2:6])
+        np.testing.assert_array_equal(cropped.image, sample.image[:, 2:6])
+        stretched = fit_sample(sample, (4, 4), "stretch")
+        assert stretched.image.shape == (4, 4, 3)
+        np.testing.assert_array_equal(stretched.labels["semseg"], sample.labels["semseg"][:, 1::2])
+
+    def test_without_a_size_nothing_changes(self):
+        sample = self.sample(4, 8)
+        assert fit_sample(sample, None, "crop") is sample

@@ -7,12 +7,10 @@ import pytest
 
 from schemas.config import RoomsSource as RoomsConfig
 from schemas.errors import ConfigError, SourceError
-from schemas.paths import resolve_path
 from schemas.sample import IGNORE_ID, Sample
 from sources.open import open_source
 from sources.rooms import ROOM_TASKS, RoomsSource
 from sources.rooms_classes import CLASS_ID, CLASSES, boundaries_of, saliency_of
-from storage.files.stores import open_store
 
 
 @pytest.fixture(scope="module")
@@ -55,30 +53,9 @@ def test_void_is_ignored(source):
     assert ids[ids != IGNORE_ID].max() < source.num_classes
 
 
-def test_labels_of_other_tasks_are_left_out():
-    source = open_source(RoomsConfig(num_labelled=1), ("depth",))
-    (found,) = source.read(source.shards("train")[0])
-    assert set(found.labels) == {"depth"}
-
-
 def test_more_images_than_there_are_is_an_error_with_the_number():
     with pytest.raises(SourceError, match=r"source\.num_labelled = 5000: .* has 768"):
         RoomsSource(RoomsConfig(num_labelled=5000), ROOM_TASKS)
-
-
-def test_a_folder_without_a_manifest_is_an_error(tmp_path):
-    with pytest.raises(SourceError, match=r"source\.root"):
-        RoomsSource(RoomsConfig(root=str(tmp_path)), ROOM_TASKS)
-
-
-def test_a_damaged_tar_is_not_read(tmp_path):
-    shipped = open_store(resolve_path("data/rooms"))
-    copy = open_store(str(tmp_path))
-    copy.write_bytes("manifest.parquet", shipped.read_bytes("manifest.parquet"))
-    copy.write_bytes("train-000000.tar", shipped.read_bytes("train-000000.tar")[:-4096])
-    source = RoomsSource(RoomsConfig(root=str(tmp_path)), ROOM_TASKS)
-    with pytest.raises(SourceError, match="sha256"):
-        next(iter(source.read(source.shards("train")[0])))
 
 
 def test_the_rooms_are_found_from_another_working_directory(tmp_path, monkeypatch):
