@@ -41,8 +41,8 @@ class RunStore:
     """A folder, local or remote, in which all of a run lies.
 
     Paths given to its methods are relative to the root and use forward slashes; those that read
-    take an absolute path or a URL as well. It pickles as two texts, and finds its file system anew
-    in each process.
+    take an absolute path or a URL as well. All raise OSError if the store cannot be reached. It
+    pickles as two texts, and finds its file system anew in each process.
 
     Attributes:
         url: An absolute local path, or the URL as given without a trailing slash.
@@ -68,7 +68,6 @@ class RunStore:
 
         Raises:
             FileNotFoundError: If there is none.
-            OSError: If the store cannot be reached.
         """
         fs, path = _filesystem(rel) if _is_absolute(rel) else (self.fs, self._path(rel))
 
@@ -129,31 +128,19 @@ class RunStore:
         _ask(fs, lambda: fs.put_file(str(local.resolve()), path), f"write {self.uri(rel)}")
 
     def remove(self, rel: str) -> None:
-        """Remove an object, or a folder with all in it; what is gone already does no harm.
-
-        Raises:
-            OSError: If the store cannot be reached.
-        """
+        """Remove an object, or a folder with all in it; what is gone already does no harm."""
         fs, path = self.fs, self._path(rel)
         with contextlib.suppress(FileNotFoundError):
             _ask(fs, lambda: fs.rm(path, recursive=True), f"remove {self.uri(rel)}")
 
     def remove_file(self, rel: str) -> None:
-        """Remove an object; one that is gone already does no harm.
-
-        Raises:
-            OSError: If the store cannot be reached.
-        """
+        """Remove an object; one that is gone already does no harm."""
         fs, path = self.fs, self._path(rel)
         with contextlib.suppress(FileNotFoundError):
             _ask(fs, lambda: fs.rm_file(path), f"remove {self.uri(rel)}")
 
     def exists(self, rel: str) -> bool:
-        """Whether there is an object or a folder, asked afresh.
-
-        Raises:
-            OSError: If the store cannot be reached.
-        """
+        """Whether there is an object or a folder, asked afresh."""
         fs, path = self.fs, self._folder(rel)
         return _ask(fs, lambda: bool(fs.exists(path)), f"find {self.uri(rel)}")
 
@@ -162,7 +149,6 @@ class RunStore:
 
         Raises:
             FileNotFoundError: If there is none.
-            OSError: If the store cannot be reached.
         """
         fs, path = self.fs, self._path(rel)
         return _ask(fs, lambda: dict(fs.info(path)), f"ask about {self.uri(rel)}")
@@ -171,9 +157,6 @@ class RunStore:
         """All objects below a folder, by path relative to the run, with :meth:`details` of each.
 
         One request per thousand objects on an object store: for maintenance, not for polling.
-
-        Raises:
-            OSError: If the store cannot be reached.
         """
         fs, path, base = self.fs, self._folder(folder), f"{self.root.rstrip('/')}/"
         what = f"list {self.uri(folder)}"
@@ -192,9 +175,6 @@ class RunStore:
         """Names in a folder ("" is the root), sorted, read afresh; none if it does not exist.
 
         Names that start with a dot are left out: they are what a killed writer left behind.
-
-        Raises:
-            OSError: If the store cannot be reached.
         """
         fs, path = self.fs, self._folder(rel)
         try:

@@ -1,7 +1,8 @@
 """Samples as bytes: images and labels as PNG members, everything else as one JSON member.
 
 Arrays are as ``schemas.sample`` describes them; H and W are the image's. All decoders raise
-SampleError, with a reason to count by, on bytes that they cannot or will not read.
+SampleError, with a reason to count by: ``too_large``; ``decode_failed`` if damaged or no picture;
+``label_format`` if it is a PNG of another kind than the task's.
 """
 
 from __future__ import annotations
@@ -108,21 +109,13 @@ def encode_label(label: NDArray[Any], task: Task) -> bytes:
 
 
 def decode_label(data: bytes, task: Task) -> NDArray[Any]:
-    """Decode the PNG of a label map.
-
-    Raises:
-        SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if it is a PNG of
-            another kind than the task's.
-    """
+    """Decode the PNG of a label map."""
     decode = _LABEL_DECODERS[TASK_KINDS[task]]
     return decode(data, what=task)
 
 
 def encode_image_png(image: UInt8) -> bytes:
-    """Encode an image.
-
-    Args:
-        image: uint8 RGB [H, W, 3].
+    """Encode an image, uint8 RGB [H, W, 3].
 
     Raises:
         ValueError: On another shape or type.
@@ -152,14 +145,12 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> UInt8:
 
 
 def encode_normals_png(normals: Float32, *, what: str = "normals") -> bytes:
-    """Encode normals as 8-bit RGB: v = round((n + 1) · 127.5), and (0, 0, 0) where invalid.
+    """Encode normals, float32 [H, W, 3] in the camera frame, as 8-bit RGB.
+
+    v = round((n + 1) · 127.5), and (0, 0, 0) where invalid.
 
     Vectors are scaled to unit length first; a zero or not finite one is invalid. A unit vector
     never becomes (0, 0, 0): its components cannot all be below -1/√3.
-
-    Args:
-        normals: float32 [H, W, 3], camera frame.
-        what: Name for messages.
 
     Raises:
         ValueError: On another shape.
@@ -179,16 +170,9 @@ def decode_normals(data: bytes, *, what: str = "normals") -> Float32:
     (0, 0, 0) is invalid, and so is any code of a vector shorter than 0.5, such as the mid-grey
     that some data sets use for "unknown".
 
-    Args:
-        data: A PNG file, 8-bit RGB.
-        what: Name for messages.
-
     Returns:
         float32 [H, W, 3], unit vectors, all-zero where invalid. The angle to what was encoded is
         below 0.4 degrees.
-
-    Raises:
-        SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if not 8-bit RGB.
     """
     code = read_label_png(data, modes=("RGB",), what=what)
     vectors = code.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
@@ -198,14 +182,10 @@ def decode_normals(data: bytes, *, what: str = "normals") -> Float32:
 
 
 def encode_depth_png(depth_m: Float32, *, what: str = "depth") -> bytes:
-    """Encode depth as 16-bit millimetres, 0 where invalid.
+    """Encode depth, float32 [H, W] in metres, as 16-bit millimetres, 0 where invalid.
 
     What is not finite, not positive or beyond :data:`MAX_DEPTH_M` is invalid; what is nearer than
     half a millimetre is stored as one.
-
-    Args:
-        depth_m: float32 [H, W], metres.
-        what: Name for messages.
 
     Raises:
         ValueError: On another shape.
@@ -218,28 +198,13 @@ def encode_depth_png(depth_m: Float32, *, what: str = "depth") -> bytes:
 
 
 def decode_depth(data: bytes, *, what: str = "depth") -> Float32:
-    """Decode 16-bit millimetres.
-
-    Args:
-        data: A PNG file, 16-bit grey.
-        what: Name for messages.
-
-    Returns:
-        float32 [H, W], metres, 0 where invalid.
-
-    Raises:
-        SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if not 16-bit grey.
-    """
+    """Decode 16-bit millimetres to float32 [H, W] in metres, 0 where invalid."""
     code = read_label_png(data, modes=("I;16", "I;16B", "I"), what=what)
     return (code / np.float32(1000)).astype(np.float32)
 
 
 def encode_class_ids_png(ids: UInt8, *, what: str = "class ids") -> bytes:
-    """Encode class ids as 8-bit grey.
-
-    Args:
-        ids: uint8 [H, W], 255 = ignore.
-        what: Name for messages.
+    """Encode class ids, uint8 [H, W], 255 = ignore, as 8-bit grey.
 
     Raises:
         ValueError: On another shape or type.
@@ -250,29 +215,15 @@ def encode_class_ids_png(ids: UInt8, *, what: str = "class ids") -> bytes:
 
 
 def decode_class_ids(data: bytes, *, what: str = "class ids") -> UInt8:
-    """Decode class ids; of a palette image the indices, not the colours.
-
-    Args:
-        data: A PNG file, 8-bit grey or palette.
-        what: Name for messages.
-
-    Returns:
-        uint8 [H, W].
-
-    Raises:
-        SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if of another kind.
-    """
+    """Decode class ids to uint8 [H, W]; of a palette image the indices, not the colours."""
     return read_label_png(data, modes=("L", "P"), what=what).astype(np.uint8)
 
 
 def encode_probability_png(probability: Float32, *, what: str = "probability") -> bytes:
-    """Encode probabilities as 8-bit grey: v = round(254 p), and 255 where ignored.
+    """Encode probabilities, float32 [H, W] in [0, 1], -1 = ignore, as 8-bit grey.
 
-    What is negative or not finite is ignored; what is above 1 is stored as 1.
-
-    Args:
-        probability: float32 [H, W] in [0, 1], -1 = ignore.
-        what: Name for messages.
+    v = round(254 p), and 255 where ignored. What is negative or not finite is ignored; what is
+    above 1 is stored as 1.
 
     Raises:
         ValueError: On another shape or type.
@@ -286,17 +237,9 @@ def encode_probability_png(probability: Float32, *, what: str = "probability") -
 
 
 def decode_probability(data: bytes, *, what: str = "probability") -> Float32:
-    """Decode 8-bit probabilities: p = v / 254.
+    """Decode 8-bit probabilities, p = v / 254, to float32 [H, W] in [0, 1], -1 where ignored.
 
-    Args:
-        data: A PNG file, 8-bit grey.
-        what: Name for messages.
-
-    Returns:
-        float32 [H, W] in [0, 1], -1 where ignored. The error is at most 1/508.
-
-    Raises:
-        SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if not 8-bit grey.
+    The error is at most 1/508.
     """
     code = read_label_png(data, modes=("L",), what=what)
     probability = code.astype(np.float32) / np.float32(_PROBABILITY_STEPS)
@@ -324,18 +267,7 @@ def encode_confidence_png(confidence: Float32, *, task: Task) -> bytes:
 
 
 def decode_confidence(data: bytes, *, task: Task) -> Float32:
-    """Decode confidence.
-
-    Args:
-        data: A PNG file, 8-bit grey.
-        task: Which task it belongs to.
-
-    Returns:
-        float32 [H, W], degrees for ``normals``, else probability.
-
-    Raises:
-        SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if not 8-bit grey.
-    """
+    """Decode confidence to float32 [H, W]: degrees for ``normals``, else probability."""
     scale, _, _ = _confidence_code(task)
     code = read_label_png(data, modes=("L",), what=f"{task} confidence")
     return (code / np.float32(scale)).astype(np.float32)
