@@ -1,7 +1,7 @@
 """The columns of a unit's Parquet manifest: one row per sample, failed and filtered ones too.
 
 Columns are only ever added, never renamed or removed; ``SCHEMA_VERSION`` rises with each addition
-and stands in the Parquet metadata.
+and is in the Parquet metadata.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ class ManifestRow:
     ``collected`` (was ``ok``; newer labels replaced it and its bytes were removed).
     ``tar_offset`` and ``tar_size`` bound the sample's members within the tar, in bytes; -1 if it
     is not there. ``label_stats``, ``quality`` and ``extra`` are JSON objects.
+
+    Columns that are called otherwise than where their value comes from: ``creator`` is
+    ``creator.kind`` of the configuration, ``steps`` its ``num_steps``, ``guidance`` its
+    ``guidance_scale``, ``scheduler`` its ``sampler``; ``creation_version`` is the ``version`` of
+    the weights that labelled, ``creation_step`` their ``step``, ``head_hash`` their ``sha256``, and
+    ``diffusion_base_hash`` their ``base_model_hash``.
     """
 
     schema_version: int = SCHEMA_VERSION
