@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -56,34 +57,47 @@ def commit(
     created_at: str = "2026-01-01T00:00:00+00:00",
 ) -> UnitCommit:
     """Commit a unit whose samples tell the version by their depth: version + 1 metres."""
-    attempt = "a1"
-    keys = {key: synthetic_key(unit, key, 0) for key in unit.keys}
-    good = [key for key in unit.keys if key not in filtered]
-    packed = pack_tar((keys[key], encode_sample(_sample(keys[key], version))) for key in good)
+    samples = {
+        key: None if key in filtered else _sample(synthetic_key(unit, key, 0), version)
+        for key in unit.keys
+    }
+    return commit_samples(store, unit, samples, version=version, created_at=created_at)
+
+
+def commit_samples(
+    store: RunStore,
+    unit: Unit,
+    samples: Mapping[str, Sample | None],
+    *,
+    version: int,
+    attempt: str = "a1",
+    created_at: str = "",
+) -> UnitCommit:
+    """Commit a unit's samples by source key, those that are None as filtered."""
+    good = {key: sample for key, sample in samples.items() if sample is not None}
+    packed = pack_tar((sample.key, encode_sample(sample)) for sample in good.values())
     path = shard_path(
         round_index=unit.round, version=version, unit_id=unit.unit_id, attempt=attempt
     )
     store.write_bytes(path, packed.data)
-    rows = [
-        ManifestRow(
-            run_id="run",
-            round=unit.round,
-            unit_id=unit.unit_id,
-            unit_kind=unit.kind,
+    rows = []
+    for source_key in unit.keys:
+        key = synthetic_key(unit, source_key, 0)
+        row = replace(
+            planned_row(unit, source_key),
             parent_unit_id=unit.parent_unit_id,
             attempt=attempt,
-            key=keys[key],
-            tar_uri=path if key in good else "",
-            tar_sha256=packed.sha256 if key in good else "",
-            status="ok" if key in good else "filtered",
-            error_class="" if key in good else "flat_image",
-            source_shard=unit.source_shard,
-            source_key=key,
+            key=key,
             creation_version=version,
             created_at=created_at,
         )
-        for key in unit.keys
-    ]
+        if source_key in good:
+            offset, size = packed.offsets[key]
+            sha256 = packed.sha256
+            row = replace(row, tar_uri=path, tar_offset=offset, tar_size=size, tar_sha256=sha256)
+        else:
+            row = replace(row, status="filtered", error_class="flat_image")
+        rows.append(row)
     made = UnitCommit(unit=unit, rows=rows, summary={"attempt": attempt})
     assert commit_unit(store, made)
     return made

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from runs.generation import plan_of
 from runs.local_loop import generate_first_round
@@ -15,10 +11,9 @@ from schemas.config import RunConfig
 from schemas.config_file import dump_config, parse_config
 from schemas.unit import Unit
 from storage.files.stores import open_store
-from storage.samples.codecs import encode_sample
-from storage.samples.shards import pack_tar
-from tests.kit.small_stage import make_sample
-from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_diffusion_folder
+from tests.kit.rooms_source import rooms_section
+from tests.kit.small_stage import write_source
+from tests.kit.tiny_models import tiny_diffusion_folder
 from trainers.train_stage import train_stage_locally
 
 STEPS = 24
@@ -29,7 +24,7 @@ NUM_IMAGES = {"train": 8, "validation": 2, "test": 4}
 def make_loop_config(folder: Path, **changes: dict[str, Any]) -> RunConfig:
     """A run of eight units in two rounds, in ``folder/run``; ``changes`` are sections."""
     if not (folder / "source").exists():
-        _write_source(folder / "source")
+        write_source(folder / "source", NUM_IMAGES)
     tree: dict[str, Any] = {
         "run": {"url": str(folder / "run")},
         "model": {
@@ -37,13 +32,7 @@ def make_loop_config(folder: Path, **changes: dict[str, Any]) -> RunConfig:
             "captioner": "source",
             "device": "cpu",
         },
-        "source": {
-            "kind": "rooms",
-            "root": str(folder / "source"),
-            "num_labelled": NUM_IMAGES["train"],
-            "num_validation": NUM_IMAGES["validation"],
-            "num_test": NUM_IMAGES["test"],
-        },
+        "source": rooms_section(folder / "source", **NUM_IMAGES),
         "creator": {"num_steps": 2, "batch_size": 2},
         "plan": {"rounds": 2, "variants": 1, "unit_size": 2},
         "labelling": {"max_pixel_error_deg": 180.0},
@@ -104,30 +93,3 @@ def write_training(folder: Path) -> tuple[list[str], tuple[Unit, ...]]:
     train_stage_locally(config, "warm_up")
     generate_first_round(config, open_store(config.run.url))
     return [*arguments, "--stage", "self_improve"], plan
-
-
-def _write_source(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    records = []
-    for number, (split, num_images) in enumerate(NUM_IMAGES.items()):
-        keys = [f"{split}-{i:02d}" for i in range(num_images)]
-        packed = pack_tar(
-            (key, encode_sample(make_sample(key, seed=100 * number + i)))
-            for i, key in enumerate(keys)
-        )
-        (folder / f"{split}-000000.tar").write_bytes(packed.data)
-        records += [
-            {
-                "split": split,
-                "shard": f"{split}-000000.tar",
-                "tar_sha256": packed.sha256,
-                "key": key,
-                "caption": f"a room {key}",
-                "width": IMAGE_SIZE_PX,
-                "height": IMAGE_SIZE_PX,
-            }
-            for key in keys
-        ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(records), buffer)
-    (folder / "manifest.parquet").write_bytes(buffer.getvalue())

@@ -11,16 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from perception.build import make_method
 from perception.methods.protocol import DensePredictor, Predictions, Pyramid
-from perception.state_file import keys_digest, state_to_bytes
 from runs.directory import claim_run_directory
 from schemas.config import RunConfig
 from schemas.sample import Task
 from storage.files.stores import open_store
-from storage.records.weights import publish_weights
-from tests.kit.small_run import make_config
-from tests.kit.tiny_models import tiny_backbone, tiny_captioner_folder
+from tests.kit.small_run import make_config, publish
+from tests.kit.tiny_models import tiny_captioner_folder
 
 TASKS: tuple[Task, ...] = ("normals", "depth", "semseg")
 
@@ -34,28 +31,8 @@ def make_run(tmp_path: Path, *, versions: int = 2, **changes: Any) -> RunConfig:
     config = make_config(tmp_path, **(sections | changes))
     claim_run_directory(open_store(config.run.url), config)
     for version in range(versions):
-        publish_version(config, version)
+        publish(config, version, shift=0.02 * version)
     return config
-
-
-def publish_version(config: RunConfig, version: int) -> None:
-    """Publish weights that differ from version to version."""
-    method = make_method(config, tiny_backbone())
-    with torch.no_grad():
-        for parameter in method.parameters():
-            parameter.add_(0.02 * version)
-    publish_weights(
-        open_store(config.run.url),
-        state_to_bytes(method),
-        version=version,
-        step=10 * version,
-        seen_images=0,
-        ema_decay=0.998,
-        base_model_hash=tiny_backbone().model_id,
-        keys_hash=keys_digest(method),
-        stage="warm_up" if version == 0 else "self_improve",
-        parent=version - 1,
-    )
 
 
 def gradient_image(height: int, width: int) -> NDArray[np.uint8]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from perception.build import make_method
@@ -25,8 +22,8 @@ from storage.files.stores import RunStore, open_store
 from storage.manifests.table import ManifestReader
 from storage.manifests.unit_outcome import UnitCommit
 from storage.records.weights import publish_weights
-from storage.samples.codecs import encode_sample
-from storage.samples.shards import load_shard, pack_tar, read_tar
+from storage.samples.shards import load_shard, read_tar
+from tests.kit.rooms_source import rooms_section, write_rooms
 from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
 
 SHARDS = ("train-000000", "train-000001")
@@ -35,34 +32,13 @@ BROKEN_KEY = "train-000001-02"
 
 
 def write_source(folder: Path, *, with_broken_image: bool = False) -> Path:
-    folder.mkdir(parents=True)
-    records = []
-    for number, shard in enumerate(SHARDS):
-        samples = []
-        for i in range(KEYS_PER_SHARD):
-            sample = make_sample(f"{shard}-{i:02d}", seed=10 * number + i)
-            members = encode_sample(sample)
-            if with_broken_image and sample.key == BROKEN_KEY:
-                members["image.png"] = b"not an image"
-            samples.append((sample.key, members))
-        packed = pack_tar(samples)
-        (folder / f"{shard}.tar").write_bytes(packed.data)
-        records += [
-            {
-                "split": "train",
-                "shard": f"{shard}.tar",
-                "key": key,
-                "caption": f"caption of {key}",
-                "tar_sha256": packed.sha256,
-                "width": IMAGE_SIZE_PX,
-                "height": IMAGE_SIZE_PX,
-            }
-            for key, _ in samples
+    shards = {
+        shard: [
+            make_sample(f"{shard}-{i:02d}", seed=10 * number + i) for i in range(KEYS_PER_SHARD)
         ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(records), buffer)
-    (folder / "manifest.parquet").write_bytes(buffer.getvalue())
-    return folder
+        for number, shard in enumerate(SHARDS)
+    }
+    return write_rooms(folder, shards, broken={BROKEN_KEY} if with_broken_image else ())
 
 
 def make_sample(key: str, *, seed: int) -> Sample:
@@ -85,13 +61,7 @@ def make_config(tmp_path: Path, name: str = "run", **changes: dict) -> RunConfig
             "captioner": "source",
             "device": "cpu",
         },
-        "source": {
-            "kind": "rooms",
-            "root": str(source),
-            "num_labelled": len(SHARDS) * KEYS_PER_SHARD,
-            "num_validation": 0,
-            "num_test": 0,
-        },
+        "source": rooms_section(source, train=len(SHARDS) * KEYS_PER_SHARD),
         "creator": {"num_steps": 2, "batch_size": 4},
         "plan": {"rounds": 1, "unit_size": 2},
         "screening": {"max_expected_error_deg": 180.0, "min_pixel_std": 0.0},
@@ -106,11 +76,12 @@ def make_config(tmp_path: Path, name: str = "run", **changes: dict) -> RunConfig
     return parse_config(tree, origin="test")
 
 
-def publish(config: RunConfig, version: int, *, seen_images: int = 0) -> None:
-    """Publish random creation weights, the same for the same version."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(version)
-        method = make_method(config, tiny_backbone())
+def publish(config: RunConfig, version: int, *, seen_images: int = 0, shift: float = 0.0) -> None:
+    """Publish the initial weights as a version; ``shift`` is added to every parameter."""
+    method = make_method(config, tiny_backbone())
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(shift)
     publish_weights(
         open_store(config.run.url),
         state_to_bytes(method),

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from perception.build import make_method
 from schemas.config import RunConfig
 from schemas.config_file import parse_config
-from schemas.manifest import ManifestRow
-from schemas.run_layout import shard_path
 from schemas.sample import Sample
 from schemas.stages import Stage
 from schemas.unit import Unit, synthetic_key
 from sources.batches import Batch
 from storage.files.stores import RunStore, open_store
-from storage.manifests.table import commit_unit
-from storage.manifests.unit_outcome import UnitCommit
-from storage.samples.codecs import encode_sample
-from storage.samples.shards import pack_tar
+from tests.kit.committed_units import commit_samples
+from tests.kit.rooms_source import rooms_section, write_rooms
 from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
 from trainers.checkpoint import CheckpointFiles
 from trainers.learner import Learner, make_learner
@@ -54,23 +47,15 @@ def make_sample(key: str, *, seed: int, is_synthetic: bool = False) -> Sample:
     )
 
 
-def write_source(folder: Path) -> Path:
-    """Write a source in the form of the shipped rooms."""
-    folder.mkdir(parents=True)
-    records = []
-    for number, (split, num_images) in enumerate(NUM_IMAGES.items()):
-        keys = [f"{split}-{i:02d}" for i in range(num_images)]
-        packed = pack_tar(
-            (key, encode_sample(make_sample(key, seed=100 * number + i)))
-            for i, key in enumerate(keys)
-        )
-        (folder / f"{split}-000000.tar").write_bytes(packed.data)
-        shard = {"split": split, "shard": f"{split}-000000.tar", "tar_sha256": packed.sha256}
-        records += [{**shard, "key": key} for key in keys]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(records), buffer)
-    (folder / "manifest.parquet").write_bytes(buffer.getvalue())
-    return folder
+def write_source(folder: Path, num_images: Mapping[str, int] = NUM_IMAGES) -> Path:
+    """Write a source of so many images by split."""
+    shards = {
+        f"{split}-000000": [
+            make_sample(f"{split}-{i:02d}", seed=100 * number + i) for i in range(count)
+        ]
+        for number, (split, count) in enumerate(num_images.items())
+    }
+    return write_rooms(folder, shards)
 
 
 def make_config(tmp_path: Path, **training: Any) -> RunConfig:
@@ -90,13 +75,7 @@ def make_config(tmp_path: Path, **training: Any) -> RunConfig:
     tree = {
         "run": {"url": str(tmp_path / "run")},
         "model": {"diffusion": str(tiny_diffusion_folder()), "device": "cpu"},
-        "source": {
-            "kind": "rooms",
-            "root": str(source),
-            "num_labelled": NUM_IMAGES["train"],
-            "num_validation": NUM_IMAGES["validation"],
-            "num_test": 0,
-        },
+        "source": rooms_section(source, **NUM_IMAGES),
         "training": section | training,
     }
     return parse_config(tree, origin="test")
@@ -113,33 +92,11 @@ def commit_synthetic(store: RunStore, *, version: int, num_samples: int = 4) -> 
         seed=version,
         recipe_hash="recipe",
     )
-    keys = [synthetic_key(unit, key, 0) for key in unit.keys]
-    packed = pack_tar(
-        (key, encode_sample(make_sample(key, seed=1000 + i, is_synthetic=True)))
-        for i, key in enumerate(keys)
-    )
-    path = shard_path(round_index=version, version=version, unit_id=unit.unit_id, attempt="a")
-    store.write_bytes(path, packed.data)
-    rows = [
-        ManifestRow(
-            run_id="run",
-            round=unit.round,
-            unit_id=unit.unit_id,
-            unit_kind=unit.kind,
-            attempt="a",
-            key=key,
-            tar_uri=path,
-            tar_offset=packed.offsets[key][0],
-            tar_size=packed.offsets[key][1],
-            tar_sha256=packed.sha256,
-            status="ok",
-            source_shard=unit.source_shard,
-            source_key=source_key,
-            creation_version=version,
-        )
-        for key, source_key in zip(keys, unit.keys, strict=True)
-    ]
-    assert commit_unit(store, UnitCommit(unit=unit, rows=rows, summary={"attempt": "a"}))
+    samples = {
+        key: make_sample(synthetic_key(unit, key, 0), seed=1000 + i, is_synthetic=True)
+        for i, key in enumerate(unit.keys)
+    }
+    commit_samples(store, unit, samples, version=version, attempt="a")
     return unit
 
 
