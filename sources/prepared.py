@@ -108,11 +108,7 @@ class PreparedSource:
     def read(
         self, shard: SourceShard, keys: Sequence[str] | None = None
     ) -> Iterator[Sample | UnreadableSample]:
-        """Read samples; see :class:`sources.protocol.LabelledSource`.
-
-        Raises:
-            SourceError: If the tar is missing or does not match its digest in the manifest.
-        """
+        """Read samples; see :class:`sources.protocol.LabelledSource`."""
         yield from self._folder.read(shard, keys, finish=self._with_tasks)
 
     def _with_tasks(self, sample: Sample) -> Sample:

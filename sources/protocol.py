@@ -34,4 +34,8 @@ class LabelledSource(Protocol):
     def read(
         self, shard: SourceShard, keys: Sequence[str] | None = None
     ) -> Iterator[Sample | UnreadableSample]:
-        """Read samples of a shard in its order, or those of ``keys`` in the order given."""
+        """Read samples of a shard in its order, or those of ``keys`` in the order given.
+
+        Raises:
+            SourceError: If the shard as a whole is missing or not what it was.
+        """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.errors import SourceError
 from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
-from sources.readers.files import class_ids, expect_folders, has_folders, inside, read_ids_png
+from sources.readers import files
 from sources.readers.image_files import ImageFiles, index_images
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ REMEDY = (
 
 def detect(root: Path) -> bool:
     """Whether there are images/training and annotations/training."""
-    return has_folders(_inside(root), "images/training", "annotations/training")
+    return files.has_folders(_inside(root), "images/training", "annotations/training")
 
 
 def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
@@ -46,7 +46,7 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
     folder = _inside(root)
     kinds = ("images", "annotations")
     names = [f"{kind}/{split}" for split in FOLDERS.values() for kind in kinds]
-    expect_folders(folder, names, remedy=REMEDY)
+    files.expect_folders(folder, names, remedy=REMEDY)
     images = {
         split: [(path.stem, path) for path in sorted((folder / "images" / name).glob("*.jpg"))]
         for split, name in FOLDERS.items()
@@ -64,12 +64,14 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
 
 
 def _inside(root: Path) -> Path:
-    return inside(root, ARCHIVE, holding="images")
+    return files.inside(root, ARCHIVE, holding="images")
 
 
 def _semseg(image: Path) -> NDArray[Any]:
     path = image.parents[2] / "annotations" / image.parent.name / f"{image.stem}.png"
-    return class_ids(read_ids_png(path), ignore=(0,), offset=-1, num_classes=NUM_CLASSES, path=path)
+    return files.class_ids(
+        files.read_ids_png(path), ignore=(0,), offset=-1, num_classes=NUM_CLASSES, path=path
+    )
 
 
 def _read_names(path: Path) -> tuple[str, ...]:

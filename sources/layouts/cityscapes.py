@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,15 +18,7 @@ from schemas.errors import SampleError
 from schemas.sample import IGNORE_ID
 from sources.layouts.classes import CITYSCAPES_19
 from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
-from sources.readers.files import (
-    class_ids,
-    expect_folders,
-    has_folders,
-    inside,
-    naming,
-    read_bytes,
-    read_ids_png,
-)
+from sources.readers import files
 from sources.readers.image_files import ImageFiles, ReadArray, index_images
 from storage.samples.codecs import MAX_DEPTH_M
 from storage.samples.members import read_label_png
@@ -59,13 +52,14 @@ SCORED_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28
 """The label id of each of the 19 classes; all others up to 33 are not scored."""
 
 _NUM_LABEL_IDS = 34
+_GREY_16 = ("I;16", "I;16B", "I")
 _CLASS_OF_LABEL_ID = np.full(256, IGNORE_ID, dtype=np.uint8)
 _CLASS_OF_LABEL_ID[list(SCORED_LABEL_IDS)] = np.arange(len(SCORED_LABEL_IDS))
 
 
 def detect(root: Path) -> bool:
     """Whether there is leftImg8bit/train."""
-    return has_folders(_inside(root), f"{IMAGES}/train")
+    return files.has_folders(_inside(root), f"{IMAGES}/train")
 
 
 def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
@@ -75,9 +69,11 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
         SourceError: If a folder that all samples need is missing or empty.
     """
     folder = _inside(root)
-    expect_folders(folder, [f"{IMAGES}/{name}" for name in FOLDERS.values()], remedy=REMEDY)
+    files.expect_folders(folder, [f"{IMAGES}/{name}" for name in FOLDERS.values()], remedy=REMEDY)
     readers: dict[Task, ReadArray] = {"depth": _depth_m, "semseg": _semseg}
-    present = {task: read for task, read in readers.items() if has_folders(folder, *NEEDED[task])}
+    present = {
+        task: read for task, read in readers.items() if files.has_folders(folder, *NEEDED[task])
+    }
     labels = choose_labels(present, options, root=folder, remedy=REMEDY)
     return ImageFiles(
         root=root,
@@ -112,7 +108,7 @@ def depth_from_disparity(
 
 
 def _inside(root: Path) -> Path:
-    return inside(root, "cityscapes", holding=IMAGES)
+    return files.inside(root, "cityscapes", holding=IMAGES)
 
 
 def _notes(folder: Path, tasks: Iterable[Task]) -> Iterator[str]:
@@ -144,20 +140,18 @@ def _other(image: Path, kind: str, ending: str) -> Path:
 def _semseg(image: Path) -> NDArray[Any]:
     path = _other(image, "gtFine", "gtFine_labelTrainIds.png")
     if path.is_file():
-        stored, count = read_ids_png(path), len(CITYSCAPES_19)
-        return class_ids(stored, ignore=(IGNORE_ID,), offset=0, num_classes=count, path=path)
+        stored, count = files.read_ids_png(path), len(CITYSCAPES_19)
+        return files.class_ids(stored, ignore=(IGNORE_ID,), offset=0, num_classes=count, path=path)
     path = _other(image, "gtFine", "gtFine_labelIds.png")
-    stored = read_ids_png(path)
-    class_ids(stored, ignore=(), offset=0, num_classes=_NUM_LABEL_IDS, path=path)
+    stored = files.read_ids_png(path)
+    files.class_ids(stored, ignore=(), offset=0, num_classes=_NUM_LABEL_IDS, path=path)
     return np.asarray(_CLASS_OF_LABEL_ID[stored])
 
 
 def _depth_m(image: Path) -> NDArray[Any]:
     baseline_m, focal_px = _read_camera(_other(image, "camera", "camera.json"))
     path = _other(image, "disparity", "disparity.png")
-    data = read_bytes(path)
-    with naming(path):
-        stored = read_label_png(data, modes=("I;16", "I;16B", "I"), what="disparity")
+    stored = files.read_decoded(path, partial(read_label_png, modes=_GREY_16, what="disparity"))
     return depth_from_disparity(stored, baseline_m=baseline_m, focal_px=focal_px)
 
 
@@ -167,7 +161,7 @@ def _read_camera(path: Path) -> tuple[float, float]:
     Raises:
         SampleError: ``camera_invalid`` if one is not there or not above 0.
     """
-    data = read_bytes(path)
+    data = files.read_bytes(path)
     try:
         camera = json.loads(data)
         values = float(camera["extrinsic"]["baseline"]), float(camera["intrinsic"]["fx"])

@@ -16,15 +16,7 @@ import numpy as np
 from schemas.errors import SampleError, SourceError
 from sources.layouts.classes import CITYSCAPES_7, CITYSCAPES_19
 from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
-from sources.readers.files import (
-    class_ids,
-    expect_folders,
-    has_folders,
-    inside,
-    read_npy,
-    read_unit_image,
-    valid_depth,
-)
+from sources.readers import files
 from sources.readers.image_files import (
     ImageFiles,
     ReadArray,
@@ -57,7 +49,7 @@ DISPARITY_NOTE = (
 def detect(root: Path) -> bool:
     """Whether there are train/image and train/label_7 or train/label_19."""
     train = _inside(root) / "train"
-    return any(has_folders(train, "image", f"label_{count}") for count in CLASSES)
+    return any(files.has_folders(train, "image", f"label_{count}") for count in CLASSES)
 
 
 def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
@@ -72,7 +64,7 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
             for are not there.
     """
     folder = _inside(root)
-    expect_folders(folder, [f"{name}/image" for name in FOLDERS.values()], remedy=REMEDY)
+    files.expect_folders(folder, [f"{name}/image" for name in FOLDERS.values()], remedy=REMEDY)
     num_classes = _choose_classes(folder, options)
     folder_of: dict[Task, str] = {"depth": "depth", "semseg": f"label_{num_classes}"}
     readers: dict[Task, ReadArray] = {"depth": _disparity, "semseg": partial(_semseg, num_classes)}
@@ -81,7 +73,7 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
     }
     labels = choose_labels(present, options, root=folder, remedy=REMEDY)
     wanted = [f"{name}/{folder_of[task]}" for name in FOLDERS.values() for task in labels]
-    expect_folders(folder, wanted, remedy=REMEDY)
+    files.expect_folders(folder, wanted, remedy=REMEDY)
     images = {
         split: numbered_arrays(folder / name / "image", split) for split, name in FOLDERS.items()
     }
@@ -90,14 +82,14 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
         images=index_images(images, root=folder),
         labels=labels,
         remedy=REMEDY,
-        image_reader=read_unit_image,
+        image_reader=files.read_unit_image,
         classes=CLASSES[num_classes],
         notes=tuple(_notes(folder, labels, num_classes)),
     )
 
 
 def _inside(root: Path) -> Path:
-    return inside(root, "cityscapes2", holding="train")
+    return files.inside(root, "cityscapes2", holding="train")
 
 
 def _choose_classes(folder: Path, options: LayoutOptions) -> int:
@@ -127,7 +119,7 @@ def _notes(folder: Path, tasks: Iterable[Task], num_classes: int) -> Iterator[st
 
 def _disparity(image: Path) -> NDArray[Any]:
     path = beside(image, "depth")
-    values = valid_depth(read_npy(path, ndim=(2, 3)))
+    values = files.read_depth_npy(path)
     if values.max(initial=0) > 1:
         raise SampleError(
             "value_out_of_range",
@@ -138,8 +130,8 @@ def _disparity(image: Path) -> NDArray[Any]:
 
 def _semseg(num_classes: int, image: Path) -> NDArray[Any]:
     path = beside(image, f"label_{num_classes}")
-    stored = read_npy(path, ndim=(2,))
-    return class_ids(stored, ignore=(-1,), offset=0, num_classes=num_classes, path=path)
+    stored = files.read_npy(path, ndim=(2,))
+    return files.class_ids(stored, ignore=(-1,), offset=0, num_classes=num_classes, path=path)
 
 
 LAYOUT = Layout(

@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import SampleError
 from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
-from sources.readers.files import (
-    expect_folders,
-    has_folders,
-    inside,
-    read_bytes,
-    read_image,
-    read_normals_png,
-)
+from sources.readers import files
 from sources.readers.image_files import ImageFiles, beside, index_images
 
 if TYPE_CHECKING:
@@ -28,7 +21,7 @@ REMEDY = "unpack the whole archive and point --root at the folder that holds tra
 
 def detect(root: Path) -> bool:
     """Whether there are train/img and train/norm."""
-    return has_folders(_inside(root), "train/img", "train/norm")
+    return files.has_folders(_inside(root), "train/img", "train/norm")
 
 
 def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
@@ -40,7 +33,7 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
         SourceError: If a folder is missing or empty.
     """
     folder = _inside(root)
-    expect_folders(
+    files.expect_folders(
         folder, [f"{split}/{name}" for split in SPLITS for name in ("img", "norm")], remedy=REMEDY
     )
     images = {
@@ -51,26 +44,26 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
         root=root,
         images=index_images(images, root=root),
         labels=choose_labels(
-            {"normals": lambda image: read_normals_png(beside(image, "norm"), options.signs)},
+            {"normals": lambda image: files.read_normals_png(beside(image, "norm"), options.signs)},
             options,
             root=root,
             remedy=REMEDY,
         ),
         remedy=REMEDY,
-        stored_normals=lambda image: read_image(beside(image, "norm")),
+        stored_normals=lambda image: files.read_image(beside(image, "norm")),
         caption=_caption,
         notes=tuple(_notes(folder)),
     )
 
 
 def _inside(root: Path) -> Path:
-    return inside(root, "nyu", holding="train")
+    return files.inside(root, "nyu", holding="train")
 
 
 def _caption(image: Path) -> str:
     path = beside(image, "caption", ".txt")
     try:
-        return read_bytes(path).decode().strip() if path.exists() else ""
+        return files.read_bytes(path).decode().strip() if path.exists() else ""
     except UnicodeDecodeError as error:
         raise SampleError("caption_invalid", f"{path}: wanted UTF-8 text: {error}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
-from sources.readers.files import expect_folders, inside, naming, read_bytes
+from sources.readers.files import expect_folders, inside, read_decoded
 from sources.readers.image_files import ImageFiles, index_images
 from storage.samples.codecs import decode_depth
 
@@ -60,9 +60,7 @@ def _images(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _depth(image: Path) -> NDArray[Any]:
     path = image.with_name(f"sync_depth_{image.stem.removeprefix('rgb_')}.png")
-    data = read_bytes(path)
-    with naming(path):
-        return decode_depth(data)
+    return read_decoded(path, decode_depth)
 
 
 LAYOUT = Layout(

@@ -18,13 +18,7 @@ from schemas.errors import SampleError, SourceError
 from schemas.sample import IGNORE_ID, Sample, Task
 from sources.layouts.classes import NYU_13, NYU_40
 from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
-from sources.readers.files import (
-    expect_one_size,
-    read_image,
-    read_normals_png,
-    stored_norm,
-    valid_depth,
-)
+from sources.readers import files
 from sources.readers.hdf5 import MatFile, read_slice
 from sources.readers.matlab import read_variables
 
@@ -89,7 +83,7 @@ class LabelledMat:
         if self._normals_dir is not None:
             readers["normals"] = self._read_normals
         depths = file.array("depths", ndim=3, kinds="f")
-        readers["depth"] = lambda index: valid_depth(read_slice(depths, index, self._path).T)
+        readers["depth"] = lambda index: files.valid_depth(read_slice(depths, index, self._path).T)
         self._class_map = find_class_map(root, options.class_map)
         if self._class_map is not None:
             ids = file.array("labels", ndim=3, kinds="u")
@@ -136,9 +130,11 @@ class LabelledMat:
         if index < len(self._scenes):
             meta["group"] = self._scenes[index]
         if "normals" in labels:
-            meta["normals_norm"] = stored_norm(read_image(self._normals_file(index)))
+            meta["normals_norm"] = files.stored_norm(files.read_image(self._normals_file(index)))
         image = np.ascontiguousarray(stored.transpose(2, 1, 0))
-        return expect_one_size(Sample(key=key, image=image, labels=labels, meta=meta), self._path)
+        return files.expect_one_size(
+            Sample(key=key, image=image, labels=labels, meta=meta), self._path
+        )
 
     def _notes(self) -> Iterator[str]:
         if self._normals_dir is None:
@@ -157,7 +153,7 @@ class LabelledMat:
         return class_map.apply(stored, where=f"{self._path}: labels {index}")
 
     def _read_normals(self, index: int) -> NDArray[Any]:
-        return read_normals_png(self._normals_file(index), self._signs)
+        return files.read_normals_png(self._normals_file(index), self._signs)
 
     def _normals_file(self, index: int) -> Path:
         folder, name = self._normals_dir, f"{index:06d}.png"

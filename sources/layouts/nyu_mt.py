@@ -16,21 +16,7 @@ import numpy as np
 from schemas.errors import SampleError, SourceError
 from sources.layouts.classes import NYU_40
 from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
-from sources.readers.files import (
-    class_ids,
-    expect_folders,
-    first_suffix,
-    has_folders,
-    inside,
-    read_ids_png,
-    read_image,
-    read_list,
-    read_normals_png,
-    read_npy,
-    unit_normals,
-    valid_depth,
-    with_signs,
-)
+from sources.readers import files
 from sources.readers.image_files import ImageFiles, ReadArray, beside, index_images
 
 if TYPE_CHECKING:
@@ -67,9 +53,9 @@ NOT_INTERCHANGEABLE = (
 
 def detect(root: Path, *, archive: str, suffix: str) -> bool:
     """Whether there are gt_sets, segmentation, and images of the right suffix."""
-    folder = inside(root, archive, holding="images")
-    has_all = has_folders(folder, "gt_sets", "images", "segmentation")
-    return has_all and first_suffix(folder / "images") == suffix
+    folder = files.inside(root, archive, holding="images")
+    has_all = files.has_folders(folder, "gt_sets", "images", "segmentation")
+    return has_all and files.first_suffix(folder / "images") == suffix
 
 
 def open_layout(root: Path, options: LayoutOptions, *, archive: str, suffix: str) -> ImageFiles:
@@ -84,12 +70,12 @@ def open_layout(root: Path, options: LayoutOptions, *, archive: str, suffix: str
     Raises:
         SourceError: If a folder or list is missing, or the files are the other archive's.
     """
-    folder = inside(root, archive, holding="images")
-    expect_folders(folder, ("gt_sets", "images"), remedy=REMEDY)
+    folder = files.inside(root, archive, holding="images")
+    files.expect_folders(folder, ("gt_sets", "images"), remedy=REMEDY)
     _expect_archive(folder, suffix)
     readers: dict[Task, ReadArray] = {
         "normals": partial(_normals, signs=options.signs),
-        "depth": lambda image: valid_depth(read_npy(beside(image, "depth", ".npy"), ndim=(2, 3))),
+        "depth": lambda image: files.read_depth_npy(beside(image, "depth", ".npy")),
         "semseg": _semseg,
         "boundaries": _boundaries,
     }
@@ -114,7 +100,7 @@ def open_layout(root: Path, options: LayoutOptions, *, archive: str, suffix: str
 def _expect_archive(folder: Path, suffix: str) -> None:
     label_suffix = LABEL_SUFFIX[suffix]
     for name, wanted in {"images": suffix, "normals": label_suffix, "edge": label_suffix}.items():
-        found = first_suffix(folder / name)
+        found = files.first_suffix(folder / name)
         if found and found != wanted:
             other = TGZ.name if suffix == ".png" else ATRC.name
             raise SourceError(
@@ -124,25 +110,29 @@ def _expect_archive(folder: Path, suffix: str) -> None:
 
 
 def _listed(folder: Path, part: str, suffix: str) -> list[tuple[str, Path]]:
-    names = read_list(folder / "gt_sets" / f"{part}.txt", remedy=REMEDY)
+    names = files.read_list(folder / "gt_sets" / f"{part}.txt", remedy=REMEDY)
     return [(name, folder / "images" / f"{name}{suffix}") for name in names]
 
 
 def _semseg(image: Path) -> NDArray[Any]:
     path = beside(image, "segmentation", ".png")
-    stored = read_ids_png(path)
-    return class_ids(stored, ignore=(0,), offset=-1, num_classes=len(NYU_40), path=path)
+    stored = files.read_ids_png(path)
+    return files.class_ids(stored, ignore=(0,), offset=-1, num_classes=len(NYU_40), path=path)
 
 
 def _stored_normals(image: Path) -> NDArray[Any]:
     path = beside(image, "normals", LABEL_SUFFIX[image.suffix])
-    return read_image(path) if path.suffix == ".png" else read_npy(path, ndim=(3,), channels=3)
+    return (
+        files.read_image(path)
+        if path.suffix == ".png"
+        else files.read_npy(path, ndim=(3,), channels=3)
+    )
 
 
 def _normals(image: Path, *, signs: Signs) -> NDArray[Any]:
     path = beside(image, "normals", LABEL_SUFFIX[image.suffix])
     if path.suffix == ".png":
-        return read_normals_png(path, signs)
+        return files.read_normals_png(path, signs)
     vectors = _stored_normals(image)
     if np.nanmax(np.abs(vectors)) > 1.01:
         raise SampleError(
@@ -150,14 +140,14 @@ def _normals(image: Path, *, signs: Signs) -> NDArray[Any]:
             f"{path}: wanted vectors with components in [-1, 1], found up to "
             f"{np.nanmax(np.abs(vectors)):g}",
         )
-    return with_signs(unit_normals(vectors), signs)
+    return files.with_signs(files.unit_normals(vectors), signs)
 
 
 def _boundaries(image: Path) -> NDArray[Any]:
     path = beside(image, "edge", LABEL_SUFFIX[image.suffix])
     if path.suffix == ".png":
-        return read_ids_png(path).astype(np.float32) / np.float32(255)
-    values = read_npy(path, ndim=(2, 3)).astype(np.float32)
+        return files.read_ids_png(path).astype(np.float32) / np.float32(255)
+    values = files.read_npy(path, ndim=(2, 3)).astype(np.float32)
     plane = values[..., 0] if values.ndim == 3 else values
     if not (np.isfinite(plane).all() and plane.min() >= 0 and plane.max() <= 1):
         raise SampleError(

@@ -6,17 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sources.layouts.classes import NYU_13
 from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
-from sources.readers.files import (
-    class_ids,
-    expect_folders,
-    has_folders,
-    inside,
-    read_npy,
-    read_unit_image,
-    unit_normals,
-    valid_depth,
-    with_signs,
-)
+from sources.readers import files
 from sources.readers.image_files import (
     ImageFiles,
     ReadArray,
@@ -42,7 +32,7 @@ REMEDY = "unpack the whole archive and point --root at the folder that holds tra
 
 def detect(root: Path) -> bool:
     """Whether there are train/image, train/label and train/normal."""
-    return has_folders(_inside(root), "train/image", "train/label", "train/normal")
+    return files.has_folders(_inside(root), "train/image", "train/label", "train/normal")
 
 
 def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
@@ -56,8 +46,10 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
     """
     folder = _inside(root)
     readers: dict[Task, ReadArray] = {
-        "normals": lambda image: with_signs(unit_normals(_vectors(image)), options.signs),
-        "depth": lambda image: valid_depth(read_npy(beside(image, "depth"), ndim=(2, 3))),
+        "normals": lambda image: files.with_signs(
+            files.unit_normals(_vectors(image)), options.signs
+        ),
+        "depth": lambda image: files.read_depth_npy(beside(image, "depth")),
         "semseg": _semseg,
     }
     labels = choose_labels(readers, options, root=root, remedy=REMEDY)
@@ -66,7 +58,7 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
         for split in FOLDERS.values()
         for name in ("image", *(FOLDER_OF[task] for task in labels))
     ]
-    expect_folders(folder, names, remedy=REMEDY)
+    files.expect_folders(folder, names, remedy=REMEDY)
     images = {
         split: numbered_arrays(folder / name / "image", split) for split, name in FOLDERS.items()
     }
@@ -75,24 +67,24 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
         images=index_images(images, root=root),
         labels=labels,
         remedy=REMEDY,
-        image_reader=read_unit_image,
+        image_reader=files.read_unit_image,
         stored_normals=_vectors,
         classes=NYU_13,
     )
 
 
 def _inside(root: Path) -> Path:
-    return inside(root, "nyuv2", holding="train")
+    return files.inside(root, "nyuv2", holding="train")
 
 
 def _vectors(image: Path) -> NDArray[Any]:
-    return read_npy(beside(image, "normal"), ndim=(3,), channels=3)
+    return files.read_npy(beside(image, "normal"), ndim=(3,), channels=3)
 
 
 def _semseg(image: Path) -> NDArray[Any]:
     path = beside(image, "label")
-    stored = read_npy(path, ndim=(2,))
-    return class_ids(stored, ignore=(-1,), offset=0, num_classes=len(NYU_13), path=path)
+    stored = files.read_npy(path, ndim=(2,))
+    return files.class_ids(stored, ignore=(-1,), offset=0, num_classes=len(NYU_13), path=path)
 
 
 LAYOUT = Layout(

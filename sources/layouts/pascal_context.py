@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,18 +18,7 @@ from schemas.errors import SampleError, SourceError
 from schemas.sample import IGNORE_ID
 from sources.layouts.classes import VOC_21
 from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
-from sources.readers.files import (
-    class_ids,
-    expect_folders,
-    has_folders,
-    inside,
-    naming,
-    read_bytes,
-    read_ids_png,
-    read_image,
-    read_list,
-    read_normals_png,
-)
+from sources.readers import files
 from sources.readers.image_files import ImageFiles, ReadArray, beside, index_images
 from sources.readers.matlab import load_mat
 from sources.readers.pascal_parts import paint_parts
@@ -99,7 +89,7 @@ normals were distilled from knows no others."""
 
 def detect(root: Path) -> bool:
     """Whether there are JPEGImages and ImageSets/Context."""
-    return has_folders(_inside(root), "JPEGImages", "ImageSets/Context")
+    return files.has_folders(_inside(root), "JPEGImages", "ImageSets/Context")
 
 
 def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
@@ -110,7 +100,7 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
             which the boundaries need.
     """
     folder = _inside(root)
-    expect_folders(folder, ("JPEGImages", "ImageSets/Context"), remedy=REMEDY)
+    files.expect_folders(folder, ("JPEGImages", "ImageSets/Context"), remedy=REMEDY)
     missing = {task: _missing(folder, task) for task in NEEDED}
     readers: dict[Task, ReadArray] = {
         "normals": lambda image: _normals(image, options.signs),
@@ -130,7 +120,7 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
         ),
         labels=labels,
         remedy=REMEDY,
-        stored_normals=lambda image: read_image(beside(image, "normals_distill", ".png")),
+        stored_normals=lambda image: files.read_image(beside(image, "normals_distill", ".png")),
         classes=VOC_21,
         notes=tuple(
             f"{folder / name}: not there; go on without {task}, or {REMEDY}"
@@ -161,7 +151,7 @@ def boundaries_of(label_map: NDArray[Any]) -> NDArray[Any]:
 
 
 def _inside(root: Path) -> Path:
-    return inside(root, *ARCHIVES, holding="JPEGImages")
+    return files.inside(root, *ARCHIVES, holding="JPEGImages")
 
 
 def _missing(folder: Path, task: Task) -> list[str]:
@@ -179,21 +169,23 @@ def _expect_skimage(folder: Path) -> None:
 
 
 def _listed(folder: Path, part: str) -> list[tuple[str, Path]]:
-    names = read_list(folder / "ImageSets" / "Context" / f"{part}.txt", remedy=REMEDY)
+    names = files.read_list(folder / "ImageSets" / "Context" / f"{part}.txt", remedy=REMEDY)
     return [(name, folder / "JPEGImages" / f"{name}.jpg") for name in names]
 
 
 def _semseg(image: Path) -> NDArray[Any]:
     choices = [beside(image, name, ".png") for name in (VOC, CONTEXT)]
     path = next((path for path in choices if path.is_file()), choices[-1])
-    stored = read_ids_png(path)
-    return class_ids(stored, ignore=(IGNORE_ID,), offset=0, num_classes=len(VOC_21), path=path)
+    stored = files.read_ids_png(path)
+    return files.class_ids(
+        stored, ignore=(IGNORE_ID,), offset=0, num_classes=len(VOC_21), path=path
+    )
 
 
 def _normals(image: Path, signs: Signs) -> NDArray[Any]:
     label_map = _label_map(image)
     path = beside(image, "normals_distill", ".png")
-    normals = read_normals_png(path, signs)
+    normals = files.read_normals_png(path, signs)
     if label_map.shape != normals.shape[:2]:
         raise SampleError(
             "label_size_differs",
@@ -207,15 +199,13 @@ def _human_parts(image: Path) -> NDArray[Any]:
     path = beside(image, "human_parts", ".mat")
     ids = paint_parts(_read_mat(path, "anno"), path)
     if ids is None:
-        return np.full(read_image(image).shape[:2], IGNORE_ID, dtype=np.uint8)
+        return np.full(files.read_image(image).shape[:2], IGNORE_ID, dtype=np.uint8)
     return ids
 
 
 def _saliency(image: Path) -> NDArray[Any]:
     path = beside(image, "sal_distill", ".png")
-    data = read_bytes(path)
-    with naming(path):
-        grey = read_label_png(data, modes=("L",), what="saliency")
+    grey = files.read_decoded(path, partial(read_label_png, modes=("L",), what="saliency"))
     return (grey > 255 / 2).astype(np.float32)
 
 
@@ -231,7 +221,7 @@ def _label_map(image: Path) -> NDArray[Any]:
 
 
 def _read_mat(path: Path, name: str) -> Any:
-    data = read_bytes(path)
+    data = files.read_bytes(path)
     try:
         found = load_mat(data, (name,))
     except ValueError as error:

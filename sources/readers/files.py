@@ -15,7 +15,7 @@ from storage.samples.codecs import decode_class_ids, decode_image, decode_normal
 from storage.samples.members import decode_npy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from schemas.sample import Sample
@@ -26,19 +26,6 @@ Signs = tuple[float, float, float]
 _MAX_NPY_BYTES = 2**30
 _MAX_BYTES = 2**31
 _confined: ContextVar[Path | None] = ContextVar("confined", default=None)
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Put the file's path before the detail of a SampleError that is raised inside.
-
-    Raises:
-        SampleError: The one that was raised inside, with the path.
-    """
-    try:
-        yield
-    except SampleError as error:
-        raise SampleError(error.reason, f"{path}: {error.detail}") from error
 
 
 @contextlib.contextmanager
@@ -128,41 +115,37 @@ def read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def read_image(path: Path) -> Array:
-    """A PNG or JPEG as uint8 RGB [H, W, 3].
+def read_decoded(path: Path, decode: Callable[[bytes], Array]) -> Array:
+    """What a decoder makes of the bytes of a sample's file.
 
     Raises:
-        SampleError: ``file_missing``, ``decode_failed``, ``too_large``.
+        SampleError: As of :func:`read_bytes`, or the decoder's with the path before its detail.
     """
     data = read_bytes(path)
-    with naming(path):
-        return decode_image(data)
+    try:
+        return decode(data)
+    except SampleError as error:
+        raise SampleError(error.reason, f"{path}: {error.detail}") from error
+
+
+def read_image(path: Path) -> Array:
+    """A PNG or JPEG as uint8 RGB [H, W, 3]; errors as of :func:`read_decoded`."""
+    return read_decoded(path, decode_image)
 
 
 def read_ids_png(path: Path) -> Array:
-    """An 8-bit grey or palette PNG as uint8 [H, W] of stored ids.
-
-    Raises:
-        SampleError: ``file_missing``, ``decode_failed``, ``too_large``, ``label_format``.
-    """
-    data = read_bytes(path)
-    with naming(path):
-        return decode_class_ids(data)
+    """An 8-bit grey or palette PNG as uint8 [H, W] of stored ids; errors likewise."""
+    return read_decoded(path, decode_class_ids)
 
 
 def read_normals_png(path: Path, signs: Signs) -> Array:
     """8-bit normals, n = 2v / 255 - 1, (0, 0, 0) invalid, as float32 unit [H, W, 3].
 
     Args:
-        path: A PNG file, 8-bit RGB.
+        path: A PNG file, 8-bit RGB; errors as of :func:`read_decoded`.
         signs: Factors of x, y, z that bring them into the project's frame.
-
-    Raises:
-        SampleError: ``file_missing``, ``decode_failed``, ``too_large``, ``label_format``.
     """
-    data = read_bytes(path)
-    with naming(path):
-        return with_signs(decode_normals(data), signs)
+    return with_signs(read_decoded(path, decode_normals), signs)
 
 
 def read_npy(path: Path, *, ndim: Sequence[int], channels: int | None = None) -> Array:
@@ -242,6 +225,11 @@ def unit_normals(vectors: Array) -> Array:
     finite = np.where(np.isfinite(single), single, 0)
     norm = np.linalg.norm(finite, axis=-1, keepdims=True)
     return np.where(norm > 0.5, finite / np.maximum(norm, 0.5), 0).astype(np.float32)
+
+
+def read_depth_npy(path: Path) -> Array:
+    """An array of depths as float32 [H, W], in its own unit; 0 where not finite or not positive."""
+    return valid_depth(read_npy(path, ndim=(2, 3)))
 
 
 def valid_depth(depth_m: Array) -> Array:

@@ -51,10 +51,6 @@ class MatFile:
                 f"{path}: wanted a MATLAB v7.3 file (HDF5), found {error}; {remedy}"
             ) from error
 
-    def has(self, name: str) -> bool:
-        """Whether there is a variable of that name."""
-        return name in self._file
-
     def array(self, name: str, *, ndim: int, kinds: str) -> Any:
         """A variable, not read yet.
 
@@ -74,7 +70,7 @@ class MatFile:
             ) from error
 
     def _checked(self, name: str, ndim: int, kinds: str) -> Any:
-        link = self._file.get(name, getlink=True) if self.has(name) else None
+        link = self._file.get(name, getlink=True)
         if link is not None and not isinstance(link, self._h5py.HardLink):
             raise SourceError(
                 f"{self._path}: {name} is a link to another place, which is not followed; "
@@ -97,7 +93,7 @@ class MatFile:
 
     def texts(self, name: str) -> tuple[str, ...]:
         """A cell array of texts, empty if it is not there or of another form."""
-        link = self._file.get(name, getlink=True) if self.has(name) else None
+        link = self._file.get(name, getlink=True)
         if not isinstance(link, self._h5py.HardLink):
             return ()
         try:
