@@ -44,6 +44,7 @@ def test_the_same_file_gives_the_same_prediction_and_another_name_other_noise(ru
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.slow
 def test_a_version_can_be_chosen(config, run):
     assert load_run(config.run.url, weights=0).weights.version == 0
     image = gradient_image(8, 8)

@@ -39,6 +39,7 @@ def scores_of(states, *, batch_size=4, seed=0, num_keys=5):
     )
 
 
+@pytest.mark.slow
 def test_equal_weights_get_equal_scores_and_others_differ():
     first, second = random_state(0), random_state(1)
     scores = scores_of({"a": first, "b": second, "c": first})

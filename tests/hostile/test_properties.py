@@ -68,6 +68,7 @@ def test_a_configuration_reads_back_as_it_was_written(seed, t_start, guidance, u
     assert parse_config(parse_tree(written, origin="test"), origin="test") == config
 
 
+@pytest.mark.slow
 @few
 @given(PLAIN)
 def test_plain_values_survive_yaml(value):

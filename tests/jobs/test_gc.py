@@ -79,6 +79,7 @@ def test_a_reader_that_was_there_before_goes_on(run, config):
     assert live.shards == before
 
 
+@pytest.mark.slow
 def test_killed_at_any_point_it_leaves_a_run_that_reads_as_before(run, config, monkeypatch):
     wanted, removed = reading(run), []
 

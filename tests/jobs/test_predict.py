@@ -37,6 +37,7 @@ def photographs(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_every_image_gets_maps_at_its_own_size(run_url, photographs, tmp_path):
     out = tmp_path / "out"
     main(["--run", run_url, str(photographs), "--out", str(out), "--npy"])
@@ -106,6 +107,7 @@ def test_many_large_images_are_held_a_few_at_a_time(run_url, photographs, tmp_pa
     assert len(list(out.rglob("*.overview.png"))) == 4
 
 
+@pytest.mark.slow
 def test_the_same_command_may_be_given_again(run_url, photographs, tmp_path):
     command = ["--run", run_url, str(photographs / "same.png"), "--out", str(tmp_path / "out")]
     main(command)

@@ -34,6 +34,7 @@ def read_pairs(out):
     return pairs
 
 
+@pytest.mark.slow
 def test_a_prompt_gives_pairs_that_read_like_those_of_a_shard(run_url, tmp_path, capsys):
     out = tmp_path / "out"
     main(["--run", run_url, "--prompt", "a bed", "--count", "3", "--seed", "2", "--out", str(out)])

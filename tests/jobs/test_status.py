@@ -133,6 +133,7 @@ def test_a_directory_without_a_run_is_an_error(tmp_path):
         read_status(open_store(str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_status_needs_neither_models_nor_a_cluster(store, config):
     code = (
         "import sys; from jobs.status import main; main([sys.argv[1]]); "

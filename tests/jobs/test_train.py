@@ -29,6 +29,7 @@ def test_a_dry_run_tells_steps_updates_and_versions_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_stage_is_trained_in_this_process(tmp_path, config_file, capsys):
     main(["--config", str(config_file), "--stage", "warm_up", "--local"])
     store = open_store(str(tmp_path / "run"))

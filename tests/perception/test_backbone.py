@@ -53,6 +53,7 @@ def test_a_backbone_is_frozen_and_knows_its_sizes():
     assert backbone.schedule.final_alpha_bar == pytest.approx(0.99915)
 
 
+@pytest.mark.slow
 def test_the_loader_runs_what_the_pipeline_of_diffusers_runs():
     """Independent reader: diffusers' own text-to-image pipeline from the same folder."""
     folder = tiny_diffusion_folder()

@@ -79,6 +79,7 @@ def test_a_compiled_unet_makes_the_same_images_and_leaves_the_features_alone(mon
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == traced, "nothing anew"
 
 
+@pytest.mark.slow
 def test_layouts_are_as_asked():
     plain = tiny_backbone()
     contiguous = load_backbone(tiny_diffusion_folder(), options=OPTIONS["contiguous"])

@@ -43,6 +43,7 @@ def test_captions_are_words_and_do_not_depend_on_the_batch(folders, kind):
     assert not any(parameter.requires_grad for parameter in captioner.model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_id_names_the_model_and_its_files(folders, kind, tmp_path):
     folder = shutil.copytree(folders[kind], tmp_path / "elsewhere")

@@ -76,6 +76,7 @@ def test_channels_follow_from_the_configuration_of_other_depths():
     assert found == pyramid_channels(unet.config)
 
 
+@pytest.mark.slow
 def test_stable_diffusion_has_the_published_maps():
     with torch.device("meta"):
         unet = UNet2DConditionModel(

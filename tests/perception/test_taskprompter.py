@@ -65,6 +65,7 @@ def test_full_size_shapes(tasks, size, windows, widths) -> None:
         assert tuple(outputs[task].shape) == (1, channels, *size)
 
 
+@pytest.mark.slow
 def test_full_size_parameters_are_those_of_the_published_widths() -> None:
     with torch.device("meta"):
         host = make(full_spec(PASCAL_TASKS, num_classes=21), use_spectral_norm=False)

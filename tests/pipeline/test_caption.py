@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from pipeline.loop.local_runner import run_units
 from pipeline.make.build import open_captioner, open_run_source
 from pipeline.make.caption import caption_shard, caption_source, shards_without_captions
@@ -35,6 +37,7 @@ def test_every_readable_image_is_captioned_by_the_model(tmp_path):
     assert all(row.model.startswith("blip2:") for row in captions.values())
 
 
+@pytest.mark.slow
 def test_another_image_to_text_model_is_named_in_every_row(tmp_path):
     folder = write_captioner("git", tmp_path / "git")
     model = {"captioner": "image_to_text", "captioner_path": str(folder)}

@@ -138,6 +138,7 @@ def test_one_poison_image_does_not_take_its_batch_along(tmp_path, monkeypatch):
     assert {row.status for row in rows.values()} == {"ok"}
 
 
+@pytest.mark.slow
 def test_what_screening_drops_is_a_row_with_its_reason_and_not_in_the_tar(tmp_path):
     config = make_config(tmp_path, screening={"max_expected_error_deg": 0.001})
     decision, _ = run_all(config)
@@ -192,6 +193,7 @@ def test_fresh_rounds_make_other_images(tmp_path):
     assert len(images) == len(set(images)) == 16
 
 
+@pytest.mark.slow
 def test_the_gaussian_creator_uses_the_caption_alone(tmp_path):
     config = make_config(tmp_path, creator={"kind": "gaussian"})
     decision, _ = run_all(config)
@@ -199,6 +201,7 @@ def test_the_gaussian_creator_uses_the_caption_alone(tmp_path):
     assert {row.t_start for row in all_rows(config)} == {1000}
 
 
+@pytest.mark.slow
 def test_generation_pauses_at_its_lead_and_goes_on_after_training(tmp_path):
     config = make_config(
         tmp_path, plan={"rounds": 3, "images": "fresh"}, generation={"max_lead": 0}

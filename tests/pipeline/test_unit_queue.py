@@ -47,6 +47,7 @@ def plan_of(**options):
     return make_plan(make_config(**options), SHARDS)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(["reuse", "fresh"]), st.integers(1, 4), MOVES)
 def test_it_decides_as_a_look_through_the_whole_plan_does(images, rounds, moves):

@@ -55,6 +55,7 @@ def of_class(view: RoomView, *names: str) -> np.ndarray:
     return np.isin(view.semseg, [CLASS_ID[name] for name in names])
 
 
+@pytest.mark.slow
 @renders
 def test_a_seed_gives_the_same_bytes_however_many_views_are_asked_for(view: RoomView) -> None:
     again = render_room(SEED, 2, size=SIZE, samples=2)[0]

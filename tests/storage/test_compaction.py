@@ -72,6 +72,7 @@ def test_a_reader_that_knows_the_units_gets_none_of_them_again(local_store: RunS
     assert len(reader.refresh()) == 2
 
 
+@pytest.mark.slow
 def test_listings_and_reads_stay_flat_as_history_grows(local_store: RunStore) -> None:
     size, costs = 16, []
     for batch in range(4):
@@ -167,6 +168,7 @@ def test_a_torn_unit_is_left_where_it_is(local_store: RunStore) -> None:
     assert torn in find_units(local_store)
 
 
+@pytest.mark.slow
 def test_compaction_killed_after_its_first_file_changes_nothing(local_store: RunStore) -> None:
     fill(local_store, range(6))
     before = ManifestReader(local_store).refresh()

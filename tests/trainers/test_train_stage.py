@@ -35,6 +35,7 @@ def test_warm_up_ends_with_version_zero_and_both_final_weights(config, store):
     assert creation == read_weights(store, 0)[1]
 
 
+@pytest.mark.slow
 def test_the_loop_publishes_and_ends_with_the_newest_version(config, store):
     told: list[int] = []
     train_stage_locally(config, "warm_up")
