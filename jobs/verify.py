@@ -27,8 +27,8 @@ from runs.verification import (
     check_rows,
     check_shards,
     check_weights,
-    sha256_of_file,
 )
+from schemas.digest import sha256_of
 from schemas.errors import ConfigError, DamagedShardError, RunFailedError
 from schemas.run_layout import CHECKPOINTS_DIR, SHARDS_DIR, captions_path
 from storage.files.inventory import list_files
@@ -192,7 +192,7 @@ class Verification:
 
     def _check_digest(self, path: str, wanted: str) -> Iterator[Problem]:
         try:
-            found = sha256_of_file(self._store, path)
+            found = sha256_of(self._store.read_bytes(path))
         except FileNotFoundError:
             found = "no file"
         if found != wanted:

@@ -1,29 +1,25 @@
-"""Check stored bytes against what names them: shards, manifests, weights; in constant memory."""
+"""Check stored bytes against what names them: shards, manifests, weights."""
 
 from __future__ import annotations
 
-import hashlib
-import tarfile
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from schemas.digest import sha256_of
 from schemas.errors import DamagedShardError, SampleError
-from schemas.weights import WEIGHTS_FILE
-from storage.files.stores import open_binary
-from storage.records.weights import read_manifest, weights_files
+from schemas.run_layout import weights_dir
+from storage.records.weights import read_weights
 from storage.samples.codecs import decode_sample
+from storage.samples.shards import END_OF_ARCHIVE, read_tar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from schemas.manifest import ManifestRow
     from storage.files.stores import RunStore
     from storage.manifests.unit_outcome import UnitCommit
 
-_BLOCK_BYTES = 1 << 20
-_END_BYTES = 2 * tarfile.BLOCKSIZE
 STATUSES = ("ok", "filtered", "failed", "collected")
 
 MAKE_AGAIN = "python jobs/retry.py RUN --units {unit}"
@@ -95,133 +91,57 @@ def check_shards(store: RunStore, commit: UnitCommit) -> list[Problem]:
 
 def check_weights(store: RunStore, version: int) -> list[Problem]:
     """Check the tensors of a committed version against its manifest."""
-    path = weights_files(version, "")[0].rpartition("/")[0]
-    remedy = f"{RESTORE}, or delete {path}: the version before is then the newest"
+    path = weights_dir(version)
     try:
-        wanted = read_manifest(store, version).sha256
+        read_weights(store, version)
     except DamagedShardError as error:
+        remedy = f"{RESTORE}, or delete {path}: the version before is then the newest"
         return [Problem(path, str(error), remedy)]
-    for file in weights_files(version, wanted):
-        try:
-            if sha256_of_file(store, file) == wanted:
-                return []
-        except FileNotFoundError:
-            continue
-    return [Problem(f"{path}/{WEIGHTS_FILE}", f"no bytes with sha256 {wanted}", remedy)]
-
-
-def sha256_of_file(store: RunStore, path: str) -> str:
-    """Digest of an object, read block by block.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    digest = hashlib.sha256()
-    with closing(open_binary(store.uri(path))) as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    return []
 
 
 def _check_shard(store: RunStore, path: str, rows: Sequence[ManifestRow]) -> list[str]:
     wanted = {row.key: row for row in rows}
-    digests = {row.tar_sha256 for row in rows}
     texts: list[str] = []
     try:
-        with closing(open_binary(store.uri(path))) as file:
-            reader = _HashingReader(file)
-            try:
-                for key, members, place in _samples(reader):
-                    texts += _check_sample(wanted.pop(key, None), key, members, place)
-            except (tarfile.TarError, EOFError, DamagedShardError) as error:
-                texts.append(f"not a whole tar ({error})")
-                wanted = {}
-            digest = reader.rest()
+        data = store.read_bytes(path)
     except FileNotFoundError:
         return ["wanted a committed shard, found none"]
+    try:
+        for key, members in read_tar(data):
+            texts += _check_sample(wanted.pop(key, None), key, members, data)
+    except DamagedShardError as error:
+        texts.append(f"not a whole tar ({error})")
+        wanted = {}
     if wanted:
         texts.append(f"{len(wanted)} of its samples are not in it, first {min(wanted)}")
-    if digests != {digest}:
-        texts.append(f"wanted sha256 {' and '.join(sorted(digests))}, found {digest}")
+    digests, found = {row.tar_sha256 for row in rows}, sha256_of(data)
+    if digests != {found}:
+        texts.append(f"wanted sha256 {' and '.join(sorted(digests))}, found {found}")
     return texts
 
 
 def _check_sample(
-    row: ManifestRow | None, key: str, members: Mapping[str, bytes], place: tuple[int, int]
+    row: ManifestRow | None, key: str, members: Mapping[str, bytes], tar: bytes
 ) -> list[str]:
     if row is None:
-        return [f"{key}: in the shard twice, or without a row"]
+        return [f"{key}: in the shard without a row"]
     texts = []
     try:
         decode_sample(key, members)
     except SampleError as error:
         texts.append(f"{key}: {error}")
-    if row.tar_offset >= 0 and (row.tar_offset, row.tar_size) != place:
-        texts.append(f"{key}: lies at {place}, its row says {(row.tar_offset, row.tar_size)}")
+    if row.tar_offset >= 0 and not _is_at(tar, row, members):
+        texts.append(f"{key}: not where its row says {(row.tar_offset, row.tar_size)}")
     return texts
 
 
-def _samples(
-    reader: _HashingReader,
-) -> Iterator[tuple[str, dict[str, bytes], tuple[int, int]]]:
-    """Samples of a tar with the first byte and the bytes of each; one sample is held at a time.
-
-    Raises:
-        DamagedShardError: If it is cut off, or a header is malformed.
-    """
-    current, members, start, end = "", dict[str, bytes](), 0, 0
-    stream: Any = reader
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK_BYTES) as archive:
-        for header in archive:
-            file = archive.extractfile(header)
-            if file is None:
-                continue
-            key, _, member = header.name.partition(".")
-            if key != current and members:
-                yield current, members, (start, end - start)
-                members = {}
-            if not members:
-                start = header.offset
-            current = key
-            members[member] = file.read()
-            blocks = -(-header.size // tarfile.BLOCKSIZE)
-            end = header.offset_data + blocks * tarfile.BLOCKSIZE
-        if members:
-            yield current, members, (start, end - start)
-    reader.rest()
-    # tarfile takes a malformed header, and the end of a file cut off, for the end of the archive.
-    if reader.last_content > end or reader.size < end + _END_BYTES:
-        raise DamagedShardError(f"no end mark after byte {end} of {reader.size}")
-
-
-class _HashingReader:
-    """A stream that is hashed as it is read.
-
-    Attributes:
-        size: Bytes read so far.
-        last_content: Where the last byte that is not zero ends.
-    """
-
-    def __init__(self, file: Any) -> None:
-        self.size = 0
-        self.last_content = 0
-        self._file = file
-        self._digest = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        """Read and hash."""
-        data: bytes = self._file.read(size)
-        self._digest.update(data)
-        if content := len(data.rstrip(b"\0")):
-            self.last_content = self.size + content
-        self.size += len(data)
-        return data
-
-    def rest(self) -> str:
-        """Read to the end; returns the digest of everything."""
-        while self.read(_BLOCK_BYTES):
-            pass
-        return self._digest.hexdigest()
+def _is_at(tar: bytes, row: ManifestRow, members: Mapping[str, bytes]) -> bool:
+    part = tar[row.tar_offset : row.tar_offset + row.tar_size]
+    try:
+        return list(read_tar(part + END_OF_ARCHIVE)) == [(row.key, members)]
+    except DamagedShardError:
+        return False
 
 
 class KeysOfRounds:

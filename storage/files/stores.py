@@ -303,16 +303,3 @@ def _create_conditionally(fs: Any, path: str, data: bytes) -> None:
         if error_code(error) in _PRESENT_CODES:
             raise FileExistsError(path) from error
         raise
-
-
-def open_binary(url: str) -> Any:
-    """Open an object for reading as a file, for readers that stream.
-
-    What fails while it is read is not asked again beyond the tries of the store's own client.
-
-    Raises:
-        ConfigError: As :func:`open_store`.
-        FileNotFoundError: If there is none.
-    """
-    fs, path = streaming_filesystem(url)
-    return fs.open(path, "rb")

@@ -129,7 +129,8 @@ def read_weights(store: RunStore, version: int) -> tuple[WeightsManifest, bytes]
         DamagedShardError: If the bytes are missing or do not match the manifest.
     """
     manifest = read_manifest(store, version)
-    for path in weights_files(version, manifest.sha256):
+    # Under the usual name, or beside another publisher's bytes.
+    for path in (_data_path(version), _spare_data_path(version, manifest.sha256)):
         try:
             data = store.read_bytes(path)
         except FileNotFoundError:
@@ -140,11 +141,6 @@ def read_weights(store: RunStore, version: int) -> tuple[WeightsManifest, bytes]
         f"{store.uri(weights_dir(version))}: no file with sha256 {manifest.sha256}; copy it from a "
         "good copy of the run, or delete the folder to fall back to the version before"
     )
-
-
-def weights_files(version: int, sha256: str) -> tuple[str, str]:
-    """Where the tensors of a version may lie: under the usual name, or beside another's bytes."""
-    return _data_path(version), _spare_data_path(version, sha256)
 
 
 def collect_weights(store: RunStore, version: int, paths: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.digest import sha256_of
 from schemas.errors import DamagedShardError
 from schemas.sample import JSON_MEMBER, MEMBER_ORDER
-from storage.files.stores import open_binary
+from storage.files.stores import streaming_filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -29,7 +29,7 @@ WEBDATASET_SCHEMES = ("memory", "s3", "s3a", "gs", "gcs", "abfs", "az")
 _RANK = {member: rank for rank, member in enumerate(MEMBER_ORDER)}
 _BLOCK = tarfile.BLOCKSIZE
 _EMPTY = bytes(_BLOCK)
-_END_OF_ARCHIVE = bytes(2 * _BLOCK)
+END_OF_ARCHIVE = bytes(2 * _BLOCK)
 _FILES = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE})
 _GNU_NAME, _PAX, _PAX_GLOBAL = tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE
 _MOST_DIGITS = 18
@@ -91,7 +91,7 @@ def read_tar(data: bytes) -> Iterator[tuple[str, dict[str, bytes]]]:
         DamagedShardError: If the tar is torn or malformed, has no end mark, holds other than plain
             files under plain names, or if the members of a key do not lie together.
     """
-    if not data.endswith(_END_OF_ARCHIVE):
+    if not data.endswith(END_OF_ARCHIVE):
         raise DamagedShardError(
             f"tar of {len(data)} bytes: wanted zeros as end mark, found none, so it is cut off; "
             "fetch or write it again"
@@ -171,7 +171,8 @@ def _open_for_webdataset(url: str, mode: str = "rb", bufsize: int = 8192) -> Any
     del bufsize  # part of webdataset's protocol; fsspec chooses its own blocks
     if mode != "rb":
         raise ValueError(f"{url}: wanted mode 'rb', found {mode!r}; shards are written by storage")
-    return open_binary(url)
+    fs, path = streaming_filesystem(url)
+    return fs.open(path, "rb")
 
 
 def _check_key(key: str, taken: Mapping[str, object]) -> None:

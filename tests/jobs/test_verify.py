@@ -150,7 +150,7 @@ def test_a_place_that_is_wrong_is_found(run):
     made = fill(run)
     rows = [replace(made.rows[0], tar_offset=512, tar_size=1), *made.rows[1:]]
     rewrite(run, replace(made, rows=rows))
-    assert "its row says (512, 1)" in the_problem(run)[1]
+    assert "not where its row says (512, 1)" in the_problem(run)[1]
 
 
 @pytest.mark.parametrize(
@@ -206,8 +206,8 @@ def test_damaged_weights_are_found(run):
     fill(run)
     run.write_bytes("weights/v00000001/model.safetensors", b"other")
     path, text = the_problem(run)
-    assert path == "weights/v00000001/model.safetensors"
-    assert text.startswith("no bytes with sha256")
+    assert path == "weights/v00000001"
+    assert "no file with sha256" in text
 
 
 def test_labels_of_other_weights_than_the_version_holds_are_found(run):
