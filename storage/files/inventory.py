@@ -34,11 +34,6 @@ class StoredFile:
         """The last part of its path."""
         return self.path.rpartition("/")[2]
 
-    @property
-    def folder(self) -> str:
-        """Its path without the name."""
-        return self.path.rpartition("/")[0]
-
 
 def list_files(store: RunStore, folder: str) -> list[StoredFile]:
     """All objects below a folder, sorted by path, leftovers with a leading dot too."""

@@ -152,11 +152,6 @@ def read_unit(
     raise FileNotFoundError(f"{store.uri(path)}: the unit is not committed")
 
 
-def list_committed(store: RunStore) -> dict[str, int]:
-    """Ids of all committed units and the round of each."""
-    return {place.unit_id: place.round for place in find_units(store)}
-
-
 def iterate_units(store: RunStore) -> Iterator[tuple[UnitPlace, UnitCommit | DamagedShardError]]:
     """Read the newest revision of every unit, one at a time, and what cannot be read.
 

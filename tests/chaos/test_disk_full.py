@@ -19,7 +19,7 @@ from schemas.config_file import dump_config
 from schemas.errors import AlreadyCommittedError
 from schemas.unit import Unit
 from storage.files.stores import RunStore, open_store
-from storage.manifests.table import list_committed
+from storage.manifests.places import find_units
 from tests.kit.job_process import Ended, environment, finish_job, ray_folder
 from tests.kit.small_jobs import begin_run, expect_verified
 from tests.kit.wholeness import expect_whole
@@ -78,7 +78,7 @@ def expect_told(ended: Ended, store: RunStore, *said: str) -> None:
 
 def expect_part(store: RunStore, plan: tuple[Unit, ...]) -> int:
     """Some units are whole and the others are not there; returns how many are."""
-    committed = list_committed(store)
+    committed = {place.unit_id for place in find_units(store)}
     expect_whole(store.url, [unit for unit in plan if unit.unit_id in committed])
     return len(committed)
 

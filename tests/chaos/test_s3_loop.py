@@ -15,7 +15,7 @@ from PIL import Image
 from jobs import compact, export, gc, predict, retry, status, verify
 from schemas.unit import Unit
 from storage.files.stores import RunStore, open_store
-from storage.manifests.table import list_committed
+from storage.manifests.places import find_units
 from tests.kit.job_process import Ended, environment, finish_job, ray_folder, running_job
 from tests.kit.s3_server import S3Server
 from tests.kit.small_loop import make_loop_config, write_loop
@@ -126,10 +126,10 @@ def test_a_driver_killed_under_faults_is_followed_by_one_that_ends_the_run(s3, t
     with ray_folder() as ray:
         how = {"environment": environment(ray)}
         with running_job("self_improve", arguments, log=tmp_path / "1.log", **how) as job:
-            job.wait_until(lambda: list_committed(store), "the first unit")
+            job.wait_until(lambda: find_units(store), "the first unit")
             killed = job.signal(signal.SIGKILL)
         assert killed.code == -signal.SIGKILL
-        before = set(list_committed(store))
+        before = {place.unit_id for place in find_units(store)}
         ended = finish_job("self_improve", arguments, log=tmp_path / "2.log", **how)
     log, faults = s3.log(), s3.injected()
     s3.heal()

@@ -8,13 +8,8 @@ from dataclasses import replace
 from schemas.manifest import ManifestRow
 from schemas.unit import Unit
 from storage.files.stores import RunStore
-from storage.manifests.table import (
-    ManifestReader,
-    commit_unit,
-    list_committed,
-    manifest_table,
-    read_unit,
-)
+from storage.manifests.places import find_units
+from storage.manifests.table import ManifestReader, commit_unit, manifest_table, read_unit
 from storage.manifests.unit_outcome import UnitCommit
 
 
@@ -68,7 +63,8 @@ def revised(number: int, revision: int) -> UnitCommit:
 
 def expect_reads_as(store: RunStore, wanted: list[UnitCommit]) -> None:
     assert ManifestReader(store).refresh() == wanted
-    assert list_committed(store) == {c.unit.unit_id: c.unit.round for c in wanted}
+    rounds = {place.unit_id: place.round for place in find_units(store)}
+    assert rounds == {c.unit.unit_id: c.unit.round for c in wanted}
     assert [read_unit(store, c.unit.round, c.unit.unit_id) for c in wanted] == wanted
     keys = [row.key for commit in wanted for row in commit.rows]
     assert manifest_table(store).column("key").to_pylist() == keys

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from storage.files.stores import RunStore, open_store
-from storage.manifests.table import ManifestReader, list_committed, manifest_table, read_unit
+from storage.manifests.places import find_units
+from storage.manifests.table import ManifestReader, manifest_table, read_unit
 from storage.records.weights import list_versions, publish_weights, read_weights
 from storage.samples.shards import load_shard
 from tests.kit.commit_worker import CRASH_POINTS, SAMPLES_PER_UNIT, make_unit, write_and_commit
@@ -60,9 +61,9 @@ def expect_all_whole(store: RunStore) -> list[str]:
 
 def expect_one_winner(store: RunStore, told: dict[str, dict[str, bool]], count: int) -> None:
     assert len(expect_all_whole(store)) == count
-    for unit_id, round_index in list_committed(store).items():
-        won = [attempt for attempt, units in told.items() if units[unit_id]]
-        visible = read_unit(store, round_index, unit_id)
+    for place in find_units(store):
+        won = [attempt for attempt, units in told.items() if units[place.unit_id]]
+        visible = read_unit(store, place.round, place.unit_id)
         assert [visible.attempt] == won
         assert {row.tar_uri.split(".")[-2] for row in visible.rows} == set(won)
     assert manifest_table(store).num_rows == SAMPLES_PER_UNIT * count
@@ -95,7 +96,7 @@ def test_a_kill_at_any_moment_leaves_whole_units_only(local_store: RunStore) -> 
         process.kill()
         process.communicate()
         expect_all_whole(local_store)
-    assert len(list_committed(local_store)) >= 25
+    assert len(find_units(local_store)) >= 25
 
 
 @pytest.mark.slow

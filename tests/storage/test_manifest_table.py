@@ -18,13 +18,8 @@ from schemas.manifest import COLUMN_TYPES
 from schemas.run_layout import unit_manifest_path
 from schemas.unit import Unit
 from storage.files.stores import RunStore
-from storage.manifests.table import (
-    ManifestReader,
-    commit_unit,
-    list_committed,
-    manifest_table,
-    read_unit,
-)
+from storage.manifests.places import find_units
+from storage.manifests.table import ManifestReader, commit_unit, manifest_table, read_unit
 from tests.kit.manifests import CountingFolders, make_commit, make_unit
 
 
@@ -36,7 +31,7 @@ def test_a_committed_unit_reads_back_whole(store: RunStore) -> None:
     commit = make_commit(make_unit())
     assert commit_unit(store, commit)
     assert read_unit(store, 0, commit.unit.unit_id) == commit
-    assert list_committed(store) == {commit.unit.unit_id: 0}
+    assert [(p.unit_id, p.round) for p in find_units(store)] == [(commit.unit.unit_id, 0)]
 
 
 def test_the_first_attempt_stands_and_may_ask_again(store: RunStore) -> None:
@@ -129,7 +124,7 @@ def test_a_foreign_file_in_the_folder_is_left_alone(local_store: RunStore) -> No
     local_store.write_bytes("manifest/units/r=0000/notes.txt", b"?")
     local_store.write_bytes("manifest/units/README", b"?")
     local_store.write_bytes("manifest/units/r=0000/.x.tmp", b"?")
-    assert len(list_committed(local_store)) == 1
+    assert len(find_units(local_store)) == 1
 
 
 def test_a_parquet_file_that_is_no_manifest_is_damage(local_store: RunStore) -> None:
@@ -202,4 +197,4 @@ def test_rows_that_do_not_belong_together_are_not_committed(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         commit_unit(local_store, replace(make_commit(make_unit()), **change))
-    assert list_committed(local_store) == {}
+    assert find_units(local_store) == []
