@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
         for plan in plan_request(request, files):
             print(f"{plan.name}.tar: {len(plan.keys)} samples")
         return
-    prepared = prepare(request, files, tell=lambda line: print(line, flush=True))
+    prepared = prepare(request, files, progress=lambda line: print(line, flush=True))
     print("\n" + "\n".join(describe(request, files, prepared)))
 
 
@@ -93,7 +93,9 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
         epilog=f"layouts:\n{layouts}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("layout", help=f"name of a layout below, or {AUTO}: what it looks like")
+    parser.add_argument(
+        "layout", help=f"name of a layout below, or {AUTO}: the one whose files lie in --root"
+    )
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--out", required=True, help="folder or URL for the shards")
     parser.add_argument("--size", default="native", help="HEIGHTxWIDTH, or native (default)")

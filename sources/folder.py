@@ -172,7 +172,7 @@ class FolderSource:
                 first = f"{self._path(pattern, missing[0])!s:.500}"
                 raise SourceError(
                     f"{self._file}: {field} = {pattern}: {len(missing)} of {len(names)} files are "
-                    f"missing, the first is {first}; mend {field}, add the files, or take their "
+                    f"missing, the first is {first}; correct {field}, add the files, or take their "
                     "keys out of the list"
                 )
 

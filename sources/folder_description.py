@@ -76,7 +76,7 @@ def resolve_root(description: FolderDescription, path: Path) -> Path:
     if not root.is_dir():
         raise SourceError(
             f"{path}: root = {description.root:.200}: {root!s:.200} is no folder; "
-            "mend root, or mount the folder on this machine"
+            "correct root, or mount the folder on this machine"
         )
     return root.resolve()
 
@@ -131,7 +131,7 @@ class DepthFiles(_Part):
 
     @property
     def metres_per_step(self) -> float:
-        """Metres that one step of the stored integer stands for."""
+        """Metres of one step of the stored integer."""
         return METRES_PER_STEP[self.unit] if isinstance(self.unit, str) else self.unit
 
 
@@ -160,7 +160,7 @@ class ClassFiles(_Part):
             if not 0 <= class_id < self.num_classes:
                 raise ValueError(
                     f"id_map: {stored} becomes {class_id}, which is outside "
-                    f"0..{self.num_classes - 1}; mend it, or put {stored} under ignore"
+                    f"0..{self.num_classes - 1}; correct it, or put {stored} under ignore"
                 )
         return self
 
@@ -219,7 +219,7 @@ class HoldOut(_Part):
 
     every: Annotated[int, Field(ge=2)]
     block: PositiveInt = Field(
-        default=1, description="Neighbours kept together; raise it if neighbours look alike."
+        default=1, description="Neighbours kept together; raise it if neighbours are alike."
     )
 
 

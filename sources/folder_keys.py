@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import glob
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from schemas.errors import SourceError
 from sources.folder_description import leads_out
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from sources.folder_description import FolderDescription, HoldOut, Keys
     from sources.protocol import Split
 
 Names = tuple[str, ...]
-"""Texts that stand for ``{key}`` in the patterns."""
+"""Texts to put for ``{key}`` in the patterns."""
 
 
 def split_names(description: FolderDescription, root: Path, file: Path) -> dict[Split, Names]:
@@ -51,10 +51,10 @@ def split_names(description: FolderDescription, root: Path, file: Path) -> dict[
 
 
 def sample_key(name: str) -> str:
-    """Key of the sample that a name stands for: a tar reads dots and slashes as its own signs.
+    """Key of the sample of a name: a tar reads dots and slashes as its own signs.
 
     Letters and digits of any script, ``_`` and ``-`` stay; all other signs become ``_``, so two
-    names may get one key: whoever collects keys has to refuse that.
+    names may get one key: whoever collects keys must refuse that.
     """
     return re.sub(r"[^\w-]", "_", name)
 
@@ -92,15 +92,17 @@ def _listed(
     else:
         names = _matching(description.image, root)
     if not names:
-        raise SourceError(f"{field}: no key found in {root}; mend the list, range or image pattern")
+        raise SourceError(
+            f"{field}: no key found in {root}; correct the list, range or image pattern"
+        )
     outside = [name for name in names if leads_out(description.image.replace("{key}", name))]
     if outside:
         raise SourceError(
             f"{field}: {outside[0]!r:.200} leads out of {root}; list names below it, without '..'"
         )
-    repeated = sorted({name for name in names if names.count(name) > 1}) if _repeats(names) else []
-    if repeated:
-        raise SourceError(f"{field}: {repeated[0]!r} comes more than once; list each key once")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise SourceError(f"{field}: {name!r} comes more than once; list each key once")
     return names
 
 
@@ -122,10 +124,6 @@ def _matching(pattern: str, root: Path) -> Names:
         path.as_posix() for path in root.glob("*".join(map(glob.escape, pattern.split("{key}"))))
     )
     return tuple(path[len(before) : len(path) - len(after)] for path in paths)
-
-
-def _repeats(names: Sequence[str]) -> bool:
-    return len(set(names)) != len(names)
 
 
 def _expect_disjoint(found: dict[Split, Names], file: Path) -> None:

@@ -86,7 +86,7 @@ def _class_ids(stored: Array, files: ClassFiles, task: Task) -> Array:
     if outside.size:
         raise SampleError(
             "class_id_out_of_range",
-            f"labels.{task}: stored id {int(outside[0])} {rule}; mend id_offset, id_map or "
+            f"labels.{task}: stored id {int(outside[0])} {rule}; correct id_offset, id_map or "
             "num_classes, or add it to ignore",
         )
     table: Array = np.where(is_ignored, IGNORE_ID, ids).astype(np.uint8)
@@ -101,7 +101,7 @@ def _probability(stored: Array, files: ProbabilityFiles, task: Task) -> Array:
         raise SampleError(
             "probability_out_of_range",
             f"labels.{task}: stored value {stored[outside][0]:g} is outside "
-            f"0..{files.value_of_one:g}; mend max_value, or add it to ignore",
+            f"0..{files.value_of_one:g}; correct max_value, or add it to ignore",
         )
     if 0 < values.max(initial=0.0) * files.value_of_one <= 1 < files.value_of_one:
         raise SampleError(

@@ -58,9 +58,9 @@ class PreparedSource:
     """Prepared shards.
 
     If they have no validation split, ``validation_fraction`` of the train split becomes it: the
-    groups (scenes, where the data set tells, else single samples) whose hash is lowest. Of a split
-    with a limit, evenly spaced samples are used: neighbours are often of one scene. What ``train``
-    leaves over is ``unlabelled``.
+    groups (scenes, where the data set names them, else single samples) whose hash is lowest. Of a
+    split with a limit, evenly spaced samples are used: neighbours are often of one scene. What
+    ``train`` leaves over is ``unlabelled``.
     """
 
     def __init__(self, config: ShardsConfig, tasks: Sequence[Task]) -> None:
@@ -128,13 +128,13 @@ class PreparedSource:
     def _find_num_classes(self) -> int:
         if "semseg" not in self._tasks:
             return 0
-        told = self._facts.num_classes if self._facts else self._config.num_classes
-        if told is None:
+        found = self._facts.num_classes if self._facts else self._config.num_classes
+        if found is None:
             raise SourceError(
-                f"source.num_classes: {self._config.root} has no {PREPARED_FILE} that tells the "
+                f"source.num_classes: {self._config.root} has no {PREPARED_FILE} with the "
                 "number of classes; set source.num_classes"
             )
-        return told
+        return found
 
     def _choose(self) -> dict[Split, list[Row]]:
         rows: dict[Split, list[Row]] = {

@@ -29,13 +29,13 @@ VOID_ID = 0
 SALIENT_CLASSES = _names(
     "bed, chair, table, sofa, cabinet, shelf, lamp, pillow, plant, tv, box, books"
 )
-"""What stands in a room and can be carried out; not its shell, nor what lies flat on the shell."""
+"""Objects in a room that could be carried out; not its shell, nor what lies flat on the shell."""
 
 _SALIENT_IDS = tuple(CLASS_ID[name] for name in SALIENT_CLASSES)
 
 
 def saliency_of(ids: Array) -> Array:
-    """Furniture and things before the room they stand in.
+    """Furniture and objects, apart from the room that holds them.
 
     Walls, floor, ceiling, windows, doors, pictures, rugs and curtains are background.
 

@@ -144,7 +144,7 @@ class ShardFolder:
 
 
 def _expect_sound(rows: Iterable[Row], *, where: str, remedy: str) -> None:
-    """Check what a manifest of any origin says before anything is read on its word.
+    """Check what a manifest of any origin says before anything is read.
 
     Raises:
         SourceError: If a row lacks a text or names a key or shard that cannot be, a size is none,
@@ -188,6 +188,6 @@ def _name(row: Row) -> str:
 
 
 def _kept_bytes(members: Members) -> int:
-    """What a shard counts for the limit; one that is larger is kept alone."""
+    """What a shard counts for the limit; a larger one is kept as the only one."""
     size = sum(len(content) for files in members.values() for content in files.values())
     return min(max(size, _LEAST_BYTES), _BYTES_KEPT)

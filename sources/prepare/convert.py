@@ -50,7 +50,7 @@ COLUMNS = pa.schema(
     ]
 )
 """A row per sample. ``status``: ok or failed; a failed one has a reason but no shard. ``file``: the
-image within the data set. ``group``: samples of one scene, where the data set tells."""
+image within the data set. ``group``: samples of one scene, where the data set names it."""
 
 _TALLY = b"tally"
 

@@ -145,14 +145,14 @@ def prepare(
     request: PrepareRequest,
     files: LabelledFiles,
     *,
-    tell: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
     """Convert a data set; what is finished already is not made again.
 
     Args:
         request: What is asked for.
         files: The data set, opened.
-        tell: Called with a line per shard.
+        progress: Called with a line per shard.
 
     Raises:
         SourceError: If the folder holds another preparation, or no sample could be converted.
@@ -161,9 +161,9 @@ def prepare(
     store = open_store(request.out)
     claim_folder(store, _recipe(request, files), plans)
     missing = [plan for plan in plans if not is_finished(store, plan)]
-    tell(f"{len(missing)} of {len(plans)} shards to make")
+    progress(f"{len(missing)} of {len(plans)} shards to make")
     for name, tally in _convert(request, files, missing, store):
-        tell(f"{name}: {tally.images} samples, {tally.num_failed} failed")
+        progress(f"{name}: {tally.images} samples, {tally.num_failed} failed")
     return _finish(request, files, plans, store)
 
 

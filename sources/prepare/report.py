@@ -133,7 +133,7 @@ def _counts(tallies: Mapping[Split, SplitTally], expected: Expected) -> Iterator
         for reason, count in tally.failed.most_common():
             yield (
                 f"{split}: {count} samples could not be converted ({reason}); the rows with "
-                "status = failed in manifest.parquet name the files: mend them and run again"
+                "status = failed in manifest.parquet name the files: correct them and run again"
             )
 
 
@@ -199,13 +199,13 @@ def _normals(tally: TaskTally, given: tuple[float, float, float]) -> Iterator[st
         better = ",".join(f"{sign * old:g}" for sign, old in zip(signs, given, strict=True))
         yield (
             f"axis {axes} seems to point the other way (wanted x right, y up, z toward the "
-            "camera: seen surfaces face the camera, floors up, left walls right); look at some, "
+            "camera: seen surfaces face the camera, floors up, left walls right); view some, "
             f"and convert again with --normals-signs={better}"
         )
 
 
 def suggested_signs(tally: TaskTally) -> tuple[int, int, int]:
-    """Factors of x, y, z that pictures of rooms suggest; 1 where they tell nothing.
+    """Factors of x, y, z that pictures of rooms suggest; 1 where there is no sign.
 
     On ten or more photographs of NYUv2 the three differences are above 0.25.
     """

@@ -1,4 +1,4 @@
-"""What is counted of a data set while it is converted, so that what is odd can be told."""
+"""What is counted of a data set while it is converted, to report what is odd."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _tally_label(label: NDArray[Any], task: Task) -> TaskTally:
 
 
 def _direction_sums(normals: NDArray[Any], is_valid: NDArray[Any]) -> dict[str, float]:
-    """Sums that tell how the axes point, and the counts to divide them by.
+    """Sums that show how the axes point, and the counts to divide them by.
 
     In a picture of a room, taken upright: what is seen faces the camera (z), floors are below and
     ceilings above (y), and walls at the left face right (x).

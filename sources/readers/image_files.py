@@ -53,7 +53,7 @@ def index_images(
             if key in seen:
                 raise SourceError(
                     f"{root}: {path} and {seen[key]} have the same key {key}; an image belongs "
-                    "to one split, once: mend the lists or remove the copy"
+                    "to one split, once: correct the lists or remove the copy"
                 )
             found[split][key] = seen[key] = path
         if not found[split]:

@@ -148,12 +148,12 @@ class TestResume:
         before = files_of(tmp_path / "out")
         for path in (tmp_path / "in" / "images").glob("*.png"):
             path.unlink()
-        told = []
+        lines = []
         request = PrepareRequest(
             layout="nyud_mt_atrc", root=tmp_path / "in", out=str(tmp_path / "out"), per_shard=3
         )
-        prepare(request, open_files(request), tell=told.append)
-        assert told == ["0 of 3 shards to make"]
+        prepare(request, open_files(request), progress=lines.append)
+        assert lines == ["0 of 3 shards to make"]
         assert files_of(tmp_path / "out") == before
 
     def test_what_is_missing_is_made_with_the_same_bytes(self, tmp_path, atrc):

@@ -111,7 +111,7 @@ def test_ids_are_mapped_and_255_is_ignored_unless_said_otherwise(tree, root, tmp
     png(root / f"{folder}/0000.png", halves(19, 8))
     bad = reject_first(tree, tmp_path, task)
     assert bad.reason == "class_id_out_of_range"
-    for words in (f"{folder}/0000.png", f"labels.{task}: stored id 8 is not in id_map", "mend"):
+    for words in (f"{folder}/0000.png", f"labels.{task}: stored id 8 is not in id_map", "correct"):
         assert words in bad.detail
     tree["labels"][task]["ignore"] = [8]
     assert (read_first(tree, tmp_path, task)[:, -1] == IGNORE_ID).all()

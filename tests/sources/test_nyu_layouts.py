@@ -132,7 +132,7 @@ def test_a_missing_list_names_the_file_and_the_remedy(tmp_path):
 def test_an_image_in_both_lists_is_an_error(tmp_path):
     nyu_files.write_atrc(tmp_path)
     (tmp_path / "gt_sets" / "val.txt").write_text("0003\n0001\n")
-    with pytest.raises(SourceError, match=r"0001\.png .*same key.*mend the lists"):
+    with pytest.raises(SourceError, match=r"0001\.png .*same key.*correct the lists"):
         open_at("nyud_mt_atrc", tmp_path)
 
 

@@ -244,7 +244,7 @@ class TestFailures:
 
     def test_an_image_in_both_lists_is_an_error(self, tmp_path, pascal):
         (tmp_path / "ImageSets/Context/val.txt").write_text(f"{FIRST}\n")
-        with pytest.raises(SourceError, match=rf"{FIRST}\.jpg .*same key.*mend the lists"):
+        with pytest.raises(SourceError, match=rf"{FIRST}\.jpg .*same key.*correct the lists"):
             open_at(tmp_path)
 
     @pytest.mark.parametrize(
