@@ -147,7 +147,7 @@ class Compactor:
         self._seen_at: dict[int, float] = {}
         self._compacted: dict[str, UnitPlace] = {}
         self._rounds: dict[str, int] = {}
-        self._makers: set[str] = set()
+        self._image_units: set[str] = set()
 
     def turn(self) -> tuple[int, int]:
         """Write some of the files that can be filled, and remove what was replaced long enough ago.
@@ -178,7 +178,7 @@ class Compactor:
             for group in groups[:_FILES_PER_TURN]:
                 number += bool(_write_file(self._store, group, number))
         except AlreadyCommittedError as error:
-            # Somebody else compacts, too: the next turn sees what is left to do.
+            # Another process compacts, too: the next turn sees what is left to do.
             logger.warning("compaction_is_contended: %s", error)
         return number - self._next
 
@@ -203,12 +203,12 @@ class Compactor:
         if known is None or place.revision >= known.revision:
             self._compacted[place.unit_id] = place
         if self._last_round and unit.kind == "synthesize":
-            self._makers.add(unit.unit_id)
+            self._image_units.add(unit.unit_id)
         images = unit.image_unit_id
         self._rounds[images] = max(unit.round, self._rounds.get(images, 0))
         if self._rounds[images] >= self._last_round:
             del self._rounds[images]
-            self._makers.discard(images)
+            self._image_units.discard(images)
 
     def _remove(self, places: Iterable[UnitPlace]) -> int:
         # By round, unit and revision: no removal uncovers an older revision.
@@ -222,7 +222,7 @@ class Compactor:
         if compacted is None or place.revision > compacted.revision:
             return False
         age_s = self._clock() - self._seen_at[compacted.part]
-        return age_s >= self._grace_s and place.unit_id not in self._makers
+        return age_s >= self._grace_s and place.unit_id not in self._image_units
 
 
 def _write_file(store: RunStore, places: Sequence[UnitPlace], number: int) -> int:

@@ -51,9 +51,6 @@ logger = logging.getLogger(__name__)
 
 _LOOKS = 3
 
-COLLECTED = "collected"
-SUPERSEDED = "superseded"
-
 Found = TypeVar("Found")
 
 
@@ -225,8 +222,8 @@ def _collected(row: ManifestRow) -> ManifestRow:
         return row
     return replace(
         row,
-        status=COLLECTED,
-        error_class=SUPERSEDED,
+        status="collected",
+        error_class="superseded",
         error_msg="newer labels of the same image replaced these, and jobs/gc.py removed them",
         tar_uri="",
         tar_offset=-1,

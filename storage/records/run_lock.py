@@ -6,6 +6,8 @@ driver that was taken for dead may wake up at any time, and stops at its next ch
 
 A driver has *roles*, generation or training or both: those of different roles may work side by
 side.
+
+All of it raises OSError if the store cannot be reached.
 """
 
 from __future__ import annotations
@@ -88,11 +90,7 @@ class RunLock:
     roles: tuple[Role, ...] = ()
 
     def successor(self) -> Driver | None:
-        """The youngest driver that took one of the roles since; None while the run is held.
-
-        Raises:
-            OSError: If the store cannot be reached.
-        """
+        """The youngest driver that took one of the roles since; None while the run is held."""
         if not self.roles:
             return None
         younger = [epoch for epoch in _epochs(self.store) if epoch > self.epoch]
@@ -104,7 +102,6 @@ class RunLock:
 
         Raises:
             FencedError: If one has; it says who and what to do.
-            OSError: If the store cannot be reached.
         """
         successor = self.successor()
         if successor is not None:
@@ -118,9 +115,6 @@ def take_run(store: RunStore, *, job: str, roles: Sequence[Role]) -> RunLock:
         store: The run.
         job: Name of the job.
         roles: What the driver is going to do.
-
-    Raises:
-        OSError: If the store cannot be reached.
     """
     while True:
         taken = _epochs(store)
@@ -145,11 +139,7 @@ def take_run(store: RunStore, *, job: str, roles: Sequence[Role]) -> RunLock:
 
 
 def drivers(store: RunStore) -> list[Driver]:
-    """Drivers of a run whose records are kept, the youngest last.
-
-    Raises:
-        OSError: If the store cannot be reached.
-    """
+    """Drivers of a run whose records are kept, the youngest last."""
     found = (_read(store, epoch) for epoch in _epochs(store))
     return [driver for driver in found if driver is not None]
 
