@@ -11,9 +11,9 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from schemas.config import digest_of
 from schemas.config_base import values_of
 from schemas.config_file import load_config
+from schemas.digest import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from schemas.config import digest_of
 from schemas.config_base import values_of
 from schemas.config_file import apply_override, dump_config, parse_config, parse_tree
+from schemas.digest import digest_of
 from schemas.errors import AlreadyCommittedError, ConfigError, SourceError
 from schemas.events import Event
 from schemas.run_layout import CONFIG_FILE

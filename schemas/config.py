@@ -7,8 +7,6 @@ moving-average update each 40 samples). ``load_config`` in ``schemas.config_file
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from typing import Annotated, Literal
 
@@ -18,6 +16,7 @@ from schemas.config_base import Count, Fraction, Operations, PositiveInt, Sectio
 from schemas.config_metrics import MetricsSection
 from schemas.config_operations import GenerationSection, RayEnvironment
 from schemas.config_training import TrainingSection
+from schemas.digest import digest_of
 from schemas.names import run_id_of
 from schemas.paths import absolute_url
 from schemas.sample import Task
@@ -343,9 +342,3 @@ class RunConfig(Section, fields_are="science"):
     def run_id(self) -> str:
         """Name of the run, by which no other is called."""
         return run_id_of(self.run.url)
-
-
-def digest_of(value: object) -> str:
-    """Sixteen hexadecimal digits of a JSON value."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
+
+from schemas.digest import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,15 +15,8 @@ if TYPE_CHECKING:
 UnitKind = Literal["synthesize", "relabel"]
 
 
-class _Remembered:
-    """Room for the id: it is asked for many times in a unit's life, and hashes all its keys."""
-
-    __slots__ = ("_unit_id",)
-    _unit_id: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unit(_Remembered):
+@dataclass(frozen=True, kw_only=True)
+class Unit:
     """One piece of the plan.
 
     Attributes:
@@ -49,18 +44,12 @@ class Unit(_Remembered):
     parent_unit_id: str = ""
     revision: int = 0
 
-    @property
+    @cached_property
     def unit_id(self) -> str:
         """Sixteen hexadecimal digits that depend on every field but the revision."""
-        try:
-            return self._unit_id
-        except AttributeError:
-            values = self._values()
-            del values["revision"]
-            text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-            found = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-            object.__setattr__(self, "_unit_id", found)
-            return found
+        values = self._values()
+        del values["revision"]
+        return digest_of(values)
 
     @property
     def image_unit_id(self) -> str:
