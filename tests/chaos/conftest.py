@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.kit.faults.cluster import stopped_loops
 from tests.kit.faults.faults import FaultyHost
 
 
@@ -11,15 +12,9 @@ from tests.kit.faults.faults import FaultyHost
 def start_loop():
     from pipeline.on_ray.coordinator import GenerationLoop
 
-    loops = []
-
-    def start(config, *, num_generators=1, **options):
+    def make(config, **options):
         host = FaultyHost(config, pinned_version=options.get("pinned_version"))
-        loop = GenerationLoop(config, host=host, **options)
-        loops.append(loop)
-        loop.start(num_generators=num_generators)
-        return loop
+        return GenerationLoop(config, host=host, **options)
 
-    yield start
-    for loop in loops:
-        loop.stop(timeout_s=0)
+    with stopped_loops(make) as start:
+        yield start

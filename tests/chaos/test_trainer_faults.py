@@ -16,6 +16,7 @@ from jobs.verify import main as verify
 from runs.directory import claim_run_directory
 from storage.files.stores import open_store
 from storage.records.weights import list_versions, read_manifest, read_weights
+from tests.kit.faults.cluster import local_ray
 from tests.kit.killed import strike
 from tests.kit.small_stage import commit_synthetic, make_config
 from tests.kit.wholeness import expect_whole
@@ -32,19 +33,8 @@ CHECKPOINT_STEPS = 4
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    import ray
-
-    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-        object_store_memory=100 * 2**20,
-    )
-    yield
-    ray.shutdown()
+    with local_ray():
+        yield
 
 
 @pytest.fixture

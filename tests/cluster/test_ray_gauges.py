@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 import urllib.request
 
 import pytest
 
 from runs.progress import RunView
+from tests.kit.faults.cluster import local_ray
 
 pytestmark = pytest.mark.ray
 
@@ -20,17 +20,7 @@ def test_prometheus_finds_the_gauges_of_a_run():
 
     from runs.on_ray.gauges import RaySignals
 
-    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
-    ray.init(
-        address="local",
-        num_cpus=1,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-        object_store_memory=80 * 2**20,
-        _system_config={"metrics_report_interval_ms": 500},
-    )
-    try:
+    with local_ray(num_cpus=1, _system_config={"metrics_report_interval_ms": 500}):
         signals = RaySignals("a-run")
         (node,) = ray.nodes()
         url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
@@ -50,8 +40,6 @@ def test_prometheus_finds_the_gauges_of_a_run():
             line for line in read(url) if "synth_run_state{" in line and 'state="paused"' in line
         ]
         assert float(paused.rsplit(" ", 1)[1]) == 1.0
-    finally:
-        ray.shutdown()
 
 
 def read(url: str) -> list[str]:

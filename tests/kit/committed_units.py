@@ -11,6 +11,7 @@ from schemas.manifest import ManifestRow
 from schemas.run_layout import shard_path
 from schemas.sample import Sample
 from schemas.unit import Unit, synthetic_key
+from schemas.weights import WeightsManifest
 from storage.files.stores import RunStore
 from storage.manifests.table import commit_unit
 from storage.manifests.unit_outcome import UnitCommit, UnitOutcome
@@ -128,14 +129,20 @@ def outcome(num_samples: int, failed: Mapping[str, int]) -> UnitOutcome:
     )
 
 
-def publish(store: RunStore, version: int, data: bytes = b"weights") -> None:
-    """Commit a version of creation weights."""
-    publish_weights(
+def publish(
+    store: RunStore,
+    version: int,
+    data: bytes | None = None,
+    *,
+    seen_images: int | None = None,
+) -> WeightsManifest:
+    """Commit a version of creation weights; other bytes for each where none are given."""
+    return publish_weights(
         store,
-        data + bytes([version]),
+        b"weights" + bytes([version]) if data is None else data,
         version=version,
         step=version * 10,
-        seen_images=version * 100,
+        seen_images=version * 100 if seen_images is None else seen_images,
         ema_decay=0.9,
         base_model_hash="base",
         keys_hash="keys",

@@ -6,8 +6,10 @@ from collections import Counter
 from dataclasses import replace
 
 from schemas.manifest import ManifestRow
+from schemas.run_layout import compacted_path
 from schemas.unit import Unit
 from storage.files.stores import RunStore
+from storage.manifests.compaction import compact
 from storage.manifests.places import find_units
 from storage.manifests.table import ManifestReader, commit_unit, manifest_table, read_unit
 from storage.manifests.unit_outcome import UnitCommit
@@ -86,3 +88,16 @@ class CountingFolders(RunStore):
     def read_bytes(self, rel: str, **options: int | None) -> bytes:
         self.reads[rel] += 1
         return super().read_bytes(rel, **options)
+
+
+class Overtaken(RunStore):
+    """A store in which another compaction comes first."""
+
+    def __init__(self, store: RunStore) -> None:
+        super().__init__(store.url, store.root)
+
+    def put_if_absent(self, rel: str, data: bytes) -> None:
+        store = RunStore(self.url, self.root)
+        if not store.exists(compacted_path(0)):
+            compact(store, units_per_file=2)
+        super().put_if_absent(rel, data)

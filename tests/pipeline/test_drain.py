@@ -11,6 +11,7 @@ from pipeline.make.attempt import Attempt
 from pipeline.make.drain import RESERVE_S, Drain, UnitGivenBackError
 from storage.files.stores import open_store
 from storage.records.weights import read_weights
+from tests.kit.clock import Clock
 from tests.kit.small_run import (
     all_commits,
     make_config,
@@ -20,14 +21,6 @@ from tests.kit.small_run import (
     prepare,
     publish,
 )
-
-
-class Clock:
-    def __init__(self):
-        self.now_s = 100.0
-
-    def __call__(self):
-        return self.now_s
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
-
 import pytest
 import ray
 
@@ -15,6 +12,7 @@ from schemas.names import namespace_of, registry_name
 from schemas.sample import JSON_MEMBER
 from storage.files.stores import open_store
 from storage.records.captions import read_captions
+from tests.kit.faults.cluster import local_ray, stopped_loops, wait_until
 from tests.kit.small_run import (
     all_commits,
     all_rows,
@@ -34,43 +32,17 @@ WAIT_S = 120
 
 
 @pytest.fixture(scope="module", autouse=True)
-def local_ray():
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100 * 2**20,
-        logging_level="error",
-    )
-    yield
-    ray.shutdown()
+def one_node():
+    with local_ray():
+        yield
 
 
 @pytest.fixture
 def start_loop():
     from pipeline.on_ray.coordinator import GenerationLoop
 
-    loops = []
-
-    def start(config, *, num_generators=1, **options):
-        loop = GenerationLoop(config, **options)
-        loops.append(loop)
-        loop.start(num_generators=num_generators)
-        return loop
-
-    yield start
-    for loop in loops:
-        loop.stop(timeout_s=0)
-
-
-def wait_until(condition, what):
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {WAIT_S} s"
-        time.sleep(0.05)
+    with stopped_loops(GenerationLoop) as start:
+        yield start
 
 
 def assert_committed_is_the_plan(config):
@@ -135,5 +107,5 @@ def test_two_runs_of_one_folder_name_on_one_ray_do_not_meet(tmp_path, start_loop
         assert {row.creation_version for row in all_rows(config)} == {version}
         assert {row.run_id for row in all_rows(config)} == {config.run_id}
         registry = ray.get_actor(registry_name(), namespace=namespace_of(config.run_id))
-        assert ray.get(registry.latest.remote())[0] == version
+        assert ray.get(registry.latest.remote())[0].version == version
     assert configs[0].run_id != configs[1].run_id

@@ -7,28 +7,13 @@ import pytest
 from pipeline.loop.control import GenerationControl
 from schemas.run_layout import COMPACTED_DIR, UNITS_DIR
 from sources.live_shards import LiveShardList
-from storage.files.stores import RunStore, open_store
+from storage.files.stores import open_store
 from storage.manifests.compaction import Compactor
-from storage.records.weights import publish_weights
+from tests.kit.committed_units import publish
 from tests.kit.manifests import CountingFolders
 from tests.kit.simulated_run import commit_simulated, make_config, plan_of
 
 UNITS_PER_LOOK = 10
-
-
-def publish(store: RunStore, version: int, *, seen_images: int) -> None:
-    publish_weights(
-        store,
-        b"weights %d" % version,
-        version=version,
-        step=version,
-        seen_images=seen_images,
-        ema_decay=0.9,
-        base_model_hash="",
-        keys_hash="",
-        stage="self_improve",
-        parent=version - 1,
-    )
 
 
 def names_of_units(store: CountingFolders) -> int:

@@ -6,8 +6,9 @@ from schemas.errors import AlreadyCommittedError
 from storage.files.stores import RunStore
 from storage.manifests.table import read_unit
 from storage.records.events import EventWriter, read_events
-from storage.records.weights import publish_weights, read_weights
+from storage.records.weights import read_weights
 from tests.kit.commit_worker import make_unit, write_and_commit
+from tests.kit.committed_units import publish
 
 
 class ForgetfulStore(RunStore):
@@ -29,18 +30,7 @@ def test_a_unit_that_was_committed_counts_as_won(local_store: RunStore) -> None:
 
 
 def test_weights_that_were_published_stay_published(local_store: RunStore) -> None:
-    manifest = publish_weights(
-        forgetful(local_store),
-        b"weights",
-        version=0,
-        step=0,
-        seen_images=0,
-        ema_decay=0.9,
-        base_model_hash="b",
-        keys_hash="k",
-        stage="warm_up",
-        parent=-1,
-    )
+    manifest = publish(forgetful(local_store), 0, b"weights")
     assert read_weights(local_store, 0) == (manifest, b"weights")
     assert local_store.list_dir("weights/v00000000") == ["manifest.json", "model.safetensors"]
 

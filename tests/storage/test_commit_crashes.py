@@ -13,9 +13,10 @@ import pytest
 from storage.files.stores import RunStore, open_store
 from storage.manifests.places import find_units
 from storage.manifests.table import ManifestReader, manifest_table, read_unit
-from storage.records.weights import list_versions, publish_weights, read_weights
+from storage.records.weights import list_versions, read_weights
 from storage.samples.shards import load_shard
 from tests.kit.commit_worker import CRASH_POINTS, SAMPLES_PER_UNIT, make_unit, write_and_commit
+from tests.kit.committed_units import publish
 from tests.kit.job_process import start_python
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +130,5 @@ def test_weights_whose_publisher_died_before_the_manifest_do_not_exist(
     assert process.returncode == -signal.SIGKILL
     assert local_store.exists("weights/v00000000/model.safetensors")
     assert list_versions(local_store) == []
-    facts = {"step": 0, "seen_images": 0, "ema_decay": 0.9, "stage": "warm_up", "parent": -1}
-    hashes = {"base_model_hash": "b", "keys_hash": "k"}
-    publish_weights(local_store, b"whole", version=0, **facts, **hashes)
+    publish(local_store, 0, b"whole")
     assert read_weights(local_store, 0)[1] == b"whole"

@@ -15,6 +15,7 @@ from storage.manifests.table import ManifestReader, commit_unit, read_unit
 from tests.kit.job_process import start_python
 from tests.kit.manifests import (
     CountingFolders,
+    Overtaken,
     expect_reads_as,
     fill,
     make_commit,
@@ -186,12 +187,6 @@ def test_of_two_compactions_the_second_looks_again(local_store: RunStore) -> Non
     fill(local_store, range(4))
     before = ManifestReader(local_store).refresh()
 
-    class Overtaken(RunStore):
-        def put_if_absent(self, rel: str, data: bytes) -> None:
-            if not local_store.exists(compacted_path(0)):
-                compact(local_store, units_per_file=2)
-            super().put_if_absent(rel, data)
-
-    assert compact(Overtaken(local_store.url, local_store.root), units_per_file=4) == 0
+    assert compact(Overtaken(local_store), units_per_file=4) == 0
     assert len(local_store.list_dir(COMPACTED_DIR)) == 2
     expect_reads_as(local_store, before)

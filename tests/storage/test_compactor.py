@@ -14,22 +14,16 @@ from storage.manifests.compaction import Compactor, compact
 from storage.manifests.places import QuietFolders, UnitPlace, list_revisions
 from storage.manifests.table import ManifestReader, OutcomeReader, commit_unit, read_unit
 from storage.manifests.unit_outcome import outcome_of
+from tests.kit.clock import Clock
 from tests.kit.manifests import (
     CountingFolders,
+    Overtaken,
     expect_reads_as,
     fill,
     make_commit,
     make_unit,
     revised,
 )
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def make_compactor(store: RunStore, **options) -> Compactor:
@@ -131,13 +125,7 @@ def test_a_compactor_that_was_overtaken_goes_on_with_the_next_turn(local_store: 
     fill(local_store, range(4))
     before = ManifestReader(local_store).refresh()
 
-    class Overtaken(RunStore):
-        def put_if_absent(self, rel: str, data: bytes) -> None:
-            if not local_store.exists(compacted_path(0)):
-                compact(local_store, units_per_file=2)
-            super().put_if_absent(rel, data)
-
-    compactor = make_compactor(Overtaken(local_store.url, local_store.root))
+    compactor = make_compactor(Overtaken(local_store))
     assert compactor.turn() == (0, 4)
     assert compactor.turn() == (0, 0)
     expect_reads_as(local_store, before)

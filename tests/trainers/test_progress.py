@@ -3,16 +3,9 @@
 import pytest
 
 from sources.batches import collate
+from tests.kit.clock import Clock
 from tests.kit.small_stage import make_sample
 from trainers.progress import Progress
-
-
-class Clock:
-    def __init__(self):
-        self.now_s = 0.0
-
-    def __call__(self):
-        return self.now_s
 
 
 @pytest.fixture

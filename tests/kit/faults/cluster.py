@@ -29,6 +29,52 @@ FAST_HEALTH_CHECKS = {
 }
 
 
+HEAD_ARGUMENTS = {
+    "num_cpus": 0,
+    "include_dashboard": False,
+    "object_store_memory": 80 * 2**20,
+    "_system_config": FAST_HEALTH_CHECKS,
+}
+
+
+@contextmanager
+def local_ray(*, num_cpus: int = 4, **options: Any) -> Iterator[None]:
+    """Start a Ray of one node on this machine for the time of the block."""
+    import ray
+
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        object_store_memory=100 * 2**20,
+        **options,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def stopped_loops(make_loop: Callable[..., GenerationLoop]) -> Iterator[Callable[..., Any]]:
+    """Start loops that are stopped at the end of the block, whatever becomes of their test."""
+    loops: list[GenerationLoop] = []
+
+    def start(config: RunConfig, *, num_generators: int = 1, **options: Any) -> GenerationLoop:
+        loops.append(make_loop(config, **options))
+        loops[-1].start(num_generators=num_generators)
+        return loops[-1]
+
+    try:
+        yield start
+    finally:
+        for loop in loops:
+            loop.stop(timeout_s=0)
+
+
 @contextmanager
 def running_cluster(*, num_nodes: int) -> Iterator[Any]:
     """Start a head without CPUs and generator nodes of one CPU each, connected to this process.
@@ -40,15 +86,7 @@ def running_cluster(*, num_nodes: int) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 0,
-            "include_dashboard": False,
-            "object_store_memory": 80 * 2**20,
-            "_system_config": FAST_HEALTH_CHECKS,
-        },
-    )
+    cluster = Cluster(initialize_head=True, head_node_args=dict(HEAD_ARGUMENTS))
     try:
         for _ in range(num_nodes):
             add_generator_node(cluster)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
-from tests.kit.faults.cluster import FAST_HEALTH_CHECKS
+from tests.kit.faults.cluster import HEAD_ARGUMENTS
 
 NUM_NODES = 3
 _TITLES = {
@@ -77,15 +77,7 @@ class KillableCluster:
 def killable_cluster() -> Iterator[KillableCluster]:
     """Start a cluster for the time of the block; from the main thread alone."""
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 0,
-            "include_dashboard": False,
-            "object_store_memory": 80 * 2**20,
-            "_system_config": FAST_HEALTH_CHECKS,
-        },
-    )
+    cluster = Cluster(initialize_head=True, head_node_args=dict(HEAD_ARGUMENTS))
     try:
         yield KillableCluster(cluster)
     finally:
