@@ -25,9 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from perception.build import dtype_of, make_method, open_backbone
 from perception.captioner import Blip2Captioner
-from perception.diffusion.halfway import HalfwaySettings, synthesize_halfway
+from perception.diffusion.halfway import synthesize_halfway
 from perception.diffusion.moments import MomentsCache
 from pipeline.make.label import label_images
+from schemas.config import CreatorSection
 from schemas.config_file import apply_override, parse_config
 from schemas.sample import Sample
 from sources.batches import collate
@@ -122,7 +123,7 @@ def measure_generation(
     meter: Meter, config: RunConfig, backbone: DiffusionBackbone, images: NDArray[np.uint8]
 ) -> None:
     """Synthesis and labelling of a batch."""
-    settings = HalfwaySettings(num_steps=config.creator.num_steps)
+    settings = CreatorSection(num_steps=config.creator.num_steps)
     seeds = list(range(len(images)))
 
     def synthesize() -> NDArray[np.uint8]:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from perception.diffusion.backbone import load_backbone
-from perception.diffusion.halfway import HalfwaySettings, synthesize_halfway
-from schemas.config import RoomsSource
+from perception.diffusion.halfway import synthesize_halfway
+from schemas.config import CreatorSection, RoomsSource
 from schemas.paths import resolve_path
 from schemas.sample import Sample
 from sources.open import open_source
@@ -39,7 +39,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     rooms = read_rooms(arguments.batch_size)
     backbone = load_backbone(resolve_path(arguments.model))
-    settings = HalfwaySettings(num_steps=arguments.num_steps)
+    settings = CreatorSection(num_steps=arguments.num_steps)
     single, batched = Side(1), Side(arguments.batch_size)
     for _ in range(arguments.repeats + 1):
         for side in (single, batched):
@@ -71,7 +71,7 @@ class Side:
         self.wall_s: list[float] = []
 
     def run(
-        self, backbone: DiffusionBackbone, rooms: list[Sample], settings: HalfwaySettings
+        self, backbone: DiffusionBackbone, rooms: list[Sample], settings: CreatorSection
     ) -> None:
         """Make every image once."""
         wall_s, cpu_s = time.perf_counter(), time.thread_time()

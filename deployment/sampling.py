@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from perception.diffusion.halfway import (
-    PURE_NOISE_START,
-    HalfwaySettings,
     synthesize_gaussian,
     synthesize_halfway,
 )
 from perception.seeding import sample_seed
-from pipeline.make.creators import sampler_settings
-from pipeline.make.rows import code_version, pixels_sha256, start_of
+from pipeline.make.rows import code_version, pixels_sha256
+from schemas.config import PURE_NOISE_START, CreatorSection
 from schemas.digest import sha256_of
 from schemas.errors import ConfigError
 from schemas.sample import Sample
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from pydantic_core import ErrorDetails
 
     from deployment.predictor import Predictor
-    from schemas.config import CreatorSection
     from schemas.weights import WeightsManifest
 
     Images = NDArray[np.uint8]
@@ -49,7 +49,7 @@ class SamplingOptions:
 
 def settings_for(
     creator: CreatorSection, options: SamplingOptions, *, t_start: int
-) -> HalfwaySettings:
+) -> CreatorSection:
     """Settings of the sampler from a timestep down.
 
     Args:
@@ -61,17 +61,24 @@ def settings_for(
         ConfigError: If a number is out of range.
     """
     start = t_start if options.t_start is None else options.t_start
+    own_start = creator.start or creator.t_start
     steps = options.num_steps
     if steps is None:
-        steps = min(max(1, round(creator.num_steps * start / start_of(creator))), max(1, start))
-    run_settings = sampler_settings(creator)
-    scale = options.guidance_scale
-    return replace(
-        run_settings,
-        t_start=start,
-        num_steps=steps,
-        guidance_scale=run_settings.guidance_scale if scale is None else scale,
-    )
+        steps = min(max(1, round(creator.num_steps * start / own_start)), max(1, start))
+    changed: dict[str, Any] = {"kind": "halfway", "t_start": start, "num_steps": steps}
+    if options.guidance_scale is not None:
+        changed["guidance_scale"] = options.guidance_scale
+    try:
+        return CreatorSection.model_validate({**creator.model_dump(), **changed})
+    except ValidationError as error:
+        raise ConfigError("\n".join(map(_explain, error.errors()))) from error
+
+
+def _explain(problem: ErrorDetails) -> str:
+    name, text = "".join(map(str, problem["loc"])), problem["msg"]
+    if not name:
+        return text
+    return f"{name}: wanted {text.removeprefix('Input should be ')}, found {problem['input']}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,7 +181,7 @@ class PairMaker:
             ]
         return made
 
-    def _facts(self, settings: HalfwaySettings, *, creator: str) -> dict[str, Any]:
+    def _facts(self, settings: CreatorSection, *, creator: str) -> dict[str, Any]:
         """Provenance under the names of the manifest's columns."""
         return {
             "creator": creator,

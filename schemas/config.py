@@ -202,6 +202,10 @@ class MethodSection(Section, fields_are="science"):
     )
 
 
+PURE_NOISE_START = 1000
+"""Timestep of the schedule's end: what starts there keeps nothing of an image."""
+
+
 class CreatorSection(Section, fields_are="science"):
     """How a synthetic image is made from a real one."""
 
@@ -230,7 +234,15 @@ class CreatorSection(Section, fields_are="science"):
                 f"num_steps = {self.num_steps} is more than t_start = {self.t_start}; "
                 "lower num_steps or raise t_start"
             )
+        if self.eta > 0 and self.sampler != "ddim":
+            raise ValueError(f"eta = {self.eta}: wanted 0, for only sampler ddim adds noise")
         return self
+
+    @property
+    def start(self) -> int:
+        """Timestep that images start from; 0 for images that are taken as they are."""
+        starts = {"halfway": self.t_start, "gaussian": PURE_NOISE_START, "unlabelled": 0}
+        return starts[self.kind]
 
 
 class PlanSection(Section, fields_are="science"):
@@ -249,6 +261,9 @@ class PlanSection(Section, fields_are="science"):
 class LabellingSection(Section, fields_are="science"):
     """How a synthetic image is labelled; the defaults are the paper's plain prediction."""
 
+    batch_size: Operations[PositiveInt | None] = Field(
+        default=None, description="Images labelled together; none: as many as creator.batch_size."
+    )
     average_mirrored: bool = Field(
         default=False, description="Average the prediction with that of the mirrored image."
     )

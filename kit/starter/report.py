@@ -14,9 +14,10 @@ from safetensors import safe_open
 
 from evaluation.frechet import fit_gaussian, frechet_distance, pooled_features
 from kit.starter.captioner import slot_accuracy
-from perception.diffusion.halfway import HalfwaySettings, synthesize_halfway
+from perception.diffusion.halfway import synthesize_halfway
 from perception.diffusion.latents import decode_images, encode_latents, encode_moments
 from perception.seeding import sample_generator, sample_seed
+from schemas.config import CreatorSection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +95,7 @@ def run_models(
     answers = tuple(captioner.caption(list(real)))
     synthetic = {}
     for start in STARTS:
-        settings = HalfwaySettings(t_start=start, num_steps=num_steps)
+        settings = CreatorSection(t_start=start, num_steps=num_steps)
         seeds = [sample_seed("starter-report", str(i), start) for i in range(len(real))]
         synthetic[start] = _in_batches(
             len(real),

@@ -6,8 +6,7 @@ schedule) is the limit that keeps nothing: the Gaussian creator.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,9 +21,9 @@ from perception.diffusion.latents import (
     latent_shape,
 )
 from perception.diffusion.samplers import Predict, ddim_sample, dpm_solver_sample
-from perception.diffusion.schedule import NoiseSchedule, Spacing, halfway_timesteps
 from perception.seeding import Generators, draw_noise, sample_generator
 from perception.shapes import ShapeError
+from schemas.config import PURE_NOISE_START
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,9 +33,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from perception.diffusion.backbone import DiffusionBackbone
+    from perception.diffusion.schedule import Spacing
+    from schemas.config import CreatorSection
 
 __all__ = [
-    "HalfwaySettings",
     "decode_images",
     "denoise",
     "encode_latents",
@@ -47,88 +47,13 @@ __all__ = [
     "synthesize_latents",
 ]
 
-Sampler = Literal["ddim", "dpmsolver++"]
-PURE_NOISE_START = 1000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HalfwaySettings:
-    """How synthetic images are made; the defaults are those of Diff-2-in-1 and its code.
-
-    Attributes:
-        t_start: Timestep T the latent is noised to, in (0, 1000]; 1000 starts from pure noise and
-            uses nothing of the image but its size.
-        num_steps: Network calls from T to 0, in [1, t_start].
-        sampler: ``ddim`` or ``dpmsolver++`` (as good with about a third of the steps).
-        guidance_scale: 1 runs the network once a step; above 1, classifier-free guidance runs it
-            on the empty prompt too.
-        eta: Fresh noise per DDIM step, in [0, 1]; 0 is deterministic.
-        posterior: ``sample`` draws the start latent from the autoencoder's posterior, ``mode``
-            takes its mean.
-        spacing: Which timesteps, see ``NoiseSchedule.timesteps``; ``auto`` is ``leading`` for ddim
-            (the released sampler's list) and ``log_snr`` for dpmsolver++.
-    """
-
-    t_start: int = 600
-    num_steps: int = 50
-    sampler: Sampler = "ddim"
-    guidance_scale: float = 1.0
-    eta: float = 0.0
-    posterior: Posterior = "sample"
-    spacing: Spacing | Literal["auto"] = "auto"
-
-    def __post_init__(self) -> None:
-        """Check every field.
-
-        Raises:
-            ConfigError: Naming field, value and allowed range.
-        """
-        halfway_timesteps(start=self.t_start, num_steps=self.num_steps)
-        if self.spacing not in ("auto", *get_args(Spacing)):
-            raise ConfigError(
-                f"halfway spacing: wanted 'auto' or one of {get_args(Spacing)}, "
-                f"found {self.spacing!r}"
-            )
-        if self.sampler not in get_args(Sampler):
-            raise ConfigError(
-                f"halfway sampler: wanted one of {get_args(Sampler)}, found {self.sampler!r}"
-            )
-        if self.posterior not in get_args(Posterior):
-            raise ConfigError(
-                f"halfway posterior: wanted one of {get_args(Posterior)}, found {self.posterior!r}"
-            )
-        if not self.guidance_scale >= 1.0:
-            raise ConfigError(
-                "halfway guidance_scale: wanted at least 1 (1 = no guidance), "
-                f"found {self.guidance_scale}"
-            )
-        if not 0.0 <= self.eta <= 1.0:
-            raise ConfigError(f"halfway eta: wanted a value in [0, 1], found {self.eta}")
-        if self.eta > 0 and self.sampler != "ddim":
-            raise ConfigError(
-                f"halfway eta: wanted 0 with sampler {self.sampler!r}, found {self.eta}; "
-                "only ddim adds noise on the way"
-            )
-
-    def timesteps(self, schedule: NoiseSchedule) -> tuple[int, ...]:
-        """Return the timesteps of the network calls on a schedule, falling."""
-        spacing = self.spacing
-        if spacing == "auto":
-            spacing = "leading" if self.sampler == "ddim" else "log_snr"
-        return schedule.timesteps(start=self.t_start, num_steps=self.num_steps, spacing=spacing)
-
-    @property
-    def starts_from_pure_noise(self) -> bool:
-        """Whether nothing of the image is kept."""
-        return self.t_start == PURE_NOISE_START
-
 
 def synthesize_halfway(
     backbone: DiffusionBackbone,
     images: Images | LatentMoments,
     prompts: Sequence[str] | Tensor,
     *,
-    settings: HalfwaySettings,
+    settings: CreatorSection,
     seeds: Sequence[int],
 ) -> NDArray[np.uint8]:
     """Make one synthetic image from each real one.
@@ -140,7 +65,8 @@ def synthesize_halfway(
         backbone: The frozen model.
         images: B real images (see ``latents.Images``), or their moments encoded before.
         prompts: B captions, or their embeddings [B, L, C].
-        settings: How.
+        settings: How; ``start`` at the end of the schedule uses nothing of the images but their
+            size.
         seeds: B seeds, see ``seeding.sample_seed``.
 
     Returns:
@@ -159,8 +85,10 @@ def synthesize_latents(
     images: Images | LatentMoments,
     prompts: Sequence[str] | Tensor,
     *,
-    settings: HalfwaySettings,
+    settings: CreatorSection,
     seeds: Sequence[int],
+    posterior: Posterior = "sample",
+    spacing: Spacing | None = None,
 ) -> Tensor:
     """Do what ``synthesize_halfway`` does, short of decoding.
 
@@ -177,14 +105,16 @@ def synthesize_latents(
         )
     generators = [sample_generator(seed) for seed in seeds]
     moments = images if isinstance(images, LatentMoments) else encode_moments(backbone, images)
-    if settings.starts_from_pure_noise:
+    if settings.start == PURE_NOISE_START:
         start = draw_noise(moments.mean.shape, generators=generators, device=backbone.device)
     else:
-        clean = moments.draw(posterior=settings.posterior, generators=generators)
+        clean = moments.draw(posterior=posterior, generators=generators)
         start = noise_to_start(
             backbone, clean * backbone.scaling_factor, settings=settings, generators=generators
         )
-    return denoise(backbone, start, prompts, settings=settings, generators=generators)
+    return denoise(
+        backbone, start, prompts, settings=settings, generators=generators, spacing=spacing
+    )
 
 
 def synthesize_gaussian(
@@ -192,7 +122,7 @@ def synthesize_gaussian(
     prompts: Sequence[str] | Tensor,
     *,
     image_size_px: tuple[int, int],
-    settings: HalfwaySettings,
+    settings: CreatorSection,
     seeds: Sequence[int],
 ) -> NDArray[np.uint8]:
     """Make images from pure noise and a prompt alone.
@@ -201,20 +131,20 @@ def synthesize_gaussian(
         backbone: The frozen model.
         prompts: B texts, or their embeddings [B, L, C].
         image_size_px: Height and width, divisible by the backbone's downsample factor.
-        settings: How; ``t_start`` must be 1000.
+        settings: How; ``start`` must be 1000.
         seeds: B seeds.
 
     Returns:
         uint8 RGB [B, H, W, 3].
 
     Raises:
-        ConfigError: If ``t_start`` is not 1000.
+        ConfigError: If ``start`` is not 1000.
         ShapeError: If the numbers of prompts and seeds differ or the size does not fit.
         SampleError: If a decoded image is not finite.
     """
-    if not settings.starts_from_pure_noise:
+    if settings.start != PURE_NOISE_START:
         raise ConfigError(
-            f"gaussian creator t_start: wanted {PURE_NOISE_START}, found {settings.t_start}"
+            f"gaussian creator t_start: wanted {PURE_NOISE_START}, found {settings.start}"
         )
     if len(prompts) != len(seeds):
         raise ShapeError(
@@ -232,7 +162,7 @@ def noise_to_start(
     backbone: DiffusionBackbone,
     latents: Tensor,
     *,
-    settings: HalfwaySettings,
+    settings: CreatorSection,
     generators: Generators = None,
 ) -> Tensor:
     """Noise clean latents to T: Diff-2-in-1, equation 2.
@@ -240,14 +170,14 @@ def noise_to_start(
     Args:
         backbone: The frozen model; its schedule is used.
         latents: Scaled clean latents [B, C, h, w].
-        settings: For ``t_start``.
+        settings: For ``start``.
         generators: Source of the noise.
 
     Returns:
         Latents at T, same shape.
     """
     noise = draw_noise(latents.shape, generators=generators, device=latents.device)
-    index = backbone.schedule.noise_index(settings.t_start)
+    index = backbone.schedule.noise_index(settings.start)
     return backbone.schedule.add_noise(latents, noise, index)
 
 
@@ -257,24 +187,31 @@ def denoise(
     noisy: Tensor,
     prompts: Sequence[str] | Tensor,
     *,
-    settings: HalfwaySettings,
+    settings: CreatorSection,
     generators: Generators = None,
+    spacing: Spacing | None = None,
 ) -> Tensor:
     """Denoise latents from T to the end: Diff-2-in-1, equation 3, by a deterministic sampler.
 
     Args:
         backbone: The frozen model.
-        noisy: Latents at ``settings.t_start``, float32 [B, C, h, w].
+        noisy: Latents at ``settings.start``, float32 [B, C, h, w].
         prompts: B texts, or their embeddings [B, L, C].
         settings: Sampler, steps and guidance.
         generators: Source of the noise added on the way when ``eta`` is above 0.
+        spacing: Which timesteps, see ``NoiseSchedule.timesteps``; by default ``leading`` for ddim
+            (the released sampler's list) and ``log_snr`` for dpmsolver++.
 
     Returns:
         Scaled clean latents, same shape.
     """
     context = prompts if isinstance(prompts, Tensor) else backbone.embed_text(prompts)
     predict = bind_prompt(backbone, context, guidance_scale=settings.guidance_scale)
-    timesteps = settings.timesteps(backbone.schedule)
+    if spacing is None:
+        spacing = "leading" if settings.sampler == "ddim" else "log_snr"
+    timesteps = backbone.schedule.timesteps(
+        start=settings.start, num_steps=settings.num_steps, spacing=spacing
+    )
     if settings.sampler == "dpmsolver++":
         return dpm_solver_sample(
             noisy, timesteps=timesteps, schedule=backbone.schedule, predict=predict

@@ -1,22 +1,42 @@
-"""Real images and captions to synthetic images."""
+"""How synthetic images are made: a table of creators, by the names of the configuration.
+
+A creator is a function from orders to images; one that knows their labels gives those, too, and
+then they are not predicted.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from perception.diffusion.halfway import HalfwaySettings, synthesize_gaussian, synthesize_halfway
-from pipeline.make.rows import ImageOrder, start_of
+from perception.diffusion.halfway import synthesize_gaussian, synthesize_halfway
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.diffusion.moments import MomentsCache
+    from pipeline.make.rows import ImageOrder
     from schemas.config import CreatorSection
+    from schemas.sample import Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Created:
+    """A batch of synthetic images.
+
+    Attributes:
+        images: uint8 RGB [B, H, W, 3].
+        labels: Task to B label arrays, encoded as in :class:`schemas.sample.Sample`; tasks that
+            the creator does not know are left out.
+    """
+
+    images: NDArray[np.uint8]
+    labels: Mapping[Task, Sequence[NDArray[Any]]] = field(default_factory=dict)
 
 
 class Creator(Protocol):
@@ -27,10 +47,17 @@ class Creator(Protocol):
         backbone: DiffusionBackbone,
         orders: Sequence[ImageOrder],
         *,
-        settings: HalfwaySettings,
+        settings: CreatorSection,
         moments: MomentsCache,
-    ) -> NDArray[np.uint8]:
-        """Return uint8 RGB [B, H, W, 3], one image for each order."""
+    ) -> Created:
+        """Make one image for each order, which depends on that order alone, up to rounding.
+
+        Args:
+            backbone: The frozen diffusion model.
+            orders: What to make; real images of one size.
+            settings: The creator's parameters.
+            moments: Latents of real images encoded before; filled on the way.
+        """
 
 
 def create_images(
@@ -39,75 +66,54 @@ def create_images(
     *,
     settings: CreatorSection,
     moments: MomentsCache,
-) -> NDArray[np.uint8]:
-    """Make a batch of synthetic images with the configured creator.
-
-    Args:
-        backbone: The frozen diffusion model.
-        orders: What to make; real images of one size.
-        settings: Creator and its parameters.
-        moments: Latents of real images encoded before; filled on the way.
-
-    Returns:
-        uint8 RGB [B, H, W, 3]. An image depends on its order alone, up to rounding.
-    """
-    creator = CREATORS[settings.kind]
-    return creator(backbone, orders, settings=sampler_settings(settings), moments=moments)
-
-
-def sampler_settings(settings: CreatorSection) -> HalfwaySettings:
-    """Settings of the sampler for a creator; the Gaussian one always starts from pure noise."""
-    return HalfwaySettings(
-        # An image that is taken as it is passes no sampler; any valid start will do.
-        t_start=start_of(settings) or settings.t_start,
-        num_steps=settings.num_steps,
-        sampler=settings.sampler,
-        guidance_scale=settings.guidance_scale,
-        eta=settings.eta,
-    )
+) -> Created:
+    """Make a batch with the configured creator; see :class:`Creator`."""
+    return CREATORS[settings.kind](backbone, orders, settings=settings, moments=moments)
 
 
 def _create_halfway(
     backbone: DiffusionBackbone,
     orders: Sequence[ImageOrder],
     *,
-    settings: HalfwaySettings,
+    settings: CreatorSection,
     moments: MomentsCache,
-) -> NDArray[np.uint8]:
-    return synthesize_halfway(
+) -> Created:
+    images = synthesize_halfway(
         backbone,
         moments.encode(backbone, [order.source.image for order in orders]),
         [order.caption for order in orders],
         settings=settings,
         seeds=[order.seed for order in orders],
     )
+    return Created(images=images)
 
 
 def _create_gaussian(
     backbone: DiffusionBackbone,
     orders: Sequence[ImageOrder],
     *,
-    settings: HalfwaySettings,
+    settings: CreatorSection,
     moments: MomentsCache,  # noqa: ARG001 - part of the protocol; nothing real is kept here
-) -> NDArray[np.uint8]:
+) -> Created:
     height, width = orders[0].source.image.shape[:2]
-    return synthesize_gaussian(
+    images = synthesize_gaussian(
         backbone,
         [order.caption for order in orders],
         image_size_px=(height, width),
         settings=settings,
         seeds=[order.seed for order in orders],
     )
+    return Created(images=images)
 
 
 def _take_unlabelled(
     backbone: DiffusionBackbone,  # noqa: ARG001 - part of the protocol; nothing is synthesised
     orders: Sequence[ImageOrder],
     *,
-    settings: HalfwaySettings,  # noqa: ARG001
+    settings: CreatorSection,  # noqa: ARG001
     moments: MomentsCache,  # noqa: ARG001
-) -> NDArray[np.uint8]:
-    return np.stack([order.source.image for order in orders])
+) -> Created:
+    return Created(images=np.stack([order.source.image for order in orders]))
 
 
 CREATORS: dict[str, Creator] = {
@@ -115,3 +121,4 @@ CREATORS: dict[str, Creator] = {
     "gaussian": _create_gaussian,
     "unlabelled": _take_unlabelled,
 }
+"""Creators by ``creator.kind``."""

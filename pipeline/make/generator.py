@@ -6,7 +6,7 @@ import platform
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perception.state_file import keys_digest, load_state_bytes
 from pipeline.make.commit import commit_samples, encode
@@ -19,13 +19,17 @@ from schemas.errors import RunFailedError
 from storage.records.weights import expect_fits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.methods.protocol import DensePredictor
     from pipeline.make.attempt import Attempt
     from pipeline.make.rows import Draft
     from schemas.config import RunConfig
+    from schemas.sample import Task
     from schemas.unit import Unit
     from schemas.weights import WeightsManifest
     from sources.protocol import LabelledSource
@@ -115,7 +119,7 @@ class Generator:
             drafts = steps.run(
                 drafts,
                 self._label,
-                batch_size=self._config.creator.batch_size,
+                batch_size=self._config.labelling.batch_size or self._config.creator.batch_size,
                 # Labels of new images take little time against the images, which must not be lost.
                 before_batch=self.drain.before_batch if unit.kind == "relabel" else None,
             )
@@ -144,9 +148,23 @@ class Generator:
             settings=self._config.labelling,
         )
         return [
-            replace(draft, labels=labels, confidence=confidence)
+            _with_labels(draft, labels, confidence)
             for draft, (labels, confidence) in zip(drafts, found, strict=True)
         ]
+
+
+def _with_labels(
+    draft: Draft,
+    labels: Mapping[Task, NDArray[Any]],
+    confidence: Mapping[Task, NDArray[np.float32]],
+) -> Draft:
+    """Add predicted labels to those that the creator knew, which stay as they are."""
+    predicted = labels.keys() - draft.labels.keys()
+    return replace(
+        draft,
+        labels={**labels, **draft.labels},
+        confidence={task: confidence[task] for task in labels if task in predicted},
+    )
 
 
 def _stamped(draft: Draft, weights: WeightsManifest, seconds: float) -> Draft:

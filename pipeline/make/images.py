@@ -94,7 +94,8 @@ class ImageMaker:
             ):
                 made += batch
         except UnitGivenBackError as error:
-            kept = [draft for draft in made if draft.is_in]
+            # Stored images have no labels: those of a creator would be lost.
+            kept = [draft for draft in made if draft.is_in and not draft.labels]
             partial = write_partial(self._store, unit, attempt.name, kept)
             error.keep(partial, kept=len(kept) if partial else 0)
             raise
@@ -103,10 +104,12 @@ class ImageMaker:
     def create(self, drafts: Sequence[Draft]) -> list[Draft]:
         """Make the images of some samples."""
         orders = [draft.order for draft in drafts if draft.order is not None]
-        images = create_images(
-            self._backbone, orders, settings=self._creator, moments=self._moments
-        )
-        return [draft.with_image(image) for draft, image in zip(drafts, images, strict=True)]
+        made = create_images(self._backbone, orders, settings=self._creator, moments=self._moments)
+        found = []
+        for index, (draft, image) in enumerate(zip(drafts, made.images, strict=True)):
+            labels = {task: maps[index] for task, maps in made.labels.items()}
+            found.append(replace(draft.with_image(image), labels=labels))
+        return found
 
 
 def stored_images(store: RunStore, unit: Unit, *, attempt: str) -> list[Draft]:

@@ -21,12 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.make.isolate import Failure
-    from schemas.config import CreatorSection, RunConfig
+    from schemas.config import RunConfig
     from schemas.sample import Sample, Task
     from schemas.unit import Unit
-
-PURE_NOISE_START = 1000
-"""``t_start`` of the Gaussian creator, whatever the configuration says."""
 
 _PROVENANCE = (
     "run_id",
@@ -126,8 +123,8 @@ def planned_row(
         source_key=source_key,
         variant=variant,
         creator=creator.kind,
-        t_start=start_of(creator),
-        steps=creator.num_steps if start_of(creator) else 0,
+        t_start=creator.start,
+        steps=creator.num_steps if creator.start else 0,
         guidance=creator.guidance_scale,
         scheduler=creator.sampler,
         creation_version=-1,
@@ -142,12 +139,6 @@ def planned_rows(config: RunConfig, unit: Unit, *, attempt: str) -> list[Manifes
         for key in unit.keys
         for variant in range(unit.variants)
     ]
-
-
-def start_of(creator: CreatorSection) -> int:
-    """Timestep that a creator starts from; 0 for images that are taken as they are."""
-    starts = {"halfway": creator.t_start, "gaussian": PURE_NOISE_START, "unlabelled": 0}
-    return starts[creator.kind]
 
 
 def failed_row(row: ManifestRow, failure: Failure) -> ManifestRow:

@@ -10,11 +10,11 @@ import torch
 from perception.adapter import DiffusionAdapter, bae_channel_plan
 from perception.build import method_spec
 from perception.diffusion.features import extract_features, pyramid_channels
-from perception.diffusion.halfway import HalfwaySettings, synthesize_latents
+from perception.diffusion.halfway import synthesize_latents
 from perception.diffusion.latents import encode_moments
 from perception.diffusion.tuning import TunedUnet, with_lora
 from perception.methods.bae import make as make_bae
-from schemas.config import MethodSection
+from schemas.config import CreatorSection, MethodSection
 from tests.kit.models.meta_backbone import meta_backbone, meta_images
 from tests.kit.models.real_shapes import (
     BLIP2_NUM_WORDS,
@@ -69,7 +69,7 @@ def test_the_adapter_makes_the_published_pyramid():
 
 @pytest.mark.slow
 def test_halfway_synthesis_keeps_the_latents_shape():
-    settings = HalfwaySettings(num_steps=1, guidance_scale=7.5)
+    settings = CreatorSection(num_steps=1, guidance_scale=7.5)
     made = synthesize_latents(
         meta_backbone(), meta_images(2), ["a bed", ""], settings=settings, seeds=[1, 2]
     )

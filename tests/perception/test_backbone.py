@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from perception.diffusion.backbone import load_backbone
 from perception.diffusion.features import FeatureSettings, extract_features
-from perception.diffusion.halfway import HalfwaySettings, denoise
+from perception.diffusion.halfway import denoise
 from perception.diffusion.text import PromptEncoder
 from perception.seeding import sample_generator
+from schemas.config import CreatorSection
 from schemas.errors import ConfigError
 from tests.kit.tiny_models import tiny_backbone, tiny_diffusion_folder
 
@@ -69,7 +70,7 @@ def test_the_loader_runs_what_the_pipeline_of_diffusers_runs():
             guidance_scale=scale,
             output_type="latent",
         ).images
-        settings = HalfwaySettings(t_start=1000, num_steps=5, guidance_scale=scale)
+        settings = CreatorSection(t_start=1000, num_steps=5, guidance_scale=scale)
         ours = denoise(tiny_backbone(), noise, ["a bed"], settings=settings)
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 

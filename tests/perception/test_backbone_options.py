@@ -12,14 +12,15 @@ import torch
 from perception.build import method_spec, open_backbone
 from perception.diffusion.backbone import BackboneOptions, load_backbone
 from perception.diffusion.features import extract_features
-from perception.diffusion.halfway import HalfwaySettings, synthesize_halfway
+from perception.diffusion.halfway import synthesize_halfway
 from perception.diffusion.latents import decode_images, encode_moments
 from perception.seeding import sample_generator
+from schemas.config import CreatorSection
 from schemas.config_file import parse_config
 from schemas.paths import resolve_path
 from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
 
-SETTINGS = HalfwaySettings(num_steps=4)
+SETTINGS = CreatorSection(num_steps=4)
 OPTIONS = {
     "contiguous": BackboneOptions(channels_last=False),
     "vae_slicing": BackboneOptions(vae_slicing=True),

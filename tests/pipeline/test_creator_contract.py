@@ -25,7 +25,8 @@ def order(key: str, *, seed: int) -> ImageOrder:
 
 def images_of(kind: str, orders: list[ImageOrder]) -> np.ndarray:
     settings = CreatorSection(kind=kind, num_steps=2)
-    return create_images(tiny_backbone(), orders, settings=settings, moments=MomentsCache())
+    moments = MomentsCache()
+    return create_images(tiny_backbone(), orders, settings=settings, moments=moments).images
 
 
 def test_every_creator_of_the_configuration_is_here():

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import pipeline.make.generator
 import pipeline.make.images
 from pipeline.loop.local_runner import run_units
 from pipeline.loop.plan import make_plan
 from pipeline.make.attempt import Attempt
 from pipeline.make.build import open_run_source
 from pipeline.make.creators import create_images
+from pipeline.make.label import label_images
 from schemas.errors import RunFailedError, WeightsMismatchError
 from schemas.sample import JSON_MEMBER
 from storage.files.stores import open_store
@@ -199,6 +202,39 @@ def test_the_gaussian_creator_uses_the_caption_alone(tmp_path):
     decision, _ = run_all(config)
     assert decision.kind == "finished"
     assert {row.t_start for row in all_rows(config)} == {1000}
+
+
+@pytest.mark.slow
+def test_labels_that_a_creator_gives_are_kept_and_the_others_predicted(tmp_path, monkeypatch):
+    def create(backbone, orders, **options):
+        made = create_images(backbone, orders, **options)
+        depth = [np.full(image.shape[:2], 2.5, np.float32) for image in made.images]
+        return replace(made, labels={"depth": depth})
+
+    monkeypatch.setattr(pipeline.make.images, "create_images", create)
+    config = make_config(tmp_path, method={"tasks": ["normals", "depth"]})
+    run_all(config)
+    members = stored_members(config)
+    assert len(members) == 8
+    for (_, key), parts in members.items():
+        sample = decode_sample(key, parts)
+        assert np.allclose(sample.labels["depth"], 2.5, atol=1e-3)
+        assert set(sample.labels) == {"normals", "depth"}
+        assert set(sample.confidence) == {"normals"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("labelling", "sizes"), [({}, {4}), ({"batch_size": 1}, {1})])
+def test_labels_are_made_in_batches_of_their_own_size(tmp_path, monkeypatch, labelling, sizes):
+    seen = set()
+
+    def label(backbone, method, images, **options):
+        seen.add(len(images))
+        return label_images(backbone, method, images, **options)
+
+    monkeypatch.setattr(pipeline.make.generator, "label_images", label)
+    run_all(make_config(tmp_path, plan={"unit_size": 4}, labelling=labelling))
+    assert seen == sizes
 
 
 @pytest.mark.slow

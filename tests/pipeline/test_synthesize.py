@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perception.diffusion.moments import MomentsCache
-from pipeline.make.creators import create_images, sampler_settings
+from pipeline.make.creators import create_images
 from pipeline.make.rows import ImageOrder
 from schemas.config import CreatorSection
 from tests.kit.small_run import make_sample
@@ -27,5 +27,5 @@ def test_a_real_image_is_encoded_once_for_all_its_variants_and_rounds():
 
 
 def test_the_gaussian_creator_always_starts_from_pure_noise():
-    assert sampler_settings(CreatorSection(kind="gaussian", t_start=600)).starts_from_pure_noise
-    assert sampler_settings(CreatorSection(kind="halfway", t_start=600)).t_start == 600
+    assert CreatorSection(kind="gaussian", t_start=600).start == 1000
+    assert CreatorSection(kind="halfway", t_start=600).start == 600

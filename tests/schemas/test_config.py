@@ -112,7 +112,7 @@ OPERATIONS = {
     *("run.url", "run.recipe"),
     *("model.device", "model.channels_last", "model.compile"),
     *("model.vae_slicing", "model.attention_slicing"),
-    *("creator.batch_size", "evaluation.batch_size"),
+    *("creator.batch_size", "labelling.batch_size", "evaluation.batch_size"),
     *("training.poll_s", "training.num_workers", "training.cpus_per_worker", "training.use_gpu"),
     *("training.checkpoint_every_steps", "training.starved_after_s"),
     *("generation.num_generators", "generation.cpus_per_generator"),
