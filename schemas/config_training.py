@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -67,6 +67,9 @@ class AugmentationSection(Section, fields_are="science"):
         return self
 
 
+PixelWeighting = Literal["none", "confidence"]
+
+
 class TrainingSection(Section, fields_are="science"):
     """How the predictor learns."""
 
@@ -78,6 +81,12 @@ class TrainingSection(Section, fields_are="science"):
     )
     hflip: bool = Field(default=False, description="Mirror images and labels with probability 1/2.")
     augmentation: AugmentationSection = AugmentationSection()
+    pixel_weights: PixelWeighting = Field(
+        default="none",
+        description="What a synthetic pixel counts in the loss. none: as much as a real "
+        "one; confidence: the confidence of its label, for normals the cosine of the expected "
+        "error, 0 from 90 degrees on.",
+    )
     publish_every_images: PositiveInt = Field(
         default=800, description="Creation weights are published each so many images."
     )

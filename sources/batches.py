@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +17,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from schemas.config_training import PixelWeighting
+
 REAL_VERSION = -1
 """What stands for the version of creation weights where a sample is real."""
 
 
 def collate(
-    samples: Sequence[Sample], tasks: Sequence[Task], *, versions: Sequence[int] | None = None
+    samples: Sequence[Sample],
+    tasks: Sequence[Task],
+    *,
+    versions: Sequence[int] | None = None,
+    pixel_weights: PixelWeighting = "none",
 ) -> Batch:
     """Stack samples of equal size.
 
@@ -34,6 +40,8 @@ def collate(
         tasks: Tasks whose labels are wanted.
         versions: Version of creation weights that labelled each sample, ``REAL_VERSION`` for a
             real one; all ``REAL_VERSION`` if absent.
+        pixel_weights: ``confidence`` weighs each pixel as :func:`pixel_weight` says; ``none`` all
+            alike.
 
     Returns:
         The batch, on the CPU.
@@ -51,7 +59,22 @@ def collate(
         is_synthetic=torch.tensor([sample.is_synthetic for sample in samples]),
         keys=tuple(sample.key for sample in samples),
         versions=torch.tensor(given, dtype=torch.int64),
+        weights={} if pixel_weights == "none" else _stack_weights(samples, tasks),
     )
+
+
+def pixel_weight(confidence: NDArray[Any], task: Task) -> NDArray[np.float32]:
+    """Turn the confidence of a predicted label into what each pixel counts, in [0, 1].
+
+    For normals, where it is the expected angular error θ, max(0, cos θ): 1 for a sure pixel, 0 from
+    90 degrees on. For all other tasks the confidence itself.
+
+    Args:
+        confidence: [H, W]; degrees for normals, in [0, 1] for the others.
+        task: Which label it is of.
+    """
+    sure = np.cos(np.deg2rad(confidence)) if TASK_KINDS[task] == "direction" else confidence
+    return np.clip(sure, 0.0, 1.0).astype(np.float32)
 
 
 def hflip_sample(sample: Sample) -> Sample:
@@ -88,6 +111,18 @@ def _stack_labels(samples: Sequence[Sample], task: Task) -> Tensor:
     return stacked.unsqueeze(1).to(torch.float32)
 
 
+def _stack_weights(samples: Sequence[Sample], tasks: Sequence[Task]) -> dict[Task, Tensor]:
+    """Stack the weights of the tasks that any synthetic sample has a confidence of."""
+    ones = np.ones(samples[0].image.shape[:2], dtype=np.float32)
+    stacked: dict[Task, Tensor] = {}
+    for task in tasks:
+        known = [s.confidence.get(task) if s.is_synthetic else None for s in samples]
+        if any(each is not None for each in known):
+            rows = [ones if each is None else pixel_weight(each, task) for each in known]
+            stacked[task] = torch.from_numpy(np.stack(rows)).unsqueeze(1)
+    return stacked
+
+
 def _invalid_label(task: Task, height: int, width: int) -> NDArray[Any]:
     kind = TASK_KINDS[task]
     shape = (height, width, 3) if kind == "direction" else (height, width)
@@ -107,6 +142,8 @@ class Batch:
         is_synthetic: bool [B].
         keys: Names of the samples.
         versions: int64 [B], version of the creation weights behind the labels, -1 if real.
+        weights: Task to float32 [B, 1, H, W] in [0, 1], what each pixel counts in the loss; 1 for
+            all pixels of a task that is missing, and of real samples.
     """
 
     images: Tensor
@@ -114,6 +151,7 @@ class Batch:
     is_synthetic: Tensor
     keys: tuple[str, ...]
     versions: Tensor
+    weights: dict[Task, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -133,4 +171,5 @@ class Batch:
             is_synthetic=self.is_synthetic.to(device),
             keys=self.keys,
             versions=self.versions.to(device),
+            weights={task: weight.to(device) for task, weight in self.weights.items()},
         )

@@ -13,7 +13,7 @@ from sources.batches import REAL_VERSION, Batch, collate, hflip_sample
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from schemas.config_training import AugmentationSection
+    from schemas.config_training import AugmentationSection, PixelWeighting
     from schemas.sample import Sample, Task
     from sources.streams import RealStream, SyntheticStream
 
@@ -42,7 +42,8 @@ class Mixture:
 
         Args:
             real: Real samples.
-            synthetic: Synthetic samples; None for real ones alone.
+            synthetic: Synthetic samples; None for real ones alone. If they come with confidence,
+                it weighs their pixels.
             real_fraction: Share of real samples, in (0, 1].
             batch_size: Samples of a batch, on this rank.
             tasks: Tasks whose labels are wanted.
@@ -57,6 +58,8 @@ class Mixture:
         self._tasks = tuple(tasks)
         self._hflip = hflip
         self._augmentation = augmentation
+        is_weighted = synthetic is not None and synthetic.with_confidence
+        self._pixel_weights: PixelWeighting = "confidence" if is_weighted else "none"
         self._seed = seed
         self._mixed_batches = 0
         self._drawn = {"real": 0, "synthetic": 0}
@@ -77,7 +80,12 @@ class Mixture:
         samples += [sample for sample, _ in drawn]
         self._drawn["real"] += len(samples) - len(drawn)
         self._drawn["synthetic"] += len(drawn)
-        return collate(self._augment(samples), self._tasks, versions=versions)
+        return collate(
+            self._augment(samples),
+            self._tasks,
+            versions=versions,
+            pixel_weights=self._pixel_weights,
+        )
 
     def state(self) -> dict[str, Any]:
         """Positions and counts as plain values, for a checkpoint."""

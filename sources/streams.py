@@ -159,6 +159,7 @@ class SyntheticStream:
         seed: int,
         rank: int = 0,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        with_confidence: bool = False,
     ) -> None:
         """Prepare the pipeline; nothing is read yet.
 
@@ -168,15 +169,18 @@ class SyntheticStream:
             seed: Of the order within shards.
             rank: This process; different ranks get different orders.
             cache_bytes: Decoded samples kept in memory, at most, in bytes.
+            with_confidence: Read the confidence of the labels too.
 
         Attributes:
             live: As given.
+            with_confidence: As given.
             unreadable: Failed attempts at a shard, by its URI.
         """
         self.live = live
+        self.with_confidence = with_confidence
         self._store = store
         self._random = random.Random(seed * 1_000_003 + rank)
-        self._decoded = DecodedShards(store, cache_bytes)
+        self._decoded = DecodedShards(store, cache_bytes, with_confidence=with_confidence)
         self._open: list[OpenShard] = []
         self.unreadable: Counter[str] = Counter()
 
@@ -226,8 +230,9 @@ class OpenShard:
 class DecodedShards:
     """Decoded tars, the least recently used dropped beyond a limit in bytes."""
 
-    def __init__(self, store: RunStore, cache_bytes: int) -> None:
+    def __init__(self, store: RunStore, cache_bytes: int, *, with_confidence: bool = True) -> None:
         self._store = store
+        self._with_confidence = with_confidence
         limit = max(1, cache_bytes)
         # A shard larger than the limit is held alone.
         self._held: LRUCache[str, list[Sample]] = LRUCache(
@@ -250,7 +255,7 @@ class DecodedShards:
     def _load(self, shard: LiveShard) -> list[Sample]:
         data = load_shard(self._store, shard.uri, shard.sha256)
         # The digest that the manifest names has been checked: the tar holds what was committed.
-        samples = list(decode_tar(data, shard.uri))
+        samples = list(decode_tar(data, shard.uri, with_confidence=self._with_confidence))
         if len(samples) != shard.num_samples:
             raise DamagedShardError(
                 f"{shard.uri}: wanted {shard.num_samples} samples, found {len(samples)}; "
@@ -259,12 +264,13 @@ class DecodedShards:
         return samples
 
 
-def decode_tar(data: bytes, uri: str) -> Iterator[Sample]:
+def decode_tar(data: bytes, uri: str, *, with_confidence: bool = True) -> Iterator[Sample]:
     """Decode all samples of a tar.
 
     Args:
         data: The whole tar.
         uri: Where it came from, for messages.
+        with_confidence: Decode the confidence of the labels too.
 
     Yields:
         Its samples, in order.
@@ -275,7 +281,7 @@ def decode_tar(data: bytes, uri: str) -> Iterator[Sample]:
     """
     try:
         for key, members in read_tar(data):
-            yield decode_sample(key, members)
+            yield decode_sample(key, members, with_confidence=with_confidence)
     except DamagedShardError as error:
         raise DamagedShardError(f"{uri}: {error}") from error
 

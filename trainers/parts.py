@@ -165,7 +165,13 @@ def make_batches(
     if settings.stage == "self_improve":
         donor = open_store(training.synthetic_run) if training.synthetic_run else store
         live = LiveShardList.from_config(donor, training, seed=seed, rank=ranks.rank)
-        synthetic = SyntheticStream(donor, live, seed=seed, rank=ranks.rank)
+        synthetic = SyntheticStream(
+            donor,
+            live,
+            seed=seed,
+            rank=ranks.rank,
+            with_confidence=training.pixel_weights == "confidence",
+        )
     return Mixture(
         RealStream(source, seed=seed, rank=ranks.rank, world=ranks.world),
         synthetic,

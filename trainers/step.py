@@ -71,7 +71,8 @@ def train_step(
     pyramid = method.observe(backbone, batch.images, moments=encoded, generators=generator)
     labels = {task: label.to(device) for task, label in batch.labels.items()}
     optimizer.zero_grad(set_to_none=True)
-    loss, terms = supervised_loss(method, pyramid, labels, generator=generator)
+    weights = {task: weight.to(device) for task, weight in batch.weights.items()}
+    loss, terms = supervised_loss(method, pyramid, labels, weights=weights, generator=generator)
     loss.backward()
     total = loss.detach().clone()
     gradients = _gradients(method)

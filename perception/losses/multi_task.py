@@ -36,7 +36,7 @@ MULTI_TASK_LOSSES: dict[Task, Callable[[Tensor, Tensor, Tensor | None], Tensor]]
     "saliency": saliency_loss,
     "boundaries": boundaries_loss,
 }
-"""Task to its loss of (raw output, labels, weights of the images)."""
+"""Task to its loss of (raw output, labels, weights of the pixels)."""
 
 
 def multi_task_loss(
@@ -44,7 +44,7 @@ def multi_task_loss(
     labels: Mapping[Task, Tensor],
     *,
     task_weights: Mapping[Task, float] | None = None,
-    weights_B: Tensor | None = None,
+    weights: Mapping[Task, Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Sum the losses of all predicted tasks, as InvPT and TaskPrompter do.
 
@@ -55,7 +55,7 @@ def multi_task_loss(
         labels: Labels of at least these tasks, encoded as ``perception.methods.protocol.Labels``;
             an image without a label of a task is invalid everywhere.
         task_weights: Task to its factor; that of ``MULTI_TASK_WEIGHTS`` where missing.
-        weights_B: [B], as for ``weighted_mean``.
+        weights: Task to [B, 1, H, W], as for ``weighted_mean``; 1 where missing.
 
     Returns:
         The scalar to minimise, float32, and the loss of each task before its factor. A task
@@ -66,7 +66,7 @@ def multi_task_loss(
     """
     factors = MULTI_TASK_WEIGHTS | dict(task_weights or {})
     terms = {
-        task: MULTI_TASK_LOSSES[task](output, labels[task], weights_B)
+        task: MULTI_TASK_LOSSES[task](output, labels[task], (weights or {}).get(task))
         for task, output in predictions.items()
     }
     total = torch.stack([factors[task] * term for task, term in terms.items()]).sum()

@@ -76,7 +76,7 @@ def expected_angular_error_deg(kappa: Tensor, *, kind: NormalsLoss = "angmf") ->
 def normals_nll(
     prediction: Tensor,
     normals: Tensor,
-    weights_B: Tensor | None = None,
+    weights: Tensor | None = None,
     *,
     kind: NormalsLoss = "angmf",
 ) -> Tensor:
@@ -87,7 +87,7 @@ def normals_nll(
     Args:
         prediction: [B, 4, ...], the normal (any length) and kappa.
         normals: [B, 3, ...], the true unit normals, all-zero where invalid.
-        weights_B: [B], as for ``weighted_mean``.
+        weights: [B, 1, ...], as for ``weighted_mean``.
         kind: Family of distributions.
 
     Returns:
@@ -103,16 +103,16 @@ def normals_nll(
         nll = angmf_nll
     # The mask goes in before acos: 0 · infinity would make the gradient not a number.
     cosine = torch.where(valid, cosine, torch.zeros_like(cosine))
-    return weighted_mean(nll(cosine, prediction[:, 3]), valid, weights_B)
+    return weighted_mean(nll(cosine, prediction[:, 3]), valid, weights)
 
 
-def normals_l1_loss(prediction: Tensor, normals: Tensor, weights_B: Tensor | None = None) -> Tensor:
+def normals_l1_loss(prediction: Tensor, normals: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean over the valid pixels of Σ_c |n̂_c - n_c|, the normals loss of the multi-task recipes.
 
     Args:
         prediction: [B, 3, H, W], of any length; made unit here.
         normals: [B, 3, H, W], the true unit normals, all-zero where invalid.
-        weights_B: [B], as for ``weighted_mean``.
+        weights: [B, 1, H, W], as for ``weighted_mean``.
 
     Returns:
         Scalar float32; 0 with a gradient of 0 if no pixel is valid.
@@ -124,13 +124,13 @@ def normals_l1_loss(prediction: Tensor, normals: Tensor, weights_B: Tensor | Non
     expect_shape(prediction, " ".join(map(str, normals.shape)), name="predicted normals")
     direction = prediction.float()
     distance = (direction * inverse_length(direction) - normals).abs().sum(dim=1)
-    return weighted_mean(distance, normals.abs().sum(dim=1) > 0, weights_B)
+    return weighted_mean(distance, normals.abs().sum(dim=1) > 0, weights)
 
 
 def multi_level_normals_loss(
     levels: Sequence[NormalsLevel],
     normals_B3HW: Tensor,
-    weights_B: Tensor | None = None,
+    weights: Tensor | None = None,
     *,
     kind: NormalsLoss = "angmf",
 ) -> Tensor:
@@ -142,7 +142,7 @@ def multi_level_normals_loss(
     Args:
         levels: What ``BaeNormalsHead`` returned in training.
         normals_B3HW: True unit normals, all-zero where invalid.
-        weights_B: [B], as for ``weighted_mean``.
+        weights: [B, 1, H, W], as for ``weighted_mean``.
         kind: Family of distributions.
 
     Returns:
@@ -159,9 +159,12 @@ def multi_level_normals_loss(
             prediction = functional.interpolate(
                 level.prediction, size=(height, width), mode="bilinear", align_corners=True
             )
-            total = total + normals_nll(prediction, normals_B3HW, weights_B, kind=kind)
+            total = total + normals_nll(prediction, normals_B3HW, weights, kind=kind)
         else:
             level_size = (level.prediction.shape[-2], level.prediction.shape[-1])
             normals_B3N = read_points(resize_nearest(normals_B3HW, level_size), level.points)
-            total = total + normals_nll(level.point_prediction, normals_B3N, weights_B, kind=kind)
+            at_points = None
+            if weights is not None:
+                at_points = read_points(resize_nearest(weights, level_size), level.points)
+            total = total + normals_nll(level.point_prediction, normals_B3N, at_points, kind=kind)
     return total

@@ -16,7 +16,7 @@ BOUNDARY_POSITIVE_WEIGHT = 0.95
 """Weight of boundary pixels in InvPT's and TaskPrompter's recipes."""
 
 
-def saliency_loss(logits: Tensor, target: Tensor, weights_B: Tensor | None = None) -> Tensor:
+def saliency_loss(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy of salient and other pixels, balanced by their shares of the batch.
 
     One logit stands for two classes: it is the difference of the two logits of the papers.
@@ -24,7 +24,7 @@ def saliency_loss(logits: Tensor, target: Tensor, weights_B: Tensor | None = Non
     Args:
         logits: [B, 1, H, W].
         target: float32 [B, 1, H, W], probability in [0, 1], -1 ignored.
-        weights_B: [B], as for ``weighted_mean``.
+        weights: [B, 1, H, W], as for ``weighted_mean``.
 
     Returns:
         Scalar float32; 0 with a gradient of 0 if no pixel is valid, or all are of one class.
@@ -33,27 +33,27 @@ def saliency_loss(logits: Tensor, target: Tensor, weights_B: Tensor | None = Non
         ShapeError: If the two are not of one shape [B, 1, H, W].
     """
     return balanced_binary_loss(
-        logits, target, weights_B, positive_weight=None, name="saliency labels"
+        logits, target, weights, positive_weight=None, name="saliency labels"
     )
 
 
 def boundaries_loss(
     logits: Tensor,
     target: Tensor,
-    weights_B: Tensor | None = None,
+    weights: Tensor | None = None,
     *,
     positive_weight: float | None = BOUNDARY_POSITIVE_WEIGHT,
 ) -> Tensor:
     """Cross-entropy of boundary and other pixels; arguments as :func:`balanced_binary_loss`."""
     return balanced_binary_loss(
-        logits, target, weights_B, positive_weight=positive_weight, name="boundary labels"
+        logits, target, weights, positive_weight=positive_weight, name="boundary labels"
     )
 
 
 def balanced_binary_loss(
     logits: Tensor,
     target: Tensor,
-    weights_B: Tensor | None = None,
+    weights: Tensor | None = None,
     *,
     positive_weight: float | None,
     name: str = "labels",
@@ -65,7 +65,7 @@ def balanced_binary_loss(
     Args:
         logits: [B, 1, H, W].
         target: float32 [B, 1, H, W], t in [0, 1], hard or soft; -1 ignored.
-        weights_B: [B], as for ``weighted_mean``; they count in the shares too.
+        weights: [B, 1, H, W], as for ``weighted_mean``; they count in the shares too.
         positive_weight: w in [0, 1]; None: the share of negatives among the batch's valid pixels.
         name: What the labels are called in an error.
 
@@ -80,11 +80,9 @@ def balanced_binary_loss(
     valid = target >= 0
     positive = target.float().clamp_min(0.0)
     share: float | Tensor = (
-        weighted_mean(1 - positive, valid, weights_B)
-        if positive_weight is None
-        else positive_weight
+        weighted_mean(1 - positive, valid, weights) if positive_weight is None else positive_weight
     )
     score = logits.float()
     missed = share * positive * functional.softplus(-score)
     invented = (1 - share) * (1 - positive) * functional.softplus(score)
-    return weighted_mean(missed + invented, valid, weights_B)
+    return weighted_mean(missed + invented, valid, weights)

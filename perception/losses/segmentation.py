@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def cross_entropy_loss(
-    logits_BCHW: Tensor, ids_BHW: Tensor, weights_B: Tensor | None = None
+    logits_BCHW: Tensor, ids_BHW: Tensor, weights: Tensor | None = None
 ) -> Tensor:
     """Mean cross-entropy over the pixels that have a class.
 
     Args:
         logits_BCHW: [B, num_classes, H, W].
         ids_BHW: int64 [B, H, W], class ids; 255 is ignored.
-        weights_B: [B], as for ``weighted_mean``.
+        weights: [B, 1, H, W], as for ``weighted_mean``.
 
     Returns:
         Scalar float32; 0 with a gradient of 0 if no pixel has a class.
@@ -34,4 +34,4 @@ def cross_entropy_loss(
     per_pixel = functional.cross_entropy(
         logits_BCHW.float(), ids_BHW, ignore_index=IGNORE_ID, reduction="none"
     )
-    return weighted_mean(per_pixel, ids_BHW != IGNORE_ID, weights_B)
+    return weighted_mean(per_pixel, ids_BHW != IGNORE_ID, weights)

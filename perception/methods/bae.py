@@ -19,7 +19,14 @@ from perception.losses.normals import (
     expected_angular_error_deg,
     multi_level_normals_loss,
 )
-from perception.methods.protocol import DensePredictor, Labels, Predictions, Pyramid, evaluating
+from perception.methods.protocol import (
+    DensePredictor,
+    Labels,
+    PixelWeights,
+    Predictions,
+    Pyramid,
+    evaluating,
+)
 from perception.methods.raw_outputs import class_prediction, probability_prediction
 from schemas.sample import TASK_KINDS
 
@@ -129,21 +136,22 @@ class Bae(DensePredictor):
         )
 
     def loss(
-        self, outputs: TrainOutputs, labels: Labels, weights_B: Tensor | None = None
+        self, outputs: TrainOutputs, labels: Labels, weights: PixelWeights | None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """See :meth:`DensePredictor.loss`: the weighted sum of the tasks' losses."""
         terms: dict[Task, Tensor] = {}
+        weights = weights or {}
         if outputs.normals is not None:
             terms["normals"] = multi_level_normals_loss(
-                outputs.normals, labels["normals"], weights_B, kind=self.normals_loss
+                outputs.normals, labels["normals"], weights.get("normals"), kind=self.normals_loss
             )
         if outputs.depth is not None:
-            found, wanted = outputs.depth, labels["depth"]
-            terms["depth"] = silog_loss(found.depth_m, wanted, weights_B) + log_error_loss(
-                found.log_error, found.depth_m, wanted, weights_B
+            found, wanted, counts = outputs.depth, labels["depth"], weights.get("depth")
+            terms["depth"] = silog_loss(found.depth_m, wanted, counts) + log_error_loss(
+                found.log_error, found.depth_m, wanted, counts
             )
         for task, logits in outputs.logits.items():
-            terms[task] = MULTI_TASK_LOSSES[task](logits, labels[task], weights_B)
+            terms[task] = MULTI_TASK_LOSSES[task](logits, labels[task], weights.get(task))
         factors = BAE_TASK_WEIGHTS | dict(self.task_weights)
         total = torch.stack([factors[task] * term for task, term in terms.items()]).sum()
         return total, {task: float(term.detach()) for task, term in terms.items()}

@@ -20,7 +20,14 @@ from perception.losses.normals import (
     expected_angular_error_deg,
     multi_level_normals_loss,
 )
-from perception.methods.protocol import DensePredictor, Labels, Predictions, Pyramid, evaluating
+from perception.methods.protocol import (
+    DensePredictor,
+    Labels,
+    PixelWeights,
+    Predictions,
+    Pyramid,
+    evaluating,
+)
 from perception.model_files import load_encoder
 from schemas.errors import ConfigError
 
@@ -131,11 +138,11 @@ class BaeEfficientNet(DensePredictor):
         return levels
 
     def loss(
-        self, outputs: list[NormalsLevel], labels: Labels, weights_B: Tensor | None = None
+        self, outputs: list[NormalsLevel], labels: Labels, weights: PixelWeights | None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """See :meth:`DensePredictor.loss`."""
         loss = multi_level_normals_loss(
-            outputs, labels["normals"], weights_B, kind=self.normals_loss
+            outputs, labels["normals"], (weights or {}).get("normals"), kind=self.normals_loss
         )
         return loss, {"normals": float(loss.detach())}
 

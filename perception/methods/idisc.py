@@ -24,7 +24,14 @@ from perception.heads.stride_pyramid import (
 )
 from perception.losses.depth import silog_loss
 from perception.losses.normals import NormalsLoss, expected_angular_error_deg, normals_nll
-from perception.methods.protocol import DensePredictor, Labels, Predictions, Pyramid, evaluating
+from perception.methods.protocol import (
+    DensePredictor,
+    Labels,
+    PixelWeights,
+    Predictions,
+    Pyramid,
+    evaluating,
+)
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -131,21 +138,24 @@ class Idisc(DensePredictor):
         return self._decode(pyramid)
 
     def loss(
-        self, outputs: IdiscOutputs, labels: Labels, weights_B: Tensor | None = None
+        self, outputs: IdiscOutputs, labels: Labels, weights: PixelWeights | None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """See :meth:`DensePredictor.loss`: AngMF on one level, SILog with λ = 0.85 (section 4.2).
 
         The predictions are brought to the size of the labels first.
         """
         terms: dict[Task, Tensor] = {}
+        weights = weights or {}
         if outputs.normals is not None:
             wanted = labels["normals"]
             found = _resize_normals(outputs.normals, _size(wanted))
-            terms["normals"] = normals_nll(found, wanted, weights_B, kind=self.normals_loss)
+            terms["normals"] = normals_nll(
+                found, wanted, weights.get("normals"), kind=self.normals_loss
+            )
         if outputs.depth_m is not None:
             wanted = labels["depth"]
             found = _resize_linear(outputs.depth_m, _size(wanted))
-            terms["depth"] = silog_loss(found, wanted, weights_B)
+            terms["depth"] = silog_loss(found, wanted, weights.get("depth"))
         total = torch.stack(
             [self.task_weights.get(task, 1.0) * term for task, term in terms.items()]
         ).sum()

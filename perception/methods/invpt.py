@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from perception.methods.protocol import Labels, Pyramid
+    from perception.methods.protocol import Labels, PixelWeights, Pyramid
     from perception.methods.spec import MethodSpec
     from schemas.sample import Task
 
@@ -84,14 +84,14 @@ class InvPT(ViTHost):
         )
 
     def loss(
-        self, outputs: InvPTOutputs, labels: Labels, weights_B: Tensor | None = None
+        self, outputs: InvPTOutputs, labels: Labels, weights: PixelWeights | None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """See :meth:`DensePredictor.loss`: Σ_t w_t (final + preliminary); terms: the final."""
         final, terms = multi_task_loss(
-            outputs.final, labels, task_weights=self.task_weights, weights_B=weights_B
+            outputs.final, labels, task_weights=self.task_weights, weights=weights
         )
         preliminary, _ = multi_task_loss(
-            outputs.preliminary, labels, task_weights=self.task_weights, weights_B=weights_B
+            outputs.preliminary, labels, task_weights=self.task_weights, weights=weights
         )
         return final + preliminary, terms
 

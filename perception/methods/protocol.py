@@ -28,6 +28,10 @@ metres, 0 where invalid; ``semseg`` and ``human_parts`` int64 [B, H, W], 255 ign
 and ``boundaries`` float32 [B, 1, H, W], probability, -1 ignored. All on one device."""
 
 
+PixelWeights = Mapping[Task, Tensor]
+"""Task to float32 [B, 1, H, W], at least 0: how much each pixel's label counts; 1 where missing."""
+
+
 class Pyramid(Protocol):
     """Raw features of a batch, grouped by level, low to high resolution."""
 
@@ -155,14 +159,14 @@ class DensePredictor(nn.Module, ABC):
 
     @abstractmethod
     def loss(
-        self, outputs: Any, labels: Labels, weights_B: Tensor | None = None
+        self, outputs: Any, labels: Labels, weights: PixelWeights | None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """Compare what :meth:`forward_train` returned with labels.
 
         Args:
             outputs: Result of :meth:`forward_train` on the same batch.
             labels: Must hold every task; a task's image without labels is invalid everywhere.
-            weights_B: [B], relative weight of each image; None means 1.
+            weights: How much each pixel counts; None: all alike.
 
         Returns:
             The scalar to minimise, and the loss of each task for the record.
@@ -181,12 +185,12 @@ class DensePredictor(nn.Module, ABC):
         self,
         pyramid: Pyramid,
         labels: Labels,
-        weights_B: Tensor | None = None,
+        weights: PixelWeights | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
         """Return the training loss; one call, so that a distributed wrapper sees the whole step."""
         outputs = self.forward_train(pyramid, labels=labels, generator=generator)
-        return self.loss(outputs, labels, weights_B)
+        return self.loss(outputs, labels, weights)
 
 
 def supervised_loss(
@@ -194,7 +198,7 @@ def supervised_loss(
     pyramid: Pyramid,
     labels: Labels,
     *,
-    weights_B: Tensor | None = None,
+    weights: PixelWeights | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss of a batch: Eq. 6 on real pairs, Eq. 7 on real and synthetic pairs together.
@@ -207,7 +211,7 @@ def supervised_loss(
         pyramid: Raw features of the batch, real and synthetic images in any order.
         labels: True labels of the real images, predicted labels of the synthetic ones, without
             gradient.
-        weights_B: [B], relative weight of each image; None (the paper) means 1.
+        weights: How much each pixel counts; None (the paper): all alike.
         generator: Source of random draws.
 
     Returns:
@@ -225,5 +229,5 @@ def supervised_loss(
     attached = [task for task, label in labels.items() if label.requires_grad]
     if attached:
         raise ValueError(f"wanted labels without gradient, found one on {attached}; detach them")
-    loss, terms = method(pyramid, labels, weights_B, generator)
+    loss, terms = method(pyramid, labels, weights, generator)
     return loss, terms

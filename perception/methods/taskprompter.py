@@ -25,7 +25,7 @@ from perception.vit import expect_images, prepare_images
 
 if TYPE_CHECKING:
     from perception.heads.task_prompts import PromptTap
-    from perception.methods.protocol import Labels, Pyramid
+    from perception.methods.protocol import Labels, PixelWeights, Pyramid
     from perception.methods.spec import MethodSpec
     from schemas.sample import Task
 
@@ -73,10 +73,10 @@ class TaskPrompter(ViTHost):
         return finish_outputs(self.raw_outputs(pyramid, generator=generator), image_size(pyramid))
 
     def loss(
-        self, outputs: dict[Task, Tensor], labels: Labels, weights_B: Tensor | None = None
+        self, outputs: dict[Task, Tensor], labels: Labels, weights: PixelWeights | None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """See :meth:`DensePredictor.loss`: the weighted sum of the tasks' losses."""
-        return multi_task_loss(outputs, labels, task_weights=self.task_weights, weights_B=weights_B)
+        return multi_task_loss(outputs, labels, task_weights=self.task_weights, weights=weights)
 
     def raw_outputs(
         self, pyramid: Pyramid, *, generator: torch.Generator | None = None

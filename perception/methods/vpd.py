@@ -18,7 +18,14 @@ from perception.heads.stride_pyramid import backbone_width_ratio
 from perception.heads.vpd_depth import VpdDepthHead
 from perception.losses.depth import vpd_silog_loss
 from perception.losses.segmentation import cross_entropy_loss
-from perception.methods.protocol import DensePredictor, Labels, Predictions, Pyramid, evaluating
+from perception.methods.protocol import (
+    DensePredictor,
+    Labels,
+    PixelWeights,
+    Predictions,
+    Pyramid,
+    evaluating,
+)
 from perception.methods.raw_outputs import class_prediction
 from perception.seeding import draw_noise
 from schemas.errors import ConfigError
@@ -225,16 +232,17 @@ class Vpd(DensePredictor):
         )
 
     def loss(
-        self, outputs: VpdOutputs, labels: Labels, weights_B: Tensor | None = None
+        self, outputs: VpdOutputs, labels: Labels, weights: PixelWeights | None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """See :meth:`DensePredictor.loss`: cross-entropy, VPD's SILog."""
         terms: dict[Task, Tensor] = {}
+        weights = weights or {}
         if outputs.semseg is not None:
             ids = labels["semseg"]
             logits = _resize(outputs.semseg, (ids.shape[-2], ids.shape[-1]))
-            terms["semseg"] = cross_entropy_loss(logits, ids, weights_B)
+            terms["semseg"] = cross_entropy_loss(logits, ids, weights.get("semseg"))
         if outputs.depth_m is not None:
-            terms["depth"] = vpd_silog_loss(outputs.depth_m, labels["depth"], weights_B)
+            terms["depth"] = vpd_silog_loss(outputs.depth_m, labels["depth"], weights.get("depth"))
         total = torch.stack(
             [self.task_weights.get(task, 1.0) * term for task, term in terms.items()]
         ).sum()

@@ -63,8 +63,15 @@ def encode_sample(sample: Sample) -> dict[str, bytes]:
     return members
 
 
-def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
+def decode_sample(
+    key: str, members: Mapping[str, bytes], *, with_confidence: bool = True
+) -> Sample:
     """Decode the members of a key; members with unknown names are left out.
+
+    Args:
+        key: Name of the sample.
+        members: Name to bytes.
+        with_confidence: Decode the confidences too.
 
     Raises:
         SampleError: ``member_missing``, ``label_size_differs``, ``json_invalid``, or as the
@@ -78,7 +85,8 @@ def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
     for task in TASKS:
         if (data := members.get(LABEL_MEMBERS[task])) is not None:
             labels[task] = decode_label(data, task)
-        if (data := members.get(CONFIDENCE_MEMBERS[task])) is not None:
+        data = members.get(CONFIDENCE_MEMBERS[task]) if with_confidence else None
+        if data is not None:
             confidence[task] = decode_confidence(data, task=task)
     for array in (*labels.values(), *confidence.values()):
         if array.shape[:2] != image.shape[:2]:

@@ -51,7 +51,7 @@ class ColourReader(DensePredictor):
     def forward_train(self, pyramid: Pyramid, *, labels: Any = None, generator: Any = None) -> Any:
         raise NotImplementedError
 
-    def loss(self, outputs: Any, labels: Any, weights_B: Any = None) -> Any:
+    def loss(self, outputs: Any, labels: Any, weights: Any = None) -> Any:
         raise NotImplementedError
 
     def predict(self, pyramid: Pyramid, image_size: tuple[int, int]) -> Predictions:

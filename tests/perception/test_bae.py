@@ -9,6 +9,7 @@ from perception.heads.normals_bae import BaeNormalsHead
 from perception.methods.bae import make
 from perception.methods.protocol import supervised_loss
 from perception.state_file import keys_digest
+from schemas.sample import TASKS
 from tests.kit.models.pyramids import (
     SD_LEVELS,
     full_spec,
@@ -76,11 +77,14 @@ def test_an_image_without_a_task_s_labels_leaves_that_task_to_the_other_image() 
     def terms_of(labels, weights):
         generator = torch.Generator().manual_seed(0)
         found = supervised_loss(
-            method, make_pyramid(2), labels, weights_B=weights, generator=generator
+            method, make_pyramid(2), labels, weights=weights, generator=generator
         )
         return {task: found[1][task] for task in SIX_TASKS if task != "normals"}
 
-    second_only = terms_of(whole, torch.tensor([0.0, 1.0]))
+    second_only = terms_of(
+        whole,
+        {task: torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(-1, -1, 64, 64) for task in TASKS},
+    )
     assert terms_of(partial, None) == pytest.approx(second_only, rel=1e-5)
 
 
@@ -124,9 +128,9 @@ def test_eq_7_without_synthetic_images_is_eq_6() -> None:
 
     def loss(weights):
         generator = torch.Generator().manual_seed(0)
-        return supervised_loss(method, pyramid, labels, weights_B=weights, generator=generator)[0]
+        return supervised_loss(method, pyramid, labels, weights=weights, generator=generator)[0]
 
-    assert torch.equal(loss(None), loss(torch.ones(3)))
+    assert torch.equal(loss(None), loss({task: torch.ones(3, 1, 64, 64) for task in TASKS}))
 
 
 def test_eq_7_is_the_sum_over_real_and_over_synthetic_images() -> None:

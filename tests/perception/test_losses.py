@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional
 
 from perception.heads.normals_bae import NormalsLevel
-from perception.losses.depth import log_error_loss, silog_loss
+from perception.losses.depth import log_error_loss, silog_loss, vpd_silog_loss
+from perception.losses.multi_task import MULTI_TASK_LOSSES
 from perception.losses.normals import (
     angmf_nll,
     expected_angular_error_deg,
@@ -17,7 +18,10 @@ from perception.losses.normals import (
     normals_nll,
     vmf_nll,
 )
+from perception.losses.reduction import weighted_mean
 from perception.losses.segmentation import cross_entropy_loss
+from perception.points import read_points
+from schemas.sample import INVALID_VALUES, TASK_KINDS
 
 KAPPAS = (0.01, 0.5, 2.0, 10.0, 80.0)
 
@@ -113,30 +117,71 @@ def test_a_flip_of_image_and_labels_leaves_the_normals_loss_alone() -> None:
     torch.testing.assert_close(flipped, normals_nll(found, truth))
 
 
-@pytest.mark.parametrize(
-    "loss_of",
-    [
-        lambda batch, weights: normals_nll(
-            prediction_of(unit(4, 3, 8, 8)[batch]), unit(4, 3, 8, 8, seed=1)[batch], weights
-        ),
-        lambda batch, weights: silog_loss(
-            1 + torch.arange(256.0).remainder(7).view(4, 1, 8, 8)[batch],
-            torch.ones(4, 1, 8, 8)[batch],
-            weights,
-        ),
-        lambda batch, weights: cross_entropy_loss(
-            torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))[batch],
-            torch.arange(4).view(4, 1, 1).remainder(3).expand(4, 8, 8)[batch],
-            weights,
-        ),
-    ],
-    ids=["normals", "depth", "semseg"],
-)
-def test_weight_zero_takes_an_image_out_and_weight_one_changes_nothing(loss_of) -> None:
-    whole, part = torch.arange(4), torch.tensor([0, 2])
-    torch.testing.assert_close(loss_of(whole, torch.ones(4)), loss_of(whole, None))
-    without = loss_of(whole, torch.tensor([1.0, 0.0, 1.0, 0.0]))
-    torch.testing.assert_close(without, loss_of(part, None))
+def drawn(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def label_of(task, seed=1):
+    if TASK_KINDS[task] == "direction":
+        return unit(2, 3, 8, 8, seed=seed)
+    if TASK_KINDS[task] == "classes":
+        return (3 * drawn(2, 8, 8, seed=seed)).long()
+    return drawn(2, 1, 8, 8, seed=seed) + (TASK_KINDS[task] == "distance")
+
+
+def output_of(task):
+    channels = {"direction": 3, "classes": 3}.get(TASK_KINDS[task], 1)
+    return drawn(2, channels, 8, 8) + 0.5
+
+
+LOSSES = {
+    "normals likelihood": ("normals", lambda out, *rest: normals_nll(prediction_of(out), *rest)),
+    "scale-invariant depth": ("depth", silog_loss),
+    "scale-invariant depth of VPD": ("depth", vpd_silog_loss),
+    "error of depth": ("depth", lambda out, *rest: log_error_loss(out, out.exp(), *rest)),
+    **{task: (task, loss) for task, loss in MULTI_TASK_LOSSES.items()},
+}
+every_loss = pytest.mark.parametrize(("task", "loss"), LOSSES.values(), ids=LOSSES)
+
+
+@every_loss
+def test_a_pixel_of_weight_zero_is_an_ignored_pixel(task, loss) -> None:
+    output, label = output_of(task), label_of(task)
+    weights = (drawn(2, 1, 8, 8, seed=2) > 0.4).float()
+    ignored = torch.where(
+        weights.bool().reshape(label[:, :1].shape if label.dim() == 4 else label.shape),
+        label,
+        torch.full_like(label, INVALID_VALUES[TASK_KINDS[task]]),
+    )
+    torch.testing.assert_close(loss(output, label, weights), loss(output, ignored, None))
+
+
+@every_loss
+def test_only_ratios_of_weights_count(task, loss) -> None:
+    output, label = output_of(task), label_of(task)
+    plain = loss(output, label, None)
+    assert torch.equal(loss(output, label, torch.ones(2, 1, 8, 8)), plain)
+    torch.testing.assert_close(loss(output, label, torch.full((2, 1, 8, 8), 0.3)), plain)
+
+
+def test_the_weighted_mean_is_the_sum_of_weighted_values_over_the_sum_of_weights() -> None:
+    values = torch.tensor([[[1.0, 5.0, 100.0]]])
+    valid = torch.tensor([[[True, True, False]]])
+    found = weighted_mean(values, valid, torch.tensor([[[[0.25, 0.75, 1.0]]]]))
+    assert found.item() == pytest.approx(0.25 * 1 + 0.75 * 5)
+
+
+def test_refined_normals_are_weighed_at_their_points() -> None:
+    truth, points = unit(2, 3, 8, 8), torch.tensor([[0, 9, 63], [1, 2, 3]])
+    guess = prediction_of(unit(2, 3, 8, 8, seed=1))
+    level = NormalsLevel(
+        prediction=guess, points=points, point_prediction=read_points(guess, points)
+    )
+    weights = torch.zeros(2, 1, 8, 8)
+    weights[0, 0, 1, 1] = 1.0  # point 9
+    found = multi_level_normals_loss([level], truth, weights)
+    one = normals_nll(guess[:1, :, 1:2, 1:2], truth[:1, :, 1:2, 1:2])
+    torch.testing.assert_close(found, one)
 
 
 def test_silog_of_a_constant_factor_keeps_only_the_weighted_mean() -> None:

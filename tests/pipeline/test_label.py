@@ -75,7 +75,7 @@ class Fixed(DensePredictor):
     def forward_train(self, pyramid, *, labels=None, generator=None):
         raise NotImplementedError
 
-    def loss(self, outputs, labels, weights_B=None):
+    def loss(self, outputs, labels, weights=None):
         raise NotImplementedError
 
     def predict(self, pyramid, image_size):

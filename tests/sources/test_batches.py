@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from schemas.sample import INVALID_VALUES, TASK_KINDS, TASKS, Sample
-from sources.batches import REAL_VERSION, collate, hflip_sample
+from sources.batches import REAL_VERSION, collate, hflip_sample, pixel_weight
 from tests.kit.random_labels import is_invalid, random_sample
 
 
@@ -43,6 +45,29 @@ def test_a_missing_label_is_invalid_everywhere():
     batch = collate([random_sample(0), bare], TASKS)
     for task in TASKS:
         assert (batch.labels[task][1] == INVALID_VALUES[TASK_KINDS[task]]).all()
+
+
+def test_confidence_weighs_the_pixels_of_synthetic_samples_and_of_no_real_one():
+    confidence = {
+        "normals": np.full((6, 8), 60.0, np.float32),
+        "depth": np.full((6, 8), 0.25, np.float32),
+    }
+    made = replace(random_sample(0), confidence=confidence, is_synthetic=True)
+    real = replace(random_sample(1), confidence=confidence, is_synthetic=False)
+    weights = collate([made, real], TASKS, pixel_weights="confidence").weights
+    assert set(weights) == {"normals", "depth"}
+    assert all(weight.shape == (2, 1, 6, 8) for weight in weights.values())
+    torch.testing.assert_close(weights["normals"][0], torch.full((1, 6, 8), 0.5))
+    assert (weights["depth"][0] == 0.25).all()
+    assert all((weight[1] == 1).all() for weight in weights.values())
+    assert collate([made, real], TASKS).weights == {}
+
+
+def test_normals_weigh_less_the_greater_their_expected_error():
+    error_deg = np.array([[0.0, 30.0, 60.0, 90.0, 180.0]], np.float32)
+    found = pixel_weight(error_deg, "normals")
+    np.testing.assert_allclose(found, [[1, 3**0.5 / 2, 0.5, 0, 0]], atol=1e-6)
+    np.testing.assert_array_equal(pixel_weight(error_deg / 180, "depth"), error_deg / 180)
 
 
 def test_samples_of_two_sizes_are_refused():
