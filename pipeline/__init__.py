@@ -1,1 +1,1 @@
-"""Generation: plan, caption, synthesize, label, screen, pack; then the Ray wiring."""
+"""Generation: ``make`` one unit, below the ``loop`` that chooses units, below its wiring on Ray."""

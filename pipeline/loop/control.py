@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.loop.capacity import Decision, choose_next_unit
 from pipeline.loop.history import DEADLY, HistoryBook
 from pipeline.loop.ledger import UnitLedger
-from pipeline.loop.outage import Outage
+from pipeline.loop.timing import Outage
 from pipeline.make.attempt import new_attempt
 from pipeline.make.commit import commit_failed_unit
 from pipeline.make.isolate import STORE_FAILED, STORE_UNREACHABLE

@@ -11,8 +11,8 @@ import ray
 
 from pipeline.loop.capacity import Decision
 from pipeline.loop.control import GenerationControl
-from pipeline.loop.meter import Meter
 from pipeline.loop.plan import make_plan
+from pipeline.loop.timing import Meter
 from pipeline.make.build import open_run_source
 from pipeline.make.drain import GivenBack
 from pipeline.on_ray.compaction import Compaction

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from pipeline.loop.deadline import UnitDeadline
+from pipeline.loop.timing import UnitDeadline
 from pipeline.make.isolate import Failure
 from pipeline.on_ray.drain import is_node_gone
 from pipeline.on_ray.generator import ActorHost, AttemptFailure

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.loop.deadline import FACTOR, MIN_MEASURED, PATIENCE, UnitDeadline
 from pipeline.loop.plan import make_plan
+from pipeline.loop.timing import FACTOR, MIN_MEASURED, PATIENCE, UnitDeadline
 from schemas.config_operations import GenerationSection
 from tests.kit.small_run import make_config, open_run_source
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.loop.meter import Meter
+from pipeline.loop.timing import Meter
 
 
 def test_nothing_is_known_before_the_first_unit():
