@@ -31,7 +31,7 @@ from storage.files.stores import RunStore
 from storage.manifests.table import ManifestReader
 from storage.records.weights import list_versions
 from storage.samples.shards import load_shard
-from tests.kit.killed import in_a_process, lasting, start_process, strike
+from tests.kit.faults.killed import in_a_process, lasting, start_process, strike
 from tests.kit.small_jobs import (
     begin_run,
     collect_garbage,

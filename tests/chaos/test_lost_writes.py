@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sources.live_shards import LiveShardList
-from tests.kit.killed import in_a_process, manifest_of_a_unit, start_process, strike
+from tests.kit.faults.killed import in_a_process, manifest_of_a_unit, start_process, strike
 from tests.kit.small_jobs import (
     begin_run,
     collect_garbage,

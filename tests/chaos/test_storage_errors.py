@@ -19,7 +19,7 @@ from storage.files.patience import Patience
 from storage.files.stores import RunStore, open_store
 from storage.records import events
 from storage.records.events import EventWriter, read_events
-from tests.kit.commit_worker import make_unit, write_and_commit
+from tests.kit.faults.commit_worker import make_unit, write_and_commit
 from tests.kit.faults.faulty_proxy import FAULTS
 from tests.kit.s3_server import S3Server, free_port
 from tests.kit.wholeness import expect_whole

@@ -10,7 +10,7 @@ import pytest
 
 from storage.files.stores import open_store
 from storage.records.weights import read_weights
-from tests.kit.killed import in_a_process, strike
+from tests.kit.faults.killed import in_a_process, strike
 from tests.kit.small_stage import make_config
 from tests.kit.wholeness import expect_whole
 from trainers.checkpoint import CHECKPOINT_FILES

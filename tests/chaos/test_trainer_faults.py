@@ -17,7 +17,7 @@ from runs.directory import claim_run_directory
 from storage.files.stores import open_store
 from storage.records.weights import list_versions, read_manifest, read_weights
 from tests.kit.faults.cluster import local_ray
-from tests.kit.killed import strike
+from tests.kit.faults.killed import strike
 from tests.kit.small_stage import commit_synthetic, make_config
 from tests.kit.wholeness import expect_whole
 from trainers.final import read_final_weights

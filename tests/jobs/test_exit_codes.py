@@ -35,7 +35,7 @@ from runs.command_line import FAILURES, run_job
 from schemas.errors import ConfigError, FencedError, RunFailedError, SourceError
 from schemas.run_layout import CONFIG_FILE
 from storage.files.stores import RunStore
-from tests.kit.killed import ended, in_a_process, manifest_of_a_unit, start_process, strike
+from tests.kit.faults.killed import ended, in_a_process, manifest_of_a_unit, start_process, strike
 from tests.kit.small_jobs import begin_run, generate_again, let_a_day_go_by
 from tests.kit.small_run import write_source
 from trainers.train_stage import StageStoppedError

@@ -7,8 +7,8 @@ from storage.files.stores import RunStore
 from storage.manifests.table import read_unit
 from storage.records.events import EventWriter, read_events
 from storage.records.weights import read_weights
-from tests.kit.commit_worker import make_unit, write_and_commit
 from tests.kit.committed_units import publish
+from tests.kit.faults.commit_worker import make_unit, write_and_commit
 
 
 class ForgetfulStore(RunStore):

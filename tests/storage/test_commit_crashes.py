@@ -15,12 +15,17 @@ from storage.manifests.places import find_units
 from storage.manifests.table import ManifestReader, manifest_table, read_unit
 from storage.records.weights import list_versions, read_weights
 from storage.samples.shards import load_shard
-from tests.kit.commit_worker import CRASH_POINTS, SAMPLES_PER_UNIT, make_unit, write_and_commit
 from tests.kit.committed_units import publish
+from tests.kit.faults.commit_worker import (
+    CRASH_POINTS,
+    SAMPLES_PER_UNIT,
+    make_unit,
+    write_and_commit,
+)
 from tests.kit.job_process import start_python
 
 ROOT = Path(__file__).parents[2]
-WORKER = str(Path(__file__).parents[1] / "kit" / "commit_worker.py")
+WORKER = str(Path(__file__).parents[1] / "kit" / "faults" / "commit_worker.py")
 
 PUBLISH_AND_DIE = """
 import os, signal, sys

@@ -18,7 +18,7 @@ from storage.manifests.compaction import compact
 from storage.manifests.table import ManifestReader, commit_unit, manifest_table
 from storage.samples.codecs import encode_image_png
 from storage.samples.shards import pack_tar
-from tests.kit.commit_worker import SAMPLES_PER_UNIT, write_and_commit
+from tests.kit.faults.commit_worker import SAMPLES_PER_UNIT, write_and_commit
 
 TEXT = (Path(__file__).parents[2] / "docs/data_format.md").read_text()
 
