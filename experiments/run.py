@@ -1,8 +1,11 @@
-"""Make one run of an ablation in this process, from beginnings that were made before."""
+"""Make the runs of an ablation, each in a process of its own, from beginnings made once."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +17,7 @@ from runs.directory import claim_run_directory
 from runs.local_loop import generate_first_round, run_locally
 from runs.results import read_results, write_results
 from schemas.config_file import dump_config
-from schemas.errors import AlreadyCommittedError
+from schemas.errors import AlreadyCommittedError, RunFailedError, UserError
 from schemas.run_layout import (
     CAPTIONS_DIR,
     CONFIG_FILE,
@@ -29,6 +32,11 @@ from trainers.final import final_dir, has_final
 from trainers.train_stage import train_stage_locally
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from concurrent.futures import Future
+
+    from rich.console import Console
+
     from experiments.plan import AblationRun
     from schemas.config import RunConfig
     from storage.files.stores import RunStore
@@ -40,6 +48,56 @@ _IMAGE_FOLDERS = (
     *_WARM_UP_FOLDERS,
 )
 _COMMIT_POINTS = ("manifest.json", "final.json")
+
+
+def make_runs(runs: Sequence[AblationRun], processes: int, console: Console) -> list[str]:
+    """Make the shared beginnings, then the runs that have not ended, several at a time.
+
+    Returns:
+        A line for each run that failed; the others are not held up.
+    """
+    distinct = {run.config.run.url: run for run in runs}.values()
+    open_runs = [run for run in distinct if read_results(open_store(run.config.run.url)) is None]
+    warm_ups = _distinct(run.warm_up for run in open_runs)
+    images = {run.images.run.url: run for run in open_runs if run.images}
+    # Processes are spawned: a fork would copy torch's thread pools in an unknown state.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        phases: list[dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]] = [
+            {f"warm-up {c.run.url}": (make_warm_up, (c,)) for c in warm_ups},
+            {f"images {u}": (make_images, (r.images, r.warm_up)) for u, r in images.items()},
+            {_name(r): (make_run, (r,)) for r in open_runs if not r.needs_donor},
+            {_name(r): (make_run, (r,)) for r in open_runs if r.needs_donor},
+        ]
+        failures: list[str] = []
+        for phase in phases:
+            futures = {pool.submit(work, *given): name for name, (work, given) in phase.items()}
+            failures += _collect(futures, console)
+    return failures
+
+
+def _name(run: AblationRun) -> str:
+    return f"{run.row}, seed {run.seed}"
+
+
+def _collect(futures: dict[Future[Any], str], console: Console) -> list[str]:
+    failures = []
+    started_s = time.monotonic()
+    for done, future in enumerate(as_completed(futures), start=1):
+        name = futures[future]
+        try:
+            future.result()
+        except (UserError, RunFailedError, OSError) as error:
+            failures.append(f"{name}: {error}")
+            console.print(f"[red]failed[/red] {name}: {error}", soft_wrap=True)
+            continue
+        elapsed_s = time.monotonic() - started_s
+        console.print(f"{elapsed_s:6.0f} s  {done}/{len(futures)}  {name}", soft_wrap=True)
+    return failures
+
+
+def _distinct(configs: Iterable[RunConfig]) -> list[RunConfig]:
+    return list({config.run.url: config for config in configs}.values())
 
 
 def make_warm_up(config: RunConfig) -> None:

@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from typing import TYPE_CHECKING, Any
 
 from evaluation.scores import HEADLINE_METRICS
-from runs.results import COLUMNS, spread
+from runs.results import COLUMNS, read_results, spread
+from storage.files.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from rich.console import Console
+
     from experiments.ablation import Ablation, AblationRow
+    from experiments.plan import AblationRun
 
 Found = dict[tuple[str, int], dict[str, Any]]
 """Row and seed to content of results.json."""
+
+
+def _read_found(runs: Sequence[AblationRun]) -> Found:
+    """Read the results of all runs that have ended, of this call or earlier ones."""
+    results = {(run.row, run.seed): read_results(open_store(run.config.run.url)) for run in runs}
+    return {which: found for which, found in results.items() if found is not None}
+
+
+def report(ablation: Ablation, runs: Sequence[AblationRun], folder: Path, console: Console) -> None:
+    """Print the table; write ``table.md``, ``table.json`` and ``plot.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = _read_found(runs)
+    lines = table_lines(ablation, found)
+    console.print("\n".join([ablation.title, *lines]), soft_wrap=True, markup=False)
+    (folder / "table.md").write_text("\n".join(lines) + "\n")
+    rows = [
+        {"row": run.row, "seed": run.seed, "run": run.config.run.url, **found[run.row, run.seed]}
+        for run in runs
+        if (run.row, run.seed) in found
+    ]
+    (folder / "table.json").write_text(json.dumps(rows, indent=1) + "\n")
+    if found:
+        write_plot(ablation, found, folder / "plot.png")
+        console.print(f"plot: {folder / 'plot.png'}", soft_wrap=True)
 
 
 def table_lines(ablation: Ablation, found: Found) -> list[str]:

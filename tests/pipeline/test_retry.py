@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.retry import describe, main, plan_of_retry
+from jobs.retry import main
 from pipeline.loop.local_runner import run_units, take_newest
 from pipeline.loop.retry import IMAGES_GONE, PARENT_FIRST, plan_retry
 from pipeline.make.attempt import Attempt
@@ -19,6 +19,7 @@ from pipeline.make.commit import commit_failed_unit
 from pipeline.make.isolate import Failure
 from runs.directory import claim_run_directory
 from runs.generation import plan_of
+from runs.retry import describe_retry, plan_of_retry
 from schemas.errors import ConfigError, RunFailedError
 from sources.live_shards import LiveShardList
 from storage.files.stores import open_store
@@ -216,5 +217,5 @@ def test_the_plan_says_what_is_left_out(made):
     parent = changed(made, status="failed")
     later = relabel_unit(made.unit, round_index=1)
     rows = [replace(row, unit_id=later.unit_id) for row in parent.rows]
-    lines = describe(plan_retry([parent, UnitCommit(unit=later, rows=rows)]))
+    lines = describe_retry(plan_retry([parent, UnitCommit(unit=later, rows=rows)]))
     assert any("left out" in line and later.unit_id in line for line in lines)
