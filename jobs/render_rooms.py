@@ -9,36 +9,16 @@ Shards that are already there are skipped, so a stopped job goes on where it was
 from __future__ import annotations
 
 import argparse
-import io
-import multiprocessing
-import os
-import tarfile
-import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.renderer.encode import encode_view, sample_key
-from kit.renderer.render import VIEWS_PER_SEED, render_room
-from kit.renderer.shard_manifest import write_manifest
+from kit.renderer.render import VIEWS_PER_SEED
+from kit.renderer.shards import ShardTask, write_manifest, write_shards
 from runs.command_line import run_job
 from schemas.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """One shard to write: where, which rooms and how each is rendered."""
-
-    path: Path
-    seeds: range
-    views: int
-    size: int
-    samples: int
-    images_only: bool
+    from collections.abc import Sequence
 
 
 def main(argv: Sequence[str]) -> None:
@@ -52,8 +32,8 @@ def main(argv: Sequence[str]) -> None:
     missing = [task for task in tasks if not task.path.exists()]
     print(f"{len(missing)} of {len(tasks)} shards to render", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    if missing:
-        _run(missing, options.processes)
+    for name, count, seconds in write_shards(missing, processes=options.processes):
+        print(f"{name}: {count} images, {seconds / max(count, 1):.3f} s each", flush=True)
     if options.manifest:
         print(f"manifest of {write_manifest(options.out)} samples")
 
@@ -83,48 +63,6 @@ def plan_shards(options: argparse.Namespace) -> list[ShardTask]:
         )
         for number, start in enumerate(starts)
     ]
-
-
-def write_shard(task: ShardTask) -> tuple[str, int, float]:
-    """Render one shard and publish it whole under its name.
-
-    Returns:
-        The shard's name, its number of images and the seconds it took.
-    """
-    began = time.monotonic()
-    handle, name = tempfile.mkstemp(dir=task.path.parent, prefix=".partial-")
-    count = 0
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as shard:
-                for member, content in _members(task):
-                    shard.addfile(member, io.BytesIO(content))
-                    count += member.name.endswith(".json")
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(task.path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return task.path.name, count, time.monotonic() - began
-
-
-def _members(task: ShardTask) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    for seed in task.seeds:
-        for view in render_room(seed, task.views, size=task.size, samples=task.samples):
-            key = sample_key(seed, view.view)
-            for extension, content in encode_view(view, images_only=task.images_only).items():
-                member = tarfile.TarInfo(f"{key}.{extension}")
-                member.size = len(content)
-                yield member, content
-
-
-def _run(tasks: list[ShardTask], processes: int) -> None:
-    # Fresh interpreters: a renderer that already has threads must not be forked.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(processes, len(tasks))) as pool:
-        for name, count, seconds in pool.imap(write_shard, tasks):
-            print(f"{name}: {count} images, {seconds / max(count, 1):.3f} s each", flush=True)
 
 
 def make_options(argv: Sequence[str]) -> argparse.Namespace:

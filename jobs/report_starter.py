@@ -8,28 +8,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 
 from kit.starter.data import Rooms
 from kit.starter.export import folder_bytes
-from kit.starter.report import ReportedRooms, make_report, parameter_counts
+from kit.starter.report import contact_sheet, make_report, parameter_counts
 from perception.captioner import Blip2Captioner
 from perception.diffusion.backbone import load_backbone
 from runs.command_line import run_job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-CELL_PX = 128
-LINE_PX = 14
-LETTERS_PER_LINE = 140
 
 
 def main(argv: Sequence[str]) -> None:
@@ -55,32 +48,6 @@ def main(argv: Sequence[str]) -> None:
     (options.out / "report.json").write_text(text + "\n")
     contact_sheet(rooms, count=options.rows).save(options.out / "contact_sheet.png")
     print(text)
-
-
-def contact_sheet(rooms: ReportedRooms, *, count: int) -> Image.Image:
-    """Draw rooms in rows: real, restored, and synthetic by start T, the caption below each row.
-
-    Args:
-        rooms: What the models made.
-        count: Rows, evenly chosen.
-    """
-    columns = {"real": rooms.real, "autoencoder": rooms.restored}
-    columns |= {f"T = {start}": images for start, images in rooms.synthetic.items()}
-    row_px = CELL_PX + 2 * LINE_PX
-    sheet = Image.new("RGB", (CELL_PX * len(columns), LINE_PX + row_px * count), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=LINE_PX - 3)
-    for column, title in enumerate(columns):
-        draw.text((column * CELL_PX + 4, 0), title, fill="black", font=font)
-    for row in range(count):
-        index = row * len(rooms.real) // count
-        top = LINE_PX + row * row_px
-        for column, images in enumerate(columns.values()):
-            cell = Image.fromarray(np.asarray(images[index])).resize((CELL_PX - 2, CELL_PX - 2))
-            sheet.paste(cell, (column * CELL_PX, top))
-        text = textwrap.fill(rooms.answers[index], LETTERS_PER_LINE)
-        draw.text((4, top + CELL_PX), text, fill="black", font=font)
-    return sheet
 
 
 def _rounded(value: object) -> object:

@@ -17,11 +17,14 @@ from kit.starter.captioner import slot_accuracy
 from perception.diffusion.halfway import synthesize_halfway
 from perception.diffusion.latents import decode_images, encode_latents, encode_moments
 from perception.seeding import sample_generator, sample_seed
+from runs.pictures import PictureRow, draw_rows
 from schemas.config import CreatorSection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from PIL import Image
 
     from kit.starter.data import Rooms
     from perception.captioner import Captioner
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 STARTS = (300, 600, 800, 1000)
 BAND_EDGES = (0, 250, 500, 750, 1000)
 BATCH_SIZE = 32
+CELL_PX = 128
 
 Images = NDArray[np.uint8]
 """uint8 RGB [N, H, W, 3]."""
@@ -169,6 +173,24 @@ def frechet_figures(
         name: frechet_distance(fit_gaussian(pooled_features(backbone, images)), target)
         for name, images in sets.items()
     }
+
+
+def contact_sheet(rooms: ReportedRooms, *, count: int) -> Image.Image:
+    """Draw rooms in rows: real, restored, and synthetic by start T, the caption below each row.
+
+    Args:
+        rooms: What the models made.
+        count: Rows, evenly chosen.
+    """
+    columns = {"real": rooms.real, "autoencoder": rooms.restored}
+    columns |= {f"T = {start}": images for start, images in rooms.synthetic.items()}
+    rows = []
+    for number in range(count):
+        room = number * len(rooms.real) // count
+        images = [each[room] for each in columns.values()]
+        titles = () if number else tuple(columns)
+        rows.append(PictureRow(titles=titles, images=images, text=rooms.answers[room]))
+    return draw_rows(rows, cell_px=(CELL_PX, CELL_PX))
 
 
 def parameter_counts(folder: Path) -> dict[str, int]:

@@ -23,7 +23,7 @@ from kit.renderer.encode import encode_view
 from kit.renderer.layout import build_room
 from kit.renderer.render import RoomView, render_room
 from kit.renderer.shapes import transformed, turn, unit_mesh
-from kit.renderer.shard_manifest import shard_rows
+from kit.renderer.shards import shard_rows, write_shard
 from schemas.errors import UserError
 from sources.rooms_classes import CLASS_ID, CLASSES
 
@@ -124,7 +124,7 @@ def test_a_finished_shard_is_skipped_and_a_new_one_has_the_same_bytes(tmp_path: 
         parsed = render_rooms.make_options([str(folder), *options])
         (task,) = render_rooms.plan_shards(parsed)
         folder.mkdir()
-        render_rooms.write_shard(task)
+        write_shard(task)
         return task.path
 
     first, second = run(tmp_path / "a"), run(tmp_path / "b")
