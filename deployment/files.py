@@ -60,13 +60,10 @@ def predict_files(
     """Predict for files, a few at a time, and write the results; ``predictions.json`` last.
 
     Args:
-        run: Whose weights predict.
         files: Name of the results to image file.
-        out: Where to write.
         tasks: Some of the run's tasks; all if empty.
         keeps_aspect: Pad instead of stretching to the training size.
         averages_mirrored: Predict the mirror image too and average.
-        with_npy: Write the exact arrays too.
         console: Where an image that cannot be read is named.
 
     Returns:
@@ -102,9 +99,7 @@ def write_samples(
     """Write the members of each sample, a contact sheet, and ``samples.json`` last.
 
     Args:
-        out: Where to write.
         made: At least one sample.
-        run: Whose weights labelled them.
         real: uint8 RGB [H, W, 3], the image that they vary; None if there is none.
     """
     for sample in made:
@@ -121,7 +116,6 @@ def draw_overview(image: NDArray[np.uint8], found: Prediction) -> Image.Image:
 
     Args:
         image: uint8 RGB [H, W, 3].
-        found: What was predicted for it.
 
     Returns:
         RGB picture; confidence is white where surest, black where least sure.
@@ -147,9 +141,7 @@ def _read_together(
     """Read images, as many at a time as memory holds with their predictions.
 
     Args:
-        files: Name to file.
         entries: Gets an entry for each file, with ``error`` if it cannot be read.
-        most: Images at a time.
         console: Where an image that cannot be read is named.
 
     Yields:

@@ -61,9 +61,6 @@ def find_images(paths: Sequence[str | Path]) -> dict[str, Path]:
     A folder is searched with all its sub-folders for ``.jpg``, ``.jpeg`` and ``.png``; hidden
     files are left out. A file that is named itself is taken whatever its suffix.
 
-    Args:
-        paths: Files and folders.
-
     Returns:
         Name to file, in the order given, folders sorted. A name is the file's path within its
         folder without the suffix; files that differ in the suffix alone keep it.

@@ -219,8 +219,6 @@ class LoadedRun:
         """Make images from pure noise under a prompt, and label them: Φ_gen of Diff-2-in-1.
 
         Args:
-            prompt: What the images should show.
-            count: How many.
             seed: Of everything random; the same call gives the same samples.
             options: Sampler's numbers, where they should differ from the run's.
 
@@ -243,8 +241,6 @@ class LoadedRun:
         Args:
             image: As for :meth:`predict`; it is stretched to the training images' size.
             prompt: What the images should show; the run's captioner describes the image if None.
-            count: How many.
-            seed: Of everything random.
             options: Sampler's numbers, where they should differ from the run's.
 
         Returns:

@@ -37,10 +37,7 @@ def make_model_card(
     """Write what the folder is, how good it is and how it is loaded, as Markdown.
 
     Args:
-        manifest: What was exported.
-        config: The run's configuration.
         results: Content of results.json, if the run has ended.
-        weights: What the weights say about themselves.
     """
     height, width = manifest.image_size
     parts = [

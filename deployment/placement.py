@@ -82,7 +82,6 @@ def stretch(image_size: tuple[int, int], network_size: tuple[int, int]) -> Place
     """Resize to the training images' size, whatever the aspect, as the papers do.
 
     Args:
-        image_size: Height and width of the image.
         network_size: Height and width of the images the method was trained on.
     """
     return Placement(image_size=image_size, network_size=network_size, covered=network_size)
@@ -94,7 +93,6 @@ def keep_aspect(
     """Resize the shorter side to that of the training images and pad to a size the network takes.
 
     Args:
-        image_size: Height and width of the image.
         network_size: Height and width of the images the method was trained on.
         multiple: Both sides of what the network reads are multiples of this.
     """
@@ -115,8 +113,6 @@ def resize_label(label: Tensor, task: Task, size: tuple[int, int]) -> Tensor:
 
     Args:
         label: Encoded as ``perception.methods.protocol.Labels``, without invalid pixels.
-        task: Which label it is.
-        size: New height and width.
 
     Returns:
         The same encoding: normals bilinear and of unit length again, depth and probabilities

@@ -54,7 +54,6 @@ def settings_for(
 
     Args:
         creator: The run's; its steps, spread over its own range, decide how dense ours are.
-        options: What the user changes.
         t_start: Where to start if the user does not say.
 
     Raises:

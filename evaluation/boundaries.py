@@ -125,7 +125,6 @@ def match_boundaries(
         probability_HW: Probability of a boundary, float64 [H, W].
         boundary_HW: The true boundary, thinned here, bool [H, W].
         thresholds: Ascending [T]; a pixel is predicted where its probability is above.
-        max_distance_px: Greatest distance of a match.
         nms: Whether the prediction is reduced to its ridges first.
 
     Returns:

@@ -40,7 +40,6 @@ def pooled_features(
     levels is averaged over space.
 
     Args:
-        backbone: The frozen model.
         images: N images, uint8 RGB [H, W, 3].
 
     Returns:

@@ -16,7 +16,6 @@ class GrowingMatching:
 
     Args:
         rights_of_left: Right neighbours of each left vertex, preferred ones first.
-        lefts_of_right: Left neighbours of each right vertex.
     """
 
     def __init__(self, rights_of_left: list[list[int]], lefts_of_right: list[list[int]]) -> None:

@@ -46,12 +46,8 @@ def score_states(
     the batch size.
 
     Args:
-        backbone: The frozen model.
         make_method: Makes an untrained method; called once for each set of weights.
         states: Name to safetensors bytes of a method.
-        source: Where the images lie.
-        split: Which of them.
-        scoring: What is scored, and how.
 
     Returns:
         Name to task to metric to value.

@@ -30,7 +30,6 @@ class SaliencyMetrics(Accumulator):
         double_sigmoid: Send probabilities through one more sigmoid before they are thresholded:
             0 to 1 becomes 0.5 to 0.731, so that thresholds up to 0.5 take everything and 0.55,
             0.60, 0.65 and 0.70 mean 0.20, 0.41, 0.62 and 0.85. What InvPT's family publishes.
-        sums: What the protocol counts.
     """
 
     def __init__(
@@ -92,11 +91,7 @@ class SaliencyMetrics(Accumulator):
 
 
 class PooledSaliency(SaliencyMetrics):
-    """F with β² = 0.3 of precision and recall over all pixels of the data set; see the base class.
-
-    Args:
-        double_sigmoid: As in InvPT's family.
-    """
+    """F, β² = 0.3, of precision and recall over all pixels of the data set; see the base class."""
 
     def __init__(self, *, double_sigmoid: bool = False) -> None:
         size = len(POOLED_THRESHOLDS)
@@ -123,9 +118,6 @@ class PerImageSaliency(SaliencyMetrics):
 
     Precision is 0 where nothing is predicted, recall 0 where nothing is salient; images without a
     counted pixel are left out.
-
-    Args:
-        double_sigmoid: As in InvPT's family.
     """
 
     def __init__(self, *, double_sigmoid: bool = False) -> None:

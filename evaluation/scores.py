@@ -59,10 +59,7 @@ def score(
     """Score one batch; see :class:`ScoreBoard` for more than one.
 
     Args:
-        predictions: Task to prediction, encoded like labels.
         labels: At least the tasks of ``predictions``.
-        num_classes: Classes of semseg.
-        options: Protocols.
     """
     board = ScoreBoard(tuple(predictions), num_classes=num_classes, options=options)
     board.update(predictions, labels)
@@ -76,7 +73,6 @@ def multi_task_gain_pct(scores: Scores, baseline: Scores) -> float:
     headline metrics (Maninis et al., 2019).
 
     Args:
-        scores: Scores of the method.
         baseline: Scores of single-task models; holds at least the tasks of ``scores``.
     """
     gains = []
@@ -93,9 +89,7 @@ def make_metrics(
     """Make the empty metric family of a task.
 
     Args:
-        task: What is scored.
         num_classes: Classes of semseg; human parts have seven.
-        options: Protocols.
 
     Raises:
         ValueError: If semseg comes without its number of classes.
@@ -129,13 +123,7 @@ def make_metrics(
 
 
 class ScoreBoard:
-    """The metric families of several tasks.
-
-    Args:
-        tasks: What to score.
-        num_classes: Classes of semseg.
-        options: Protocols.
-    """
+    """The metric families of several tasks."""
 
     def __init__(
         self,

@@ -42,7 +42,6 @@ def thin_levels(levels_HW: NDArray[np.intp], num_levels: int) -> ThinnedLevels:
 
     Args:
         levels_HW: Number of the maps that hold a pixel, [H, W], 0 to num_levels.
-        num_levels: Number of maps.
     """
     rows, columns = np.nonzero(levels_HW > 0)
     neighbours = _neighbours(levels_HW.shape, rows, columns)

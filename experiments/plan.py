@@ -74,7 +74,6 @@ def plan_ablation(
     """List the runs of an ablation, seed by seed, so that whole tables fill up early.
 
     Args:
-        ablation: The table to make.
         root: Folder or URL of all ablations' runs.
         rows: Only these rows; all if empty.
         seeds: Only these seeds; the ablation's if empty.

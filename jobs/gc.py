@@ -126,9 +126,7 @@ def remove(
     """Remove things, in their order; stopping anywhere leaves a run that reads as before.
 
     Args:
-        store: The run.
         removals: What :func:`runs.garbage.find_garbage` returned.
-        before_each: Called with each before it goes.
     """
     for removal in removals:
         before_each(removal)

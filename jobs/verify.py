@@ -70,11 +70,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 class Verification:
-    """One check of a whole run; units are read and forgotten one after the other.
-
-    Args:
-        store: The run.
-    """
+    """One check of a whole run; units are read and forgotten one after the other."""
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
@@ -89,9 +85,6 @@ class Verification:
 
     def problems(self, *, workers: int) -> Iterator[Problem]:
         """Find what is wrong.
-
-        Args:
-            workers: Threads that read shards.
 
         Yields:
             Problems, as they are found.

@@ -56,7 +56,6 @@ def parse_instance_action(text: str, *, now_s: float) -> Notice | None:
     """Read AWS ``spot/instance-action``: ``{"action": "terminate", "time": "…Z"}``.
 
     Args:
-        text: The answer's body.
         now_s: Seconds since 1970, UTC.
 
     Returns:
@@ -80,12 +79,7 @@ def parse_maintenance_event(text: str) -> Notice | None:
 
 
 class AwsMetadata:
-    """Asks AWS. Every question carries a session token, which is renewed when it is refused.
-
-    Args:
-        url: Base of the service.
-        timeout_s: Longest wait for one answer.
-    """
+    """Asks AWS. Every question carries a session token, which is renewed when it is refused."""
 
     cloud: Cloud = "aws"
 
@@ -146,12 +140,7 @@ class AwsMetadata:
 
 
 class GcpMetadata:
-    """Asks GCP.
-
-    Args:
-        url: Base of the service.
-        timeout_s: Longest wait for one answer.
-    """
+    """Asks GCP."""
 
     cloud: Cloud = "gcp"
 
@@ -220,10 +209,7 @@ def wait_for_end(
     """Ask again and again until the machine's end is announced; errors are waited out.
 
     Args:
-        metadata: Who to ask.
-        poll_s: Seconds between two questions.
         on_risk: Told once if the cloud sees a risk.
-        sleep: Waits.
 
     Returns:
         The notice.

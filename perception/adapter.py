@@ -110,12 +110,7 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 class LevelProjection(nn.Module):
-    """One level's raw maps, joined and projected by a 1×1 convolution.
-
-    Args:
-        in_channels: Channel counts of the maps.
-        out_channels: Width of the result.
-    """
+    """One level's raw maps, joined and projected by a 1×1 convolution."""
 
     def __init__(self, in_channels: Sequence[int], out_channels: int) -> None:
         super().__init__()
@@ -138,8 +133,6 @@ class SegBlock(nn.Module):
     so a batch of one image is fine as long as its map has more than one pixel.
 
     Args:
-        in_channels: Width of the input.
-        out_channels: Width of the output.
         use_spectral_norm: Divide each kernel by its largest singular value (one power iteration a
             training step), as published.
     """

@@ -49,7 +49,6 @@ def open_backbone(
     """Load the frozen backbone with the run's precision and options.
 
     Args:
-        config: The run.
         device: Where it runs; None: where the run says.
 
     Raises:

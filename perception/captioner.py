@@ -97,11 +97,6 @@ class Blip2Captioner:
         Args:
             path_or_id: A folder with model and processor in ``save_pretrained`` form, or a Hugging
                 Face id such as ``Salesforce/blip2-opt-2.7b``.
-            device: Where the model runs.
-            dtype: Dtype of weights and activations.
-            max_new_tokens: Longest caption, in tokens.
-            batch_size: Images a network call.
-            local_files_only: Never download.
             revision: Branch, tag or commit of a Hugging Face id.
 
         Raises:
@@ -197,7 +192,6 @@ def write_captions(
     """Generate a caption for each image, greedily and without a text prompt, batch by batch.
 
     Args:
-        captioner: Model, processors and limits.
         images: uint8 RGB [H, W, 3].
         skip: Tokens at the start of the model's answer that are no text.
 

@@ -70,11 +70,6 @@ class ImageToTextCaptioner:
         Args:
             path_or_id: A folder with model, image processor and tokenizer in ``save_pretrained``
                 form, or a Hugging Face id such as ``Salesforce/blip-image-captioning-base``.
-            device: Where the model runs.
-            dtype: Dtype of weights and activations.
-            max_new_tokens: Longest caption, in tokens.
-            batch_size: Images a network call.
-            local_files_only: Never download.
             revision: Branch, tag or commit of a Hugging Face id.
 
         Raises:

@@ -68,9 +68,6 @@ class DiffusionMerge(nn.Module):
 
     Args:
         level_channels: Channel counts of the raw maps of each level, low to high resolution.
-        out_channels: Width of the encoder's features.
-        patch_size: Stride of the encoder's features.
-        vae_scale_factor: Image side / latent side.
         width_ratio: Width relative to the published hosts'.
         starts_at_zero: The untrained merge gives zeros, so that a pretrained encoder's features
             start unchanged.

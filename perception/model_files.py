@@ -128,7 +128,6 @@ def load_network(kind: type[Any], folder: Path, **options: Any) -> Any:
 
     Args:
         kind: Its class, of diffusers or transformers.
-        folder: The model folder.
         options: More arguments of ``from_pretrained``.
 
     Raises:
@@ -168,7 +167,6 @@ def weight_files(folder: Path, stem: str, *, variant: str | None = None) -> list
     """List the safetensors files of one network, shards included, in name order.
 
     Args:
-        folder: Folder of the network.
         stem: ``diffusion_pytorch_model`` for diffusers, ``model`` for transformers.
         variant: For instance ``fp16``; None for the plain files.
 

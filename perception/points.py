@@ -85,7 +85,6 @@ def resize_nearest(labels_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
 
     Args:
         labels_BCHW: Any dtype, [B, C, H, W].
-        size: Rows and columns wanted.
 
     Returns:
         Same dtype, [B, C, *size]; the input itself if it already has that size.

@@ -57,8 +57,6 @@ def predict_images(
     An image's prediction depends on the image and its seed, not on its batch (up to rounding).
 
     Args:
-        backbone: The frozen model.
-        method: With the weights that predict.
         images: uint8 RGB [H, W, 3] arrays of one size.
         seeds: One per image, for the noise that its features are taken with.
         average_mirrored: Predict the mirror images too, with the same noise, and average.
@@ -91,10 +89,7 @@ def observe(
     Where features are shared, or read again, this half comes first and ``method.predict`` follows.
 
     Args:
-        backbone: The frozen model.
-        method: Says how its features are taken.
         pixels: float32 [B, 3, H, W] in [-1, 1].
-        generators: Source of the features' noise.
     """
     with evaluating(method):
         return method.observe(backbone, pixels, generators=generators)
@@ -113,7 +108,6 @@ def average_with_mirror(found: Predictions, mirrored: Predictions) -> Prediction
     greater; for probabilities, that of their mean, max(p, 1 - p).
 
     Args:
-        found: Predictions for a batch of images.
         mirrored: Predictions for the same images, mirrored.
 
     Returns:
@@ -144,7 +138,6 @@ def mirror_label(label: Tensor, task: Task) -> Tensor:
 
     Args:
         label: A batch of labels, encoded like ``perception.methods.protocol.Labels``.
-        task: What they are.
     """
     flipped = label.flip(-1)
     if TASK_KINDS[task] != "direction":

@@ -21,7 +21,6 @@ def sample_seed(unit_id: str, key: str, variant: int) -> int:
     The parts are separated before hashing, so ("a", "bc") and ("ab", "c") differ.
 
     Args:
-        unit_id: Identity of the generation unit.
         key: Key of the real sample the synthetic one starts from.
         variant: Which of several synthetic versions of that sample, from 0.
 
@@ -53,7 +52,6 @@ def draw_noise(
         shape: Shape of the batch, samples first: [B, ...].
         generators: One generator per sample (the noise of a sample then does not depend on its
             neighbours), a single one for the batch, or None for torch's global state.
-        device: Where the result should lie.
 
     Returns:
         float32 noise of the given shape.

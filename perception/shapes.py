@@ -12,7 +12,6 @@ def expect_shape(array: HasShape, pattern: str, *, name: str) -> dict[str, int]:
 
     Args:
         array: A tensor or array.
-        pattern: Dimensions separated by blanks.
         name: What the caller calls this array, for the message.
 
     Returns:

@@ -45,7 +45,6 @@ def vit_config(width_ratio: float, patch_size: int) -> ViTConfig:
 
     Args:
         width_ratio: 1 for 1024 channels, 16 heads and 24 blocks.
-        patch_size: Image side / token grid side.
     """
     num_heads = max(2, round(_PUBLISHED_HEADS * width_ratio))
     step = 8 * num_heads
@@ -70,7 +69,6 @@ def make_vit(encoder: str | Path | None, *, width_ratio: float, vae_scale_factor
         encoder: Folder in the form of ``ViTModel.save_pretrained`` or Hugging Face id; None: random
             weights.
         width_ratio: See ``vit_config``; plays no part for a pretrained ViT.
-        vae_scale_factor: Image side / latent side.
 
     Returns:
         The model without pooler.
@@ -116,7 +114,6 @@ def prepare_images(images: Tensor, patch_size: int, *, multiple: int = 1) -> Ten
 
     Args:
         images: float32 [B, 3, H, W] in [-1, 1].
-        patch_size: Side of a patch.
         multiple: The token grid's sides become multiples of it.
 
     Returns:
@@ -144,7 +141,6 @@ def drop_path(
     Args:
         branch: [B, ...].
         rate: Probability of a sample to be dropped, in [0, 1).
-        is_training: If not, nothing is dropped.
         generator: Source of the draw; None: torch's global state.
     """
     if not is_training or rate == 0:
@@ -159,7 +155,6 @@ class ViTEncoder(nn.Module):
     """Feature maps of a ViT after some of its blocks.
 
     Args:
-        vit: Model without pooler.
         blocks: Which blocks, counted from 1, rising; the last one must be the ViT's last, whose
             output passes the final layer norm.
     """

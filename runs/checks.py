@@ -21,10 +21,6 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 def expect_models(config: RunConfig, *, with_captioner: bool = True) -> None:
     """Look for the folders of the frozen models; a name on the hub is left to the loader.
 
-    Args:
-        config: The run.
-        with_captioner: Whether the job captions.
-
     Raises:
         ConfigError: If there is no such folder.
     """

@@ -53,8 +53,6 @@ def contact_sheet_from_run(config: RunConfig, store: RunStore, *, limit: int = 8
     """Write contact_sheet.png of a run: evenly chosen synthetic samples under their newest labels.
 
     Args:
-        config: The run.
-        store: Its directory.
         limit: Rows at most.
 
     Returns:
@@ -120,7 +118,6 @@ def sheet_row(sample: Sample, *, real: NDArray[np.uint8] | None, made: Sequence[
     """A row that shows a sample, and how sure its labels are.
 
     Args:
-        sample: Synthetic.
         real: uint8 RGB [H, W, 3], the image it was made from; None if there is none.
         made: How it was made, for the note.
     """

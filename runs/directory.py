@@ -45,7 +45,6 @@ def read_config(store: RunStore, overrides: Sequence[str] = ()) -> RunConfig:
     """Read the configuration of a run; ``run.url`` is where the run is now.
 
     Args:
-        store: The run.
         overrides: ``section.field=value`` texts that change it.
 
     Raises:
@@ -113,7 +112,6 @@ def find_version(store: RunStore, weights: str | int) -> int:
     """Version of the creation weights that a user names.
 
     Args:
-        store: The run.
         weights: ``final``: the newest published version; or its number.
 
     Raises:

@@ -37,7 +37,6 @@ def driving(store: RunStore, *, job: str, roles: Sequence[Role]) -> Iterator[Run
     """Be the run's driver for the time of the block.
 
     Args:
-        store: The run.
         job: Name of the job, for the event log and the lock.
         roles: What the job does; an older driver with one of these roles is fenced.
 
@@ -60,8 +59,6 @@ def logged(store: RunStore, *, job: str, lock: RunLock | None = None) -> Iterato
     A driver that is killed writes nothing: its log ends.
 
     Args:
-        store: The run.
-        job: Name of the job.
         lock: The driver's hold on the run; None if it took none.
 
     Raises:
@@ -95,10 +92,6 @@ def stopped_when_fenced(lock: RunLock, *, look_s: float = LOOK_S) -> Iterator[No
     """Interrupt the block as soon as a younger driver holds the run.
 
     Outside of the main thread nothing is interrupted: there the block only ends by its own looks.
-
-    Args:
-        lock: The driver's hold.
-        look_s: Seconds between two looks.
 
     Raises:
         FencedError: Instead of what ended the block, if a younger driver holds the run.

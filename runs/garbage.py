@@ -125,10 +125,6 @@ def find_garbage(content: RunContent, limits: Limits) -> list[Removal]:
     Superseded labels come first: their rows are marked before their bytes go. The units' own
     manifests that a compacted file replaces go next to last in the run's reading order.
 
-    Args:
-        content: What lies in the run.
-        limits: What is kept.
-
     Returns:
         Removals; those of one kind lie together.
     """

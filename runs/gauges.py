@@ -61,11 +61,7 @@ SIGNALS = (*GENERATION.values(), *TRAINING.values(), STATE, SAMPLES, REASONS)
 
 
 def readings(view: RunView) -> Iterator[tuple[Signal, float, str]]:
-    """Yield signal, value and tag value of what is known now.
-
-    Args:
-        view: The newest figures of the run.
-    """
+    """Yield signal, value and tag value of what is known now."""
     for table, found in ((GENERATION, view.generation), (TRAINING, view.training)):
         for field, signal in table.items():
             if isinstance(value := found.get(field), int | float):

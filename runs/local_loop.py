@@ -71,8 +71,6 @@ class LocalGeneration:
     """Works on a run's units whenever it is called, until nothing may be worked on.
 
     Args:
-        config: The run.
-        store: Its directory.
         rounds: Only the first rounds of the plan; None: all.
     """
 

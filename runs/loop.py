@@ -38,11 +38,6 @@ if TYPE_CHECKING:
 def run_loop(config: RunConfig, lock: RunLock, console: Console) -> dict[str, Any]:
     """Bring a run to its end; what is done already is not done again.
 
-    Args:
-        config: The run.
-        lock: This driver's hold on it.
-        console: Where to say how it goes.
-
     Returns:
         What results.json holds.
 

@@ -77,7 +77,6 @@ def label_as_rgb(label: NDArray[Any], task: Task) -> NDArray[np.uint8]:
 
     Args:
         label: Encoded as ``schemas.sample`` says.
-        task: What it is.
 
     Returns:
         uint8 RGB [H, W, 3]: normals as (n + 1) / 2; depth from bright (near) to dark (far),
@@ -125,7 +124,6 @@ def confidence_as_grey(confidence: NDArray[np.float32], task: Task) -> NDArray[n
 
     Args:
         confidence: float32 [H, W]; degrees for normals (60 and more are black), else [0, 1].
-        task: Which task it belongs to.
     """
     is_error = TASK_KINDS[task] == "direction"
     share = 1 - confidence / _UNSURE_DEG if is_error else confidence

@@ -80,7 +80,6 @@ class ProgressDisplay:
         """Prepare a display.
 
         Args:
-            console: Where to draw.
             view: Is drawn; other threads may change it.
             refresh: Brings ``view`` up to date; called before each drawing.
         """

@@ -43,7 +43,6 @@ def write_results(store: RunStore, results: Mapping[str, Any]) -> None:
     """Write results.json.
 
     Args:
-        store: The run.
         results: ``warm_up``, ``real_only_control`` and ``self_improved`` hold metrics by task;
             ``counts`` and ``seconds`` say what it took.
     """

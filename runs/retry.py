@@ -92,13 +92,9 @@ def retry(
     """Make the units of a plan again.
 
     Args:
-        store: The run.
-        config: Its configuration.
         plan: Of :func:`plan_of_retry`.
         reasons: Those that the plan was made for.
         version: Label with this version of the creation weights; the newest if None.
-        is_local: Work in this process, without Ray.
-        console: Where to say how it goes.
 
     Raises:
         ConfigError: If models or weights are missing.

@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 def score_run(config: RunConfig, store: RunStore, *, split: Split = "test") -> dict[str, Any]:
     """Score the final creation weights of every stage that has ended.
 
-    Args:
-        config: The run.
-        store: Its directory.
-        split: What to score on.
-
     Returns:
         ``warm_up``, ``real_only_control`` and ``self_improved``, as far as there are such
         weights, to task to metric to value.
@@ -45,10 +40,7 @@ def score_weights(
     """Score sets of weights of a run's method.
 
     Args:
-        config: The run.
-        store: Its directory.
         states: Name to safetensors bytes.
-        split: What to score on.
 
     Returns:
         Name to task to metric to value.
@@ -112,7 +104,6 @@ def select_states(store: RunStore, which: str) -> dict[str, bytes]:
     """Read the weights that ``--weights`` names.
 
     Args:
-        store: The run.
         which: ``final``: the creation weights at the end of each stage; ``all``: those, the
             exploitation weights and every published version; else the number of a version.
 

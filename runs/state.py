@@ -63,7 +63,6 @@ def run_state(
 
     Args:
         events: Its event log, in the order of :func:`storage.records.events.read_events`.
-        has_results: Whether its results are written.
         now: The time; the clock's if None.
         heard_at: When the newest event was written by the store's clock, which the clocks of the
             run's machines cannot confuse; the time in the event itself if None.
@@ -154,10 +153,6 @@ class EventTail:
     """Newest event of one name since the tail was made; each log segment is read once.
 
     A store that fails hides what is new for a while, and stops nobody.
-
-    Args:
-        store: The run.
-        event: Name of the events to follow.
     """
 
     def __init__(self, store: RunStore, event: Event) -> None:

@@ -42,12 +42,7 @@ class Problem:
 
 
 def check_rows(commit: UnitCommit, *, path: str) -> list[Problem]:
-    """Check that a unit's rows are those that it was planned to make, and add up.
-
-    Args:
-        commit: The unit.
-        path: Its manifest.
-    """
+    """Check that a unit's rows are those that it was planned to make, and add up."""
     unit, rows = commit.unit, commit.rows
     planned = {(key, variant) for key in unit.keys for variant in range(unit.variants)}
     made = Counter((row.source_key, row.variant) for row in rows)
@@ -71,12 +66,7 @@ def check_rows(commit: UnitCommit, *, path: str) -> list[Problem]:
 
 
 def check_shards(store: RunStore, commit: UnitCommit) -> list[Problem]:
-    """Read the shards of a unit once: digest, every member of every sample, places.
-
-    Args:
-        store: The run.
-        commit: The unit.
-    """
+    """Read the shards of a unit once: digest, every member of every sample, places."""
     shards: dict[str, list[ManifestRow]] = {}
     for row in commit.rows:
         if row.status == "ok" and row.tar_uri:

@@ -8,11 +8,7 @@ _REGISTRY = "registry-e"
 
 
 def run_id_of(url: str) -> str:
-    """Name of a run: the last part of its URL, and eight digits that tell equal last parts apart.
-
-    Args:
-        url: The run directory, absolute.
-    """
+    """Name of a run: the last part of its URL and eight digits that make it unique."""
     digest = hashlib.blake2b(url.encode(), digest_size=4).hexdigest()
     return f"{url.rsplit('/', 1)[-1]}-{digest}"
 

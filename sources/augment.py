@@ -54,8 +54,6 @@ def augment_sample(sample: Sample, settings: AugmentationSection, *, seed: str) 
     distort the colours. Settings that do nothing give the sample itself back.
 
     Args:
-        sample: Stays as it is.
-        settings: What is done.
         seed: Equal seeds give equal results.
     """
     rng = random.Random(seed)
@@ -113,7 +111,6 @@ def distort_colours(image: Array, rng: random.Random) -> Array:
 
     Args:
         image: uint8 RGB [H, W, 3]; stays as it is.
-        rng: Source of the draws.
 
     Returns:
         uint8 RGB [H, W, 3].

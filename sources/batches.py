@@ -37,7 +37,6 @@ def collate(
 
     Args:
         samples: At least one; images uint8 [H, W, 3], labels as ``schemas.sample`` says.
-        tasks: Tasks whose labels are wanted.
         versions: Version of creation weights that labelled each sample, ``REAL_VERSION`` for a
             real one; all ``REAL_VERSION`` if absent.
         pixel_weights: ``confidence`` weighs each pixel as :func:`pixel_weight` says; ``none`` all
@@ -71,7 +70,6 @@ def pixel_weight(confidence: NDArray[Any], task: Task) -> NDArray[np.float32]:
 
     Args:
         confidence: [H, W]; degrees for normals, in [0, 1] for the others.
-        task: Which label it is of.
     """
     sure = np.cos(np.deg2rad(confidence)) if TASK_KINDS[task] == "direction" else confidence
     return np.clip(sure, 0.0, 1.0).astype(np.float32)

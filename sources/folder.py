@@ -45,7 +45,6 @@ class FolderSource:
 
         Args:
             config: Section ``source`` of a run.
-            tasks: Tasks whose labels are read.
 
         Raises:
             SourceError: If the description is wrong, or a folder, list, image or label file is

@@ -55,10 +55,6 @@ def resolve_root(description: FolderDescription, path: Path) -> Path:
     ``${NAME}`` is replaced by an environment variable; a relative root is taken from the folder
     of the description.
 
-    Args:
-        description: What was read.
-        path: The file it was read from.
-
     Raises:
         SourceError: If a variable is not set or the folder does not exist.
     """

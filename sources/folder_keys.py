@@ -25,11 +25,6 @@ def split_names(description: FolderDescription, root: Path, file: Path) -> dict[
 
     ``test`` is held out of ``train`` before ``validation`` is, so the three never overlap.
 
-    Args:
-        description: What the user wrote.
-        root: Folder of the files.
-        file: The description's own path, for messages.
-
     Raises:
         SourceError: If a list is missing or empty, a name comes twice, or a sample is in two
             splits.

@@ -36,7 +36,6 @@ def decode_task_file(data: bytes, files: TaskFiles, task: Task) -> Array:
     Args:
         data: A PNG file, or a NumPy file where the pattern says so.
         files: What the description says of such files.
-        task: What it is, for messages.
 
     Returns:
         The label at its own size, encoded as ``schemas.sample`` says.

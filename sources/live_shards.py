@@ -69,7 +69,6 @@ class LiveShardList:
         """Start with an empty list; the first use looks for shards.
 
         Args:
-            store: The run.
             poll_s: Least time between two looks, in seconds.
             max_staleness: Greatest lag that is still drawn; None for no bound.
             staleness_decay: Factor in (0, 1] on the weight of a shard per version of lag.

@@ -41,12 +41,10 @@ class Mixture:
         """Combine two streams.
 
         Args:
-            real: Real samples.
             synthetic: Synthetic samples; None for real ones alone. If they come with confidence,
                 it weighs their pixels.
             real_fraction: Share of real samples, in (0, 1].
             batch_size: Samples of a batch, on this rank.
-            tasks: Tasks whose labels are wanted.
             hflip: Whether to mirror each sample with probability 1/2.
             augmentation: What else is done to each sample, real or synthetic; None for nothing.
             seed: Of mirroring and augmentation; give every rank another.

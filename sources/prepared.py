@@ -68,7 +68,6 @@ class PreparedSource:
 
         Args:
             config: Section ``source`` of a run.
-            tasks: Tasks whose labels are kept.
 
         Raises:
             SourceError: If the folder or its manifest is missing or malformed, has too few images,

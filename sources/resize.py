@@ -23,7 +23,6 @@ def fit_sample(sample: Sample, size: tuple[int, int] | None, fit: Fit) -> Sample
     """Bring a sample to a size.
 
     Args:
-        sample: Image and labels of one size.
         size: Height and width; None: leave it as it is.
         fit: crop: cut the middle to the aspect of ``size``, then resize; stretch: resize; pad: add
             unlabelled pixels on all sides.
@@ -75,8 +74,6 @@ def resize_label(label: Array, size: tuple[int, int], task: Task) -> Array:
 
     Args:
         label: Encoded as ``schemas.sample`` says.
-        size: New height and width.
-        task: What it is.
     """
     kind = TASK_KINDS[task]
     if kind == "direction":
@@ -98,7 +95,6 @@ def resize_normals(normals: Array, size: tuple[int, int]) -> Array:
 
     Args:
         normals: float32 [H, W, 3], unit or all-zero where invalid.
-        size: New height and width.
 
     Returns:
         float32 [height, width, 3]; a pixel is invalid (all-zero) where more than half of its
@@ -123,7 +119,6 @@ def resize_probability(
 
     Args:
         probability: float32 [H, W] in [0, 1], -1 = ignore.
-        size: New height and width.
         reduce: What is taken of the values that are not ignored.
 
     Returns:

@@ -45,7 +45,6 @@ class RoomsSource:
 
         Args:
             config: Section ``source`` of a run.
-            tasks: Tasks whose labels are kept.
 
         Raises:
             ConfigError: If a task is asked for that rooms have no labels of.

@@ -50,11 +50,7 @@ class RealStream:
         """Prepare the order; nothing is read yet.
 
         Args:
-            source: Where the samples lie.
-            split: Which of them.
             seed: Of the order; the same for all ranks.
-            rank: This process.
-            world: Processes in all.
             cache_bytes: Decoded samples kept in memory, at most, in bytes.
 
         Raises:
@@ -164,9 +160,7 @@ class SyntheticStream:
         """Prepare the pipeline; nothing is read yet.
 
         Args:
-            store: The run.
             live: Its list of shards, not shared with another stream.
-            seed: Of the order within shards.
             rank: This process; different ranks get different orders.
             cache_bytes: Decoded samples kept in memory, at most, in bytes.
             with_confidence: Read the confidence of the labels too.
@@ -268,8 +262,6 @@ def decode_tar(data: bytes, uri: str, *, with_confidence: bool = True) -> Iterat
     """Decode all samples of a tar.
 
     Args:
-        data: The whole tar.
-        uri: Where it came from, for messages.
         with_confidence: Decode the confidence of the labels too.
 
     Yields:

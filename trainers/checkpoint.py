@@ -59,7 +59,6 @@ def pack_checkpoint(learner: Learner, *, stage: str, stream: Mapping[str, Any]) 
     """Serialise a stage between two steps.
 
     Args:
-        learner: Weights, optimiser and counts.
         stage: Name of the stage, checked when the state is restored.
         stream: Position of the batch stream, a JSON object.
     """

@@ -27,10 +27,6 @@ class EmaSchedule:
 
         The count of a stage depends on nothing but its images: batch size and number of ranks only
         decide how finely the updates are spread.
-
-        Args:
-            seen_before: Images seen before an optimiser step.
-            seen_after: Images seen after it.
         """
         return seen_after // self.every_samples - seen_before // self.every_samples
 
@@ -52,7 +48,6 @@ def ema_update_(
     averaged: they are renewed from the averaged kernel instead.
 
     Args:
-        creation: θ_C, changed.
         exploitation: θ_E, a module of the same make.
         decay: α, in [0, 1).
         updates: Times to apply the rule with this θ_E, at least 0.

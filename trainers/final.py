@@ -35,9 +35,6 @@ def write_final(
     other weights under these names: they stay, and ours lie beside them, named by their digest.
 
     Args:
-        store: The run.
-        stage: Name of the stage.
-        learner: State after the last step.
         numbers: What else ``final.json`` should tell.
 
     Returns:

@@ -24,11 +24,7 @@ class Progress:
     """Collects numbers of steps and tells them every few seconds.
 
     Args:
-        stage: Name of the stage.
-        steps: Steps of the whole stage.
         events: Where events go; None: nowhere (every rank but 0).
-        on_progress: Also told.
-        every_s: Least time between two events.
         clock: Seconds, monotonic.
     """
 
@@ -60,7 +56,6 @@ class Progress:
         """Note what a batch of this rank consists of.
 
         Args:
-            batch: Just learnt from.
             current_version: Newest version of creation weights; a sample's staleness is how many
                 versions older its labels are.
         """

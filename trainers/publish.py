@@ -37,11 +37,8 @@ class WeightsPublisher:
     an older checkpoint stays silent until it is ahead again.
 
     Args:
-        store: The run.
         base_model_hash: The frozen backbone that the weights belong to.
         ema_decay: α of Eq. 8, for the record.
-        stage: Stage that the weights come from.
-        on_version: Told about every committed version.
         lock: The driver's hold on the run, looked at before each version; None if it took none.
     """
 
@@ -189,7 +186,6 @@ def publish_warm_up(
     """Publish θ_W as version 0; a version 0 that is committed already stands.
 
     Args:
-        store: The run.
         method: With the weights at the end of the warm-up.
         base_model_hash: The frozen backbone that they belong to.
         ema_decay: α of Eq. 8, for the record.

@@ -40,9 +40,7 @@ def run_stage(settings: StageSettings, learner: Learner, parts: TrainParts) -> N
     Eq. 8 alone; a stage without moving average leaves them as they are.
 
     Args:
-        settings: Numbers of the stage.
         learner: Changed; starts at its own step.
-        parts: What the loop works with.
 
     Raises:
         NotFiniteError: If a loss or gradient is not finite.

@@ -49,12 +49,7 @@ def train_step(
 
     Args:
         learner: Weights and optimiser; the counts are the caller's business.
-        batch: This rank's part of the batch.
-        backbone: The frozen model.
-        moments: Remembers the images that come back.
-        ranks: The group that shares the batch.
         learning_rate: For this step; a group's ``lr_factor`` multiplies it.
-        generator: Source of the step's random draws.
         clip_grad_norm: Greatest norm of the gradient of all parameters together, averaged over
             ranks; a longer one is shortened to it. None: no limit.
 

@@ -50,10 +50,8 @@ def train_stage_locally(
     """Train a stage in this process, without Ray; a stage that was stopped goes on.
 
     Args:
-        config: The run.
         stage: Which stage; all but ``warm_up`` need version 0 in the store.
         on_version: Told about published versions, from another thread.
-        on_progress: Told about progress.
         after_publish: Called between two steps, after each published version.
         lock: The driver's hold on the run; None if it took none.
 
@@ -76,11 +74,6 @@ def train_stage_locally(
 
 def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
     """Train a stage on one rank of a host; returns at once if the stage has ended before.
-
-    Args:
-        config: The run.
-        stage: Which stage.
-        host: This process.
 
     Returns:
         Content of ``final.json``; on ranks other than 0 only ``stage`` and counts.
@@ -196,10 +189,6 @@ def end_stage(
     """Publish and write what the stage reached; ranks other than 0 only return counts.
 
     Args:
-        settings: Numbers of the stage.
-        learner: State after the last step.
-        parts: What the loop worked with.
-        lock: The driver's hold on the run.
         seconds: Time of the loop in this process.
         started_at_step: Step at which this process began or went on.
 

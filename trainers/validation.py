@@ -44,12 +44,7 @@ class Validator:
 
     Args:
         source: Its validation split is used; an empty one gives empty scores.
-        backbone: The frozen model.
-        tasks: What to score.
-        num_classes: Classes of semseg.
-        batch_size: Images that are scored together.
         max_images: Images that are scored, at most.
-        cache_bytes: Memory for features.
     """
 
     def __init__(

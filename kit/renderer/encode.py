@@ -30,7 +30,6 @@ def encode_view(view: RoomView, *, images_only: bool = False) -> dict[str, bytes
     millimetres; `semseg.png` is uint8 class ids.
 
     Args:
-        view: the rendered view.
         images_only: leave the labels out, for training without labels.
     """
     members = {"image.png": _png(view.image)}

@@ -63,7 +63,6 @@ def render_room(seed: int, views: int, *, size: int = 64, samples: int = 16) -> 
     A view depends on (seed, view, size, samples) alone, never on how many are asked for.
 
     Args:
-        seed: room seed, not negative.
         views: number of views, up to 64.
         size: side of the square images in pixels.
         samples: light paths a pixel before denoising.

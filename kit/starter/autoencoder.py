@@ -32,7 +32,6 @@ def autoencoder_losses(model: AutoencoderKL, images: Tensor, noise: Tensor) -> d
     """Return the losses of one batch; "loss" is their weighted sum.
 
     Args:
-        model: The autoencoder.
         images: [B, 3, H, W] in [-1, 1].
         noise: Standard normal [B, 4, H/4, W/4] for the posterior's sample.
 
@@ -63,7 +62,6 @@ def train_autoencoder(rooms: Rooms, settings: LoopSettings, work_dir: Path) -> N
 
     Args:
         rooms: What to train on; looked through for new tars as training goes.
-        settings: Length and learning rate.
         work_dir: Where checkpoint and log lie, and the finished model, see `load_autoencoder`.
     """
     torch.manual_seed(settings.seed)
@@ -120,7 +118,6 @@ def encode_moments(model: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor
     """Return mean and deviation of the posteriors of uint8 images, as float16 on the CPU.
 
     Args:
-        model: The autoencoder.
         images: uint8 [N, 3, H, W].
 
     Returns:

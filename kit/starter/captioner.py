@@ -78,7 +78,6 @@ def patch_loss(logits: Tensor, semseg: Tensor, patch_px: int) -> Tensor:
     Args:
         logits: float32 [B, P, C], patches row by row.
         semseg: uint8 class ids [B, H, W]; an image whose first pixel is 255 has no target.
-        patch_px: Side of a patch.
 
     Returns:
         A scalar; zero if no image has a target.
@@ -163,9 +162,6 @@ def train_captioner(
 
     Args:
         rooms: What to train on; looked through for new tars as training goes.
-        tokenizer: Of the captions.
-        settings: Length and learning rate.
-        work_dir: Where checkpoint and log lie.
     """
     torch.manual_seed(settings.seed)
     trainee = CaptionTrainee(make_captioner(tokenizer))
@@ -201,10 +197,6 @@ def slot_hits(truth: str, answer: str) -> dict[str, tuple[int, int]]:
     Objects are paired so that most slots agree; an object too many or too few counts as wrong
     slots. Walls and floor count where the truth or the answer states them.
 
-    Args:
-        truth: The right caption.
-        answer: The caption to score.
-
     Returns:
         (right, all) for "object", "colour", "place", "walls" and "floor".
     """
@@ -217,12 +209,7 @@ def slot_hits(truth: str, answer: str) -> dict[str, tuple[int, int]]:
 
 
 def slot_accuracy(truths: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
-    """Return the share of right slots by kind, over all kinds ("all") and whole captions.
-
-    Args:
-        truths: The right captions.
-        answers: As many captions to score.
-    """
+    """Return the share of right slots by kind, over all kinds ("all") and whole captions."""
     right: dict[str, int] = {}
     total: dict[str, int] = {}
     for truth, answer in zip(truths, answers, strict=True):

@@ -59,7 +59,6 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
 
     Args:
         path: The file, usually `<stage>.safetensors`; its folder is made.
-        state: What to save.
     """
     tensors = {f"ema.{name}": value for name, value in state.ema.items()}
     slots = state.optimizer.state_dict()["state"]

@@ -137,7 +137,6 @@ def noise_batch(
         token_ids: int64 [B, L].
         timesteps: int64 [B].
         noise: Standard normal [B, 4, h, w].
-        scheduler: Carries the noise schedule.
     """
     return Noised(
         scheduler.add_noise(latents, noise, timesteps),
@@ -160,10 +159,6 @@ def train_denoiser(
 
     Args:
         rooms: What to train on; looked through for new tars as training goes.
-        autoencoder: Trained, its scaling factor set.
-        tokenizer: Of the captions.
-        settings: Length and learning rate.
-        work_dir: Where checkpoint and log lie.
     """
     torch.manual_seed(settings.seed)
     denoiser = ConditionalDenoiser(make_unet(), make_text_encoder(tokenizer))

@@ -39,9 +39,6 @@ def export_diffusion(
     Args:
         folder: Where `model_index.json` will lie.
         autoencoder: Encoder and decoder, its `scaling_factor` set.
-        unet: The denoiser.
-        text_encoder: What the denoiser attends to.
-        tokenizer: What the text encoder reads.
     """
     pipeline = StableDiffusionPipeline(
         vae=_half(autoencoder),
@@ -63,8 +60,6 @@ def export_captioner(
 
     Args:
         folder: Where `config.json` will lie.
-        model: The captioner.
-        tokenizer: Its vocabulary.
     """
     processor = make_processor(tokenizer)
 

@@ -73,9 +73,7 @@ def learning_rate_factor(step: int, progress: float, warm_up_steps: int) -> floa
     """Return the share of the peak learning rate: linear warm-up, then a cosine to zero.
 
     Args:
-        step: Optimiser steps done.
         progress: Share of the run that is over, 0 to 1.
-        warm_up_steps: Length of the rise.
     """
     rise = min((step + 1) / max(warm_up_steps, 1), 1.0)
     return rise * 0.5 * (1.0 + math.cos(math.pi * progress))
@@ -104,7 +102,6 @@ def train(
         stage: Names the checkpoint and the log in `work_dir`.
         state: A fresh state, see `make_state`.
         loss_of: The losses of one step; called under autocast.
-        settings: Length and learning rate.
         work_dir: Where `<stage>.safetensors` and `<stage>.jsonl` lie.
 
     Returns:

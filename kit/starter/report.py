@@ -69,11 +69,8 @@ def make_report(
     """Run the models over held-out rooms and score them.
 
     Args:
-        backbone: Autoencoder and denoiser.
-        captioner: Writes the prompts.
         held_out: Rooms the models were not trained on.
         reference: Other real rooms, which synthetic ones should resemble.
-        num_steps: DDIM steps of the halfway synthesis.
 
     Returns:
         The figures, and the images they come from.
@@ -134,9 +131,7 @@ def loss_per_band(
     variance.
 
     Args:
-        backbone: The frozen model.
         images: uint8 [N, H, W, 3].
-        captions: N prompts.
         seed: Of posterior, noise and timesteps; each band scores all images.
 
     Returns:
@@ -176,12 +171,7 @@ def frechet_figures(
 
 
 def contact_sheet(rooms: ReportedRooms, *, count: int) -> Image.Image:
-    """Draw rooms in rows: real, restored, and synthetic by start T, the caption below each row.
-
-    Args:
-        rooms: What the models made.
-        count: Rows, evenly chosen.
-    """
+    """Draw rooms in rows: real, restored, and synthetic by start T, the caption below each row."""
     columns = {"real": rooms.real, "autoencoder": rooms.restored}
     columns |= {f"T = {start}": images for start, images in rooms.synthetic.items()}
     rows = []

@@ -24,9 +24,6 @@ def make_clip_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
 
     Words outside the vocabulary are spelled in bytes, so any prompt can be encoded.
 
-    Args:
-        words: The words captions are made of.
-
     Returns:
         A tokenizer that pads with its end token to `MAX_TOKENS`, as Stable Diffusion's does.
     """
@@ -43,9 +40,6 @@ def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
 
     The most frequent pair goes first, the first in the alphabet among equals: the same words give
     the same merges in every process, which the library's own trainer does not promise.
-
-    Args:
-        words: Words of ASCII letters and punctuation.
     """
     spellings = [[*word[:-1], word[-1] + WORD_END] for word in sorted(set(words))]
     merges = []
@@ -57,11 +51,7 @@ def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def make_caption_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Build the captioner's word-level tokenizer; special tokens take ids 0 to 4.
-
-    Args:
-        words: The words captions are made of.
-    """
+    """Build the captioner's word-level tokenizer; special tokens take ids 0 to 4."""
     vocabulary = {word: i for i, word in enumerate([*CAPTION_SPECIALS, *sorted(set(words))])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -36,11 +36,8 @@ def run_with_context(
     parameters get none.
 
     Args:
-        backbone: The frozen model.
         latents: [B, C, h, w], as the U-Net should see them, any float dtype.
-        timestep: Schedule index.
         context: Text tokens [B, K, context width], any float dtype.
-        attention_levels: Levels whose cross-attention is recorded.
         tuned: Runs in place of the frozen U-Net; its trained parameters get gradients as well.
 
     Returns:
@@ -142,7 +139,6 @@ class RecordingProcessor:
     """Attention processor that computes the probabilities on the side and leaves the rest alone.
 
     Args:
-        processor: The processor that does the work.
         records: Where [B, N, K] is appended at every call, float32, mean over the heads.
     """
 

@@ -82,9 +82,7 @@ def load_backbone(
     Args:
         path_or_id: A folder in the form of ``StableDiffusionPipeline.save_pretrained`` or a Hugging
             Face id such as ``stable-diffusion-v1-5/stable-diffusion-v1-5``.
-        device: Where the networks run.
         dtype: Dtype of weights and activations; latents and the sampler's arithmetic stay float32.
-        local_files_only: Never download.
         revision: Branch, tag or commit of a Hugging Face id.
         variant: Weight variant of the checkpoint, for instance ``fp16``.
         options: The defaults of ``BackboneOptions`` if None.

@@ -107,12 +107,10 @@ def extract_features(
     """Run the U-Net once under the empty prompt and return all block outputs.
 
     Args:
-        backbone: The frozen model.
         source: B images (see ``latents.Images``), or their moments encoded before.
         generators: Source of posterior and schedule noise: one per sample, one for the batch, or
             None for torch's global state.
         settings: How; the defaults of ``FeatureSettings`` if None.
-        images: Handed on with the maps.
         tuned: Runs in place of the frozen U-Net, with gradients where they are enabled.
 
     Returns:
@@ -140,9 +138,7 @@ def extract_features_from_latents(
     """Do what ``extract_features`` does, from clean latents.
 
     Args:
-        backbone: The frozen model.
         latents: Clean latents [B, C, h, w], already scaled if they should be.
-        generators: Source of the schedule noise.
         settings: How; ``posterior`` and ``scale_latents`` play no part any more.
         tuned: See ``extract_features``.
 

@@ -62,7 +62,6 @@ def synthesize_halfway(
     is in (up to the rounding of the networks).
 
     Args:
-        backbone: The frozen model.
         images: B real images (see ``latents.Images``), or their moments encoded before.
         prompts: B captions, or their embeddings [B, L, C].
         settings: How; ``start`` at the end of the schedule uses nothing of the images but their
@@ -128,11 +127,9 @@ def synthesize_gaussian(
     """Make images from pure noise and a prompt alone.
 
     Args:
-        backbone: The frozen model.
         prompts: B texts, or their embeddings [B, L, C].
         image_size_px: Height and width, divisible by the backbone's downsample factor.
         settings: How; ``start`` must be 1000.
-        seeds: B seeds.
 
     Returns:
         uint8 RGB [B, H, W, 3].
@@ -171,7 +168,6 @@ def noise_to_start(
         backbone: The frozen model; its schedule is used.
         latents: Scaled clean latents [B, C, h, w].
         settings: For ``start``.
-        generators: Source of the noise.
 
     Returns:
         Latents at T, same shape.
@@ -194,10 +190,8 @@ def denoise(
     """Denoise latents from T to the end: Diff-2-in-1, equation 3, by a deterministic sampler.
 
     Args:
-        backbone: The frozen model.
         noisy: Latents at ``settings.start``, float32 [B, C, h, w].
         prompts: B texts, or their embeddings [B, L, C].
-        settings: Sampler, steps and guidance.
         generators: Source of the noise added on the way when ``eta`` is above 0.
         spacing: Which timesteps, see ``NoiseSchedule.timesteps``; by default ``leading`` for ddim
             (the released sampler's list) and ``log_snr`` for dpmsolver++.
@@ -235,7 +229,6 @@ def bind_prompt(
     equation 6, with the empty prompt as the unconditional one; both halves run in one network call.
 
     Args:
-        backbone: The frozen model.
         context: Text embeddings [B, L, C].
         guidance_scale: At least 1.
 

@@ -33,7 +33,6 @@ def images_to_tensor(images: Images, *, device: torch.device | str = "cpu") -> T
 
     Args:
         images: See ``Images``; a float tensor is passed through.
-        device: Where the result should lie.
 
     Returns:
         float32 [B, 3, H, W] in [-1, 1].
@@ -68,7 +67,6 @@ def encode_moments(backbone: DiffusionBackbone, images: Images) -> LatentMoments
     """Run the encoder once; everything drawn from an image afterwards starts from the result.
 
     Args:
-        backbone: The frozen model.
         images: See ``Images``; H and W divisible by the backbone's downsample factor.
 
     Returns:
@@ -112,7 +110,6 @@ def encode_latents(
     """Encode images to scaled latents.
 
     Args:
-        backbone: The frozen model.
         images: Images, or moments encoded before.
         posterior: Draw from the posterior, or take its mean.
         generators: Source of the posterior noise; not touched for ``mode``.
@@ -129,7 +126,6 @@ def decode_images(backbone: DiffusionBackbone, latents: Tensor) -> NDArray[np.ui
     """Decode scaled latents.
 
     Args:
-        backbone: The frozen model.
         latents: Scaled latents [B, C, h, w].
 
     Returns:

@@ -49,7 +49,6 @@ class MomentsCache:
         """Encode the images that are not remembered, each once, and look up the others.
 
         Args:
-            backbone: The frozen model.
             images: Of one size: uint8 RGB [H, W, 3], or a float tensor [B, 3, H, W] in [-1, 1].
 
         Returns:

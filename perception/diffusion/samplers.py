@@ -66,9 +66,6 @@ def ddim_sample(
 
     Args:
         noisy: Latents at about the level of ``timesteps[0]``, float32 [B, C, h, w].
-        timesteps: Strictly falling schedule indices.
-        schedule: The network's noise schedule.
-        predict: The network with its condition bound.
         eta: See ``ddim_step``.
         make_noise: Draws noise shaped like ``noisy``; needed when ``eta`` is above 0.
 

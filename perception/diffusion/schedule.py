@@ -43,8 +43,6 @@ def halfway_timesteps(
         start: Timestep T the latent is noised to, in (0, ``num_train_timesteps``]. The index of the
             noise level is ``min(T, num_train_timesteps - 1)``.
         num_steps: Number of network calls, in [1, start].
-        spacing: Which of the two lists.
-        num_train_timesteps: Length of the schedule.
 
     Returns:
         Strictly falling indices in [0, num_train_timesteps).
@@ -192,8 +190,6 @@ class NoiseSchedule:
 
         Args:
             start: Timestep T the latent is noised to.
-            num_steps: Number of network calls.
-            spacing: Which list.
 
         Returns:
             ``num_steps`` strictly falling indices.

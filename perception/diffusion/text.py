@@ -17,7 +17,6 @@ class PromptEncoder:
     """Encodes prompts with a frozen CLIP text encoder and remembers the most recent ones.
 
     Args:
-        tokenizer: The checkpoint's tokenizer.
         text_encoder: A ``CLIPTextModel`` in eval mode.
         max_cached: How many prompts to remember; the least recently used is forgotten first.
     """

@@ -37,7 +37,6 @@ def tuned_copy(
         backbone: The frozen model; neither changed nor, for ``lora``, copied.
         tuning: ``full`` trains every layer that the maps depend on; ``lora`` (Hu et al., 2022)
             low-rank terms at the attention's projections, zero at the start.
-        lora_rank: Rank of those terms.
         lr_factor: Learning rate of the U-Net relative to the rest of the method.
 
     Raises:

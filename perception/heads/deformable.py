@@ -27,7 +27,6 @@ class DeformableAttention(nn.Module):
 
     Args:
         width: Channels; a multiple of ``num_heads``.
-        num_levels: Levels that are read.
         num_heads: Heads; each looks in its own directions at the start.
         num_points: Places that a head reads in a level.
     """
@@ -65,7 +64,6 @@ class DeformableAttention(nn.Module):
 
         Args:
             queries_BNC: What decides the places, one row per pixel of every level.
-            tokens_BNC: What is read there.
             sizes: Rows and columns of the levels, in the order of the rows of the tokens.
 
         Returns:
@@ -128,8 +126,6 @@ class DeformableEncoder(nn.Module):
     """Layers of deformable self-attention over all levels at once.
 
     Args:
-        width: Channels of every level.
-        num_levels: Number of levels.
         num_layers: Number of layers; iDisc has 4.
         num_heads: Heads; iDisc has 4.
         num_points: Places that a head reads in a level; iDisc has 4.

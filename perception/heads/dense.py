@@ -40,9 +40,6 @@ def _smooth(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
 class PyramidFusion(nn.Module):
     """Top-down feature pyramid (Lin et al., 2017), smoothed at its finest side.
 
-    Args:
-        plan: The adapter's maps to read.
-
     Attributes:
         width: Channels of the result.
     """
@@ -91,12 +88,7 @@ class DepthHead(nn.Module):
 
 
 class LogitsHead(nn.Module):
-    """Logits at the image's size: one a class, or a single one for a probability.
-
-    Args:
-        plan: The adapter's maps to read.
-        num_logits: Channels of the result.
-    """
+    """Logits at the image's size: one a class, or a single one for a probability."""
 
     def __init__(self, plan: AdapterPlan, num_logits: int) -> None:
         super().__init__()

@@ -159,7 +159,6 @@ class SceneReader(nn.Module):
 
     Args:
         pixel_width: Channels of the pixels.
-        latent_width: Channels of the latents.
         out_channels: 4 for normals, 1 for depth.
     """
 
@@ -194,8 +193,6 @@ class InternalDiscretisation(nn.Module):
     """AFP and ISD on every level of a pixel decoder, each level with weights of its own.
 
     Args:
-        pixel_width: Channels of the decoder's maps.
-        latent_width: Channels of the latents.
         out_channels: 4 for normals, 1 for depth.
     """
 

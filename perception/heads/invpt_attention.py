@@ -58,9 +58,6 @@ class CrossTaskAttention(nn.Module):
     Scores of the stage before are resized and joined with the new ones by a 1×1 convolution.
 
     Args:
-        width: Channels of a task's features.
-        num_tasks: T.
-        kv_stride: Stride of the pooling.
         takes_message: Whether a stage before hands scores on.
     """
 
@@ -86,7 +83,6 @@ class CrossTaskAttention(nn.Module):
         """Attend.
 
         Args:
-            features_BTChw: Normalised features of all tasks.
             message: Scores of the stage before; None at the first.
 
         Returns:
@@ -118,9 +114,6 @@ class CrossTaskBlock(nn.Module):
     """Transformer block over the tokens of all tasks: attention, then an MLP, both residual.
 
     Args:
-        width: Channels of a task's features.
-        num_tasks: T.
-        kv_stride: Stride of the keys' pooling.
         takes_message: Whether a stage before hands scores on.
     """
 
@@ -148,8 +141,6 @@ class CrossTaskBlock(nn.Module):
         """Map [B, T, C, h, w] to the same shape; also returns the scores for the next stage.
 
         Args:
-            features_BTChw: Features of all tasks.
-            message: Scores of the stage before.
             generator: Source of the branches that are dropped in training.
         """
         grid = (features_BTChw.shape[-2], features_BTChw.shape[-1])

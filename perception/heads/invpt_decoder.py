@@ -69,13 +69,7 @@ def conv_norm_relu(
 
 
 class Preliminary(nn.Module):
-    """A task's first features and its preliminary prediction, joined for the stages.
-
-    Args:
-        in_channels: Width of the encoder's deepest features.
-        widths: Of the decoder.
-        out_channels: Channels of the prediction.
-    """
+    """A task's first features and its preliminary prediction, joined for the stages."""
 
     def __init__(self, in_channels: int, widths: InvPTWidths, out_channels: int) -> None:
         super().__init__()
@@ -94,13 +88,7 @@ class Preliminary(nn.Module):
 
 
 class UpEmbed(nn.Module):
-    """Double the side of every task's features and add what the encoder saw at that scale.
-
-    Args:
-        in_channels: Width before.
-        out_channels: Width after.
-        num_tasks: T.
-    """
+    """Double the side of every task's features and add what the encoder saw at that scale."""
 
     def __init__(self, in_channels: int, out_channels: int, num_tasks: int) -> None:
         super().__init__()
@@ -124,7 +112,6 @@ class StageMix(nn.Module):
     Args:
         width: Channels of a task's features at this stage.
         out_channels: Channels of the sum; no map if it is the stage's own width.
-        num_tasks: T.
     """
 
     def __init__(self, width: int, out_channels: int, num_tasks: int) -> None:
@@ -149,8 +136,6 @@ class InvPTDecoder(nn.Module):
     is left out.
 
     Args:
-        in_channels: Width of the encoder's features.
-        widths: Of the decoder.
         out_channels: Task to channels of its raw output.
     """
 

@@ -167,7 +167,6 @@ class BaeNormalsHead(nn.Module):
         Args:
             maps: The adapter's maps, low to high resolution.
             valid_BHW: bool [B, H, W], where there is ground truth; steers the choice of points.
-            generator: Source of the random points.
 
         Returns:
             The coarse level and one level for each refinement, the last at the image's side.

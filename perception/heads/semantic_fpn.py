@@ -31,7 +31,6 @@ class FeaturePyramidNeck(nn.Module):
 
     Args:
         in_channels: Channels of each level, low to high resolution.
-        width: Channels of each output.
     """
 
     def __init__(self, in_channels: Sequence[int], width: int) -> None:
@@ -53,7 +52,6 @@ class DoublingChain(nn.Module):
     """A level convolved and doubled until it has the side of the finest level.
 
     Args:
-        width: Channels.
         num_doublings: Convolutions, each with a doubling after it; 0 means a convolution alone.
     """
 
@@ -78,8 +76,6 @@ class SemanticFpnHead(nn.Module):
 
     Args:
         num_levels: Number of levels, low to high resolution.
-        width: Channels of every level.
-        num_classes: Channels of the result.
     """
 
     def __init__(self, num_levels: int, width: int, num_classes: int) -> None:

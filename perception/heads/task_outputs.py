@@ -24,7 +24,6 @@ def output_channels(task: Task, num_classes: Mapping[Task, int]) -> int:
     """Channels of a task's raw output.
 
     Args:
-        task: Which.
         num_classes: Classes of each task whose labels are class ids.
 
     Raises:
@@ -49,7 +48,6 @@ def finish_outputs(heads: Mapping[Task, Tensor], size: tuple[int, int]) -> dict[
 
     Args:
         heads: Task to [B, C, h, w].
-        size: Rows and columns of the image.
 
     Returns:
         Task to float32 [B, C, *size], as ``perception.losses.multi_task`` reads them; a depth

@@ -60,8 +60,6 @@ class PromptMaps(nn.Module):
     projected prompts.
 
     Args:
-        width: Channels of a prompt.
-        grid: Rows and columns of the map.
         returns: Whether the maps also update the prompts; the last block's prompts are not read.
     """
 
@@ -83,10 +81,7 @@ class PromptBlock(nn.Module):
 
     Args:
         layer: Block of transformers' ViT; its weights are taken over.
-        grid: Size of the prompts' maps.
-        num_windows: M, a square number.
         drop_rate: Share of the samples that skip a branch in training.
-        is_last: Whether no block follows.
     """
 
     def __init__(
@@ -115,8 +110,6 @@ class PromptBlock(nn.Module):
         """Map [prompts; patches], [B, T + N, C], to the same shape.
 
         Args:
-            tokens_BSC: Prompts first.
-            num_tasks: T.
             generator: Source of the branches that are dropped in training.
         """
         normed = self.layer.layernorm_before(tokens_BSC)
@@ -139,8 +132,6 @@ class PromptBlock(nn.Module):
         """Raw scores of the prompts, from the tokens that enter the block.
 
         Args:
-            tokens_BSC: Prompts first.
-            num_tasks: T.
             size: (h, w) of the patches; √M divides both.
         """
         normed = self.layer.layernorm_before(tokens_BSC)
@@ -173,9 +164,7 @@ class PromptEncoder(nn.Module):
 
     Args:
         vit: Model without pooler; its weights are taken over, its class token is not used.
-        num_tasks: T.
         grid: Size of the prompts' maps: the patch grid of the training images.
-        num_windows: M, a square number.
     """
 
     def __init__(

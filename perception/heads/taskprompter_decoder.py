@@ -97,13 +97,7 @@ def _task_conv(
 
 
 class LevelReader(nn.Module):
-    """One depth: spatial and channel scores each scale the patches, and are joined per task.
-
-    Args:
-        in_channels: Channels of the patches.
-        plan: Widths.
-        num_tasks: T.
-    """
+    """One depth: spatial and channel scores each scale the patches, and are joined per task."""
 
     def __init__(self, in_channels: int, plan: TaskPrompterPlan, num_tasks: int) -> None:
         super().__init__()
@@ -158,9 +152,6 @@ class TaskPrompterDecoder(nn.Module):
     """Patches and scores at four depths → raw outputs of all tasks.
 
     Args:
-        in_channels: Channels of the patches.
-        num_heads: Heads of the encoder's attention.
-        plan: Widths.
         out_channels: Task to channels of its raw output.
     """
 

@@ -42,7 +42,6 @@ class UpPathFusion(nn.Module):
 
     Args:
         in_channels: Channels of the maps, low to high resolution.
-        width: Channels of the result.
     """
 
     def __init__(self, in_channels: Sequence[int], width: int) -> None:
@@ -71,7 +70,6 @@ class VpdDepthHead(nn.Module):
     Args:
         in_channels: Channels of the up path's maps, low to high resolution.
         width_ratio: Widths relative to the published ones.
-        max_depth_m: Depth that the sigmoid tends to.
 
     Raises:
         ValueError: If there are not four levels.

@@ -88,7 +88,6 @@ def normals_nll(
         prediction: [B, 4, ...], the normal (any length) and kappa.
         normals: [B, 3, ...], the true unit normals, all-zero where invalid.
         weights: [B, 1, ...], as for ``weighted_mean``.
-        kind: Family of distributions.
 
     Returns:
         Scalar float32.
@@ -143,7 +142,6 @@ def multi_level_normals_loss(
         levels: What ``BaeNormalsHead`` returned in training.
         normals_B3HW: True unit normals, all-zero where invalid.
         weights: [B, 1, H, W], as for ``weighted_mean``.
-        kind: Family of distributions.
 
     Returns:
         Scalar float32; 0 with a gradient of 0 if no pixel is valid.

@@ -97,7 +97,6 @@ class Bae(DensePredictor):
     """Diff-2-in-1 on Bae: one adapter (Eq. 9, Eq. 10), one head for each task.
 
     Args:
-        adapter: Raw features to the heads' pyramid.
         heads: Task to head, on the adapter's plan.
         choices: Section ``method`` of the configuration; a factor of ``BAE_TASK_WEIGHTS`` counts
             where it has none.

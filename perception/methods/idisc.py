@@ -109,7 +109,6 @@ class Idisc(DensePredictor):
     Args:
         adapter: Raw features to strides 32, 16, 8, 4.
         decoder: These to three levels of pixels.
-        heads: Task to head.
         choices: Section ``method`` of the configuration; a task's factor is 1 where missing.
     """
 

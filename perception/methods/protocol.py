@@ -125,7 +125,6 @@ class DensePredictor(nn.Module, ABC):
         gradients through; the frozen parts never get one.
 
         Args:
-            backbone: The frozen model.
             images: float32 [B, 3, H, W] in [-1, 1], on any device.
             moments: The images' posterior, if it was encoded before.
             generators: Source of posterior and schedule noise: one per image, one for the batch,
@@ -152,9 +151,7 @@ class DensePredictor(nn.Module, ABC):
         """Predict for training; only :meth:`loss` of the same method reads the result.
 
         Args:
-            pyramid: Raw features of the batch.
             labels: May steer which pixels learn (never what is predicted).
-            generator: Source of random draws.
         """
 
     @abstractmethod
@@ -174,12 +171,7 @@ class DensePredictor(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, pyramid: Pyramid, image_size: tuple[int, int]) -> Predictions:
-        """Predict in evaluation mode without gradients, whatever mode the module is in.
-
-        Args:
-            pyramid: Raw features of the batch.
-            image_size: Rows and columns of the predictions.
-        """
+        """Predict in evaluation mode without gradients, whatever mode the module is in."""
 
     def forward(
         self,
@@ -212,7 +204,6 @@ def supervised_loss(
         labels: True labels of the real images, predicted labels of the synthetic ones, without
             gradient.
         weights: How much each pixel counts; None (the paper): all alike.
-        generator: Source of random draws.
 
     Returns:
         The scalar to minimise, and the loss of each task.

@@ -79,9 +79,7 @@ class ViTHost(DensePredictor):
     """A ViT beside the diffusion features, and a decoder over all tasks.
 
     Args:
-        encoder: The ViT.
         merge: Diffusion maps to the scale and width of the ViT's features.
-        decoder: Both together to raw outputs.
         choices: Section ``method`` of the configuration.
     """
 

@@ -125,11 +125,7 @@ def _expect_embeddings(embeddings: Tensor | None, num_classes: int, context_widt
 
 
 class TokenRefiner(nn.Module):
-    """Text tokens adapted to the task: c ← c + γ ⊙ MLP(c), γ from 1e-4 (VPD, Eq. 4).
-
-    Args:
-        width: Channels of a token.
-    """
+    """Text tokens adapted to the task: c ← c + γ ⊙ MLP(c), γ from 1e-4 (VPD, Eq. 4)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -150,7 +146,6 @@ class Vpd(DensePredictor):
     prompt in place of VPD's embedding of the scene type, which few data sets state.
 
     Args:
-        heads: Task to head.
         refiners: Task to the refiner of its tokens.
         spec: The run's choices, with the embeddings of the classes; a task's factor is 1 where
             missing.

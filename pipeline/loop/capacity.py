@@ -94,12 +94,6 @@ def lease_capacity(
     ``(max_lead + rounds_trained + 1) · samples_per_round − (committed + leased)``. All terms come
     from storage, so that a resumed run has the capacity that it had.
 
-    Args:
-        pace: Constants of the run.
-        rounds_trained: Whole rounds that training has done.
-        committed_samples: Samples of committed units.
-        leased_samples: Samples of leased units.
-
     Returns:
         The capacity; zero or less means that training has to catch up first.
     """

@@ -47,9 +47,6 @@ class GenerationControl:
     All state comes from storage when it is made. Not safe for use by several threads.
 
     Args:
-        config: The run's configuration.
-        store: The run.
-        plan: All units of the run.
         pinned_version: Label with this version alone, whatever is published.
         weights_final: Whether no newer version will come than there is now; for later,
             :meth:`expect_no_newer_weights`.
@@ -137,8 +134,6 @@ class GenerationControl:
         """Take a unit back after an attempt.
 
         Args:
-            unit: The unit.
-            attempt: The attempt.
             failure: Why the attempt failed as a whole; None if it committed, or lost to another.
                 After ``generation.max_attempts`` the unit is committed with failed rows, unless
                 the store is to blame: then it stays open.
@@ -179,11 +174,7 @@ class GenerationControl:
         return False
 
     def note_outage(self, detail: str) -> None:
-        """Note that the store did not answer: a reason to wait, and in the end to stop the run.
-
-        Args:
-            detail: What it failed with.
-        """
+        """Note that the store did not answer: a reason to wait, and in the end to stop the run."""
         logger.warning("store_is_unreachable %s", detail)
         lasted_s = self._outage.note(now_s=time.monotonic())
         if lasted_s > self._outage.limit_s:
@@ -219,7 +210,6 @@ class GenerationControl:
         """Take a unit back that was never begun, or given back.
 
         Args:
-            unit: The unit.
             partial: File with the images that were made of it; "" if there is none.
         """
         self.ledger.release(unit)

@@ -41,9 +41,6 @@ class HistoryBook:
 
     Not safe for use by several threads. A note that cannot be stored or read is told in the log:
     it costs attempts, never samples.
-
-    Args:
-        store: The run.
     """
 
     def __init__(self, store: RunStore) -> None:

@@ -75,8 +75,6 @@ class UnitLedger:
     it something does not grow with the plan. Not safe for use by several threads.
 
     Args:
-        config: The run's configuration.
-        plan: All its units.
         history: Units committed before this process started; their failures are not judged again.
     """
 
@@ -156,7 +154,6 @@ class UnitLedger:
 
         Args:
             newest: The newest published version, if there is one.
-            weights_final: Whether no further version will come.
         """
         version = None if newest is None else newest.version
         return PlanState(

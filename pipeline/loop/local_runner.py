@@ -34,9 +34,6 @@ def run_units(
 
     Args:
         control: Decides; made for the same run.
-        generator: Makes the units.
-        store: The run.
-        pinned_version: Use this version's weights alone.
         on_unit: Called with each unit after it was committed.
 
     Returns:

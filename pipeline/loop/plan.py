@@ -37,7 +37,6 @@ def make_plan(config: RunConfig, source_shards: Sequence[SourceShard]) -> tuple[
     those images again; with ``fresh`` it makes new ones under another seed.
 
     Args:
-        config: The run's configuration.
         source_shards: Shards of the source's train split, in their order.
 
     Returns:
@@ -175,10 +174,7 @@ def plan_summary(
     """Add up a plan.
 
     Args:
-        config: The run's configuration.
-        plan: All units.
         image_size: Rows and columns of the images, for an estimate of their bytes.
-        committed: Ids of committed units.
         cost: What earlier units have cost, where known.
 
     Returns:

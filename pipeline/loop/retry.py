@@ -43,7 +43,6 @@ def plan_retry(
     """Choose the units to make again: a pure function of what is committed.
 
     Args:
-        commits: The newest revision of every unit.
         reasons: Retry units with samples that failed or were filtered for one of these reasons;
             empty: with any failed sample.
         unit_ids: Retry these alone, whatever became of their samples; empty: all.

@@ -56,7 +56,6 @@ class UnitDeadline:
         """Seconds that a unit may take.
 
         Args:
-            unit: The unit.
             own_s: Slowest time of a sample at this generator, in seconds: one on a slow machine is
                 given the time that it takes. None before its first unit.
             is_careful: Whether its samples are worked on one at a time.
@@ -83,14 +82,7 @@ class Meter:
         self._began.setdefault(generator, now_s)
 
     def finish(self, generator: str, *, samples: int, busy_s: float, now_s: float) -> None:
-        """Note that a generator has finished a unit.
-
-        Args:
-            generator: Its name.
-            samples: Samples of the unit.
-            busy_s: Seconds it worked on the unit.
-            now_s: Clock reading.
-        """
+        """Note that a generator has finished a unit."""
         self._finished.append((now_s, samples))
         self._ended[generator] = now_s
         self._busy_s += busy_s

@@ -22,7 +22,6 @@ def is_ready(unit: Unit, labels: Labels | None, newest_version: int | None) -> b
     A retried unit had been ready before.
 
     Args:
-        unit: The unit.
         labels: What is committed of its images; None if nothing is.
         newest_version: Newest published creation weights; None before the first.
     """

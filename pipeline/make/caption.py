@@ -48,9 +48,6 @@ def caption_shard(
     """Caption the images of a source shard.
 
     Args:
-        source: The source.
-        shard: One of its shards.
-        captioner: What describes the images.
         keys: Caption these alone; None: all.
 
     Returns:

@@ -67,10 +67,7 @@ def commit_samples(
     """Commit what an attempt made, if no other attempt did; a retry only if it is better.
 
     Args:
-        store: The run.
-        unit: The unit.
         drafts: All samples of the unit; those that are not out are encoded.
-        attempt: The attempt.
         seconds: Time by stage, and ``all``.
 
     Returns:
@@ -113,9 +110,7 @@ def _no_worse_than(store: RunStore, unit: Unit, rows: Sequence[ManifestRow]) -> 
     of the attempt, so that the retry has an end.
 
     Args:
-        store: The run.
         unit: The unit, its revision above 0.
-        rows: What the retry made.
 
     Returns:
         The revision; None if the retry is better, the revision is gone or damaged, or another

@@ -53,9 +53,7 @@ class Creator(Protocol):
         """Make one image for each order, which depends on that order alone, up to rounding.
 
         Args:
-            backbone: The frozen diffusion model.
             orders: What to make; real images of one size.
-            settings: The creator's parameters.
             moments: Latents of real images encoded before; filled on the way.
         """
 

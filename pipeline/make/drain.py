@@ -89,7 +89,6 @@ class Drain:
 
         Args:
             done: Samples of the unit whose images are made.
-            total: All its samples.
 
         Raises:
             UnitGivenBackError: If it would not.

@@ -44,10 +44,6 @@ class Generator:
         drain: Asked between two batches whether the unit can still be done.
 
     Args:
-        config: The run's configuration.
-        store: The run.
-        source: Where the real images come from.
-        backbone: The frozen diffusion model.
         method: Takes the creation weights; used by nobody else meanwhile.
     """
 
@@ -78,7 +74,6 @@ class Generator:
         """Take published creation weights; all of them or, on an error, none.
 
         Args:
-            manifest: What the version says about itself.
             data: Content of its safetensors file, checked by whoever read it from storage.
 
         Raises:
@@ -92,7 +87,6 @@ class Generator:
         """Make a unit with the weights that were taken last, and commit it.
 
         Args:
-            unit: What to make.
             attempt: This attempt, and what earlier ones left.
 
         Returns:

@@ -35,10 +35,7 @@ class ImageMaker:
     """Makes the images of ``synthesize`` units; remembers captions and encoded real images.
 
     Args:
-        config: The run's configuration.
         store: The run; holds the captions.
-        source: Where the real images come from.
-        backbone: The frozen diffusion model.
     """
 
     def __init__(
@@ -66,8 +63,6 @@ class ImageMaker:
 
         Args:
             unit: A ``synthesize`` unit.
-            attempt: The attempt at it.
-            steps: Runs the attempt's steps.
             before_batch: See :meth:`pipeline.make.steps.Steps.batches`.
 
         Returns:
@@ -116,7 +111,6 @@ def stored_images(store: RunStore, unit: Unit, *, attempt: str) -> list[Draft]:
     """Read the images of a ``relabel`` unit's parent, not decoded yet.
 
     Args:
-        store: The run.
         unit: A ``relabel`` unit of round 1 or later.
         attempt: Name of the attempt at ``unit``.
 

@@ -71,7 +71,6 @@ def isolate(
     that fits when the error was a lack of memory. A sample by itself is tried once more.
 
     Args:
-        batch: What to work on.
         function: Takes a batch, returns one result for each of its items, in order.
 
     Returns:

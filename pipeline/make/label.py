@@ -39,8 +39,6 @@ def label_images(
     """Predict labels and their confidence, in evaluation mode and without gradients.
 
     Args:
-        backbone: The frozen diffusion model.
-        method: Holds the creation weights.
         images: uint8 RGB [H, W, 3] arrays of one size, as they are stored.
         seeds: One per image, for the noise of the features.
         settings: Whether mirror images are asked too, whether probabilities are rounded, and
@@ -63,8 +61,6 @@ def mask_unsure(
     Args:
         label: One image's label, encoded as ``schemas.sample`` says.
         confidence: [H, W]; degrees for normals, in [0, 1] for the others.
-        task: Which label it is.
-        settings: Limits.
 
     Returns:
         A copy in which such pixels carry the task's invalid value.

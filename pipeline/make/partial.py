@@ -49,9 +49,6 @@ def write_partial(store: RunStore, unit: Unit, attempt: str, drafts: Sequence[Dr
     """Store the images that an attempt has made.
 
     Args:
-        store: The run.
-        unit: The unit.
-        attempt: Name of the attempt.
         drafts: Its samples that have an image, not labelled.
 
     Returns:
@@ -73,10 +70,6 @@ class PartialImages:
     """The images that earlier attempts at a unit have stored.
 
     A file that is missing or damaged is told in the log, and its images are made anew.
-
-    Args:
-        store: The run.
-        paths: Their files.
     """
 
     def __init__(self, store: RunStore, paths: Sequence[str]) -> None:

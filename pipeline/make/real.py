@@ -31,9 +31,7 @@ class RealImages:
         together: Column of the rows whose equal values name one real image.
 
     Args:
-        config: The run's configuration.
         store: The run; holds the captions.
-        source: Where the real images come from.
         backbone: The frozen diffusion model, named in the rows.
     """
 
@@ -119,7 +117,6 @@ class UnlabelledPool:
     :class:`RealImages`.
 
     Args:
-        config: The run's configuration.
         source: Its split ``unlabelled`` is the pool.
 
     Raises:

@@ -48,7 +48,6 @@ def image_reason(image: NDArray[np.uint8], settings: ScreeningSection) -> str | 
 
     Args:
         image: uint8 RGB [H, W, 3].
-        settings: Limits.
 
     Returns:
         ``degenerate_image`` for one that is nearly a single colour, else None.
@@ -64,10 +63,8 @@ def label_reason(
     """Judge predicted labels.
 
     Args:
-        labels: Task to label array.
         confidence: Task to float32 [H, W]; degrees for normals (lower is surer), in [0, 1] for
             the others (higher is surer).
-        settings: Limits.
 
     Returns:
         ``not_finite``, ``unlabelled_<task>`` (every pixel is invalid), ``uncertain_<task>``, or

@@ -32,8 +32,6 @@ class Steps:
     """Runs the steps of one attempt at a unit.
 
     Args:
-        store: The run.
-        unit: The unit.
         attempt: The attempt; its history says which samples are left out, and how careful it is.
     """
 
@@ -83,7 +81,6 @@ class Steps:
         """Run a step batch by batch: those before an error are not lost.
 
         Args:
-            drafts: Samples of the unit.
             step: What to do with them. If it fails, its batch is halved until the bad ones are
                 found, which fall out.
             batch_size: Most samples in a batch, unless they are worked on one at a time.

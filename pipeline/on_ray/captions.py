@@ -27,10 +27,6 @@ def caption_source_on_ray(config: RunConfig, store_url: str) -> int:
     A Dataset made of items is not resumed by Ray Data's own checkpoints, so the shards that are
     done are left out here, and each shard's captions are committed as they are made.
 
-    Args:
-        config: The run's configuration.
-        store_url: The run.
-
     Returns:
         The number of shards done.
 
@@ -67,12 +63,7 @@ def caption_source_on_ray(config: RunConfig, store_url: str) -> int:
 
 
 class CaptionShards:
-    """Captions the shards it is given and commits their captions.
-
-    Args:
-        config: The run's configuration.
-        store_url: The run.
-    """
+    """Captions the shards it is given and commits their captions."""
 
     def __init__(self, config: RunConfig, store_url: str) -> None:
         torch.set_num_threads(PASS_CPUS)

@@ -52,10 +52,8 @@ class GenerationLoop:
     The caller has connected to Ray and captioned the source, and stops the loop at the end.
 
     Args:
-        config: The run's configuration.
         store_url: The run directory; ``run.url`` if None.
         plan: Units to make; the whole plan of the configuration if None.
-        pinned_version: Label with this version alone.
         weights_final: Whether no newer version than the newest there is will come.
         lock: The driver's hold on the run; None if it took none.
         host: Starts and ends generators; actors of Ray if None.

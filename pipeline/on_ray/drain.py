@@ -56,9 +56,6 @@ def drain_node(node_id: str, *, address: str, message: str, remaining_s: float) 
     environment or ``~/.ray/auth_token`` as everywhere in Ray.
 
     Args:
-        node_id: The node, in hexadecimal digits.
-        address: Host and port of the cluster.
-        message: Why, for logs.
         remaining_s: Seconds until it is gone; infinity for no deadline.
 
     Raises:

@@ -24,11 +24,6 @@ class Fleet:
     """Looks at draining nodes and at the run's wishes, and starts or drains generators.
 
     Not safe for use by several threads.
-
-    Args:
-        pool: The generators.
-        store: The run.
-        events: Is told what changes.
     """
 
     def __init__(self, pool: WorkerPool, store: RunStore, events: EventWriter) -> None:

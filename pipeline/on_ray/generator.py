@@ -52,8 +52,6 @@ class GeneratorActor:
     coordinator counts attempts, so Ray retries none.
 
     Args:
-        config: The run's configuration.
-        store_url: The run.
         pinned_version: Use this version of the weights alone.
     """
 

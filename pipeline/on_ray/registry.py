@@ -32,7 +32,6 @@ class WeightRegistry:
     die with that worker. A restarted registry comes back empty and fills itself from storage.
 
     Args:
-        store_url: The run.
         poll_s: Least time between two looks into storage when nobody publishes.
     """
 

@@ -42,7 +42,6 @@ class WorkerPool:
 
     Args:
         config: The run's configuration; ``run.url`` must be absolute.
-        pinned_version: Label with this version alone.
         host: Starts and ends generators; actors of Ray if None.
     """
 
@@ -140,10 +139,6 @@ class WorkerPool:
 
     def hand_out(self, unit: Unit, attempt: Attempt) -> str:
         """Give a unit to the ready generator that holds fewest; returns its name.
-
-        Args:
-            unit: The unit.
-            attempt: The attempt at it.
 
         Raises:
             RunFailedError: If there is no room.

@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 
 class RaySignals:
-    """The gauges of one run; made after Ray was connected.
-
-    Args:
-        run_id: Tag of every value.
-    """
+    """The gauges of one run; made after Ray was connected."""
 
     def __init__(self, run_id: str) -> None:
         self._gauges = {

@@ -55,10 +55,6 @@ def connect(config: RunConfig, console: Console | None = None) -> Iterator[Sessi
     The cluster is ``ray.address`` of the configuration, else the one in the environment (where
     ``ray job submit`` puts the cluster that runs the job), else a Ray started on this machine.
 
-    Args:
-        config: The run's configuration.
-        console: Where to say it.
-
     Yields:
         What was connected to.
 

@@ -95,7 +95,6 @@ def depth_from_disparity(
 
     Args:
         stored: uint16 [H, W]; 0 is invalid, p > 0 is a disparity of (p - 1) / 256 pixels.
-        baseline_m: Distance of the two cameras.
         focal_px: Focal length of the left camera, in pixels of the stored map.
 
     Returns:

@@ -63,9 +63,7 @@ def open_layout(root: Path, options: LayoutOptions, *, archive: str, suffix: str
 
     Args:
         root: Folder of the data set, or the one above it.
-        options: What the user said.
         archive: Name of the folder in the archive.
-        suffix: Suffix of its images.
 
     Raises:
         SourceError: If a folder or list is missing, or the files are the other archive's.

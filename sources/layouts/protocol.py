@@ -120,8 +120,6 @@ def choose_labels(
 
     Args:
         present: Reader of each task whose labels lie under the root.
-        options: What the user said.
-        root: For messages.
         remedy: What to do if there are no labels at all.
 
     Raises:

@@ -83,9 +83,7 @@ def plan_shards(
     """Divide keys into shards.
 
     Args:
-        splits: Keys by split.
         limit: Only the first so many of each split; None: all.
-        per_shard: Samples in a shard.
     """
     return tuple(
         ShardPlan(
@@ -138,9 +136,6 @@ def convert_shard(
     """Make one shard and write it, its rows last.
 
     Args:
-        files: The data set.
-        plan: Which samples.
-        store: Where to.
         size: Height and width of images and labels; None: as stored.
         fit: See :func:`sources.resize.fit_sample`.
 

@@ -89,7 +89,6 @@ def resolve_layout(name: str, root: Path) -> str:
 
     Args:
         name: A layout's name, or ``auto``: the one that the folder looks like.
-        root: Folder of the data set.
 
     Raises:
         SourceError: If the folder is not there, looks like another layout, or (``auto``) like none
@@ -148,11 +147,6 @@ def prepare(
     progress: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
     """Convert a data set; what is finished already is not made again.
-
-    Args:
-        request: What is asked for.
-        files: The data set, opened.
-        progress: Called with a line per shard.
 
     Raises:
         SourceError: If the folder holds another preparation, or no sample could be converted.

@@ -110,7 +110,6 @@ def tally_sample(sample: Sample, *, stored_size: tuple[int, ...]) -> SplitTally:
     """Count one sample.
 
     Args:
-        sample: As it goes into a shard.
         stored_size: Height and width that it had in the data set.
     """
     height, width = stored_size

@@ -153,7 +153,6 @@ def read_npy(path: Path, *, ndim: Sequence[int], channels: int | None = None) ->
 
     Args:
         path: A ``.npy`` file.
-        ndim: Numbers of dimensions that are accepted.
         channels: Wanted length of the last axis; None: any.
 
     Raises:
@@ -251,10 +250,6 @@ def class_ids(
 
     Args:
         stored: Integer (or whole float) ids [H, W].
-        ignore: Stored ids that are not scored.
-        offset: Added to all others.
-        num_classes: Classes after the offset.
-        path: For the message.
 
     Raises:
         SampleError: ``class_id_out_of_range`` for any other id; the detail says which.

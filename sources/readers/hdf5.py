@@ -27,7 +27,6 @@ class MatFile:
         """Open a file.
 
         Args:
-            path: The file.
             remedy: What to do if it cannot be opened; the end of each message.
 
         Raises:
@@ -55,8 +54,6 @@ class MatFile:
         """A variable, not read yet.
 
         Args:
-            name: Its name.
-            ndim: Its number of axes.
             kinds: Kinds of numbers that are accepted, as numpy writes them (``uif``).
 
         Raises:

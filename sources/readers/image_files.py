@@ -36,7 +36,6 @@ def index_images(
 
     Args:
         images: Name and file of each image, by split.
-        root: For messages.
 
     Returns:
         File by key, by split.

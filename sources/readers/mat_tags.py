@@ -34,9 +34,6 @@ class _Element:
 def check_tags(content: bytes) -> None:
     """Check all elements of a file of level 5.
 
-    Args:
-        content: The whole file.
-
     Raises:
         ValueError: If it is no such file, is cut off, or an element is not what has to be there.
     """

@@ -39,7 +39,6 @@ def paint_parts(anno: Any, path: Path) -> NDArray[Any] | None:
 
     Args:
         anno: The variable as ``scipy.io.loadmat`` gives it, squeezed or not.
-        path: For messages.
 
     Returns:
         uint8 [H, W], 0 where no part is; None if no pixel is part of a person.

@@ -62,7 +62,6 @@ def patiently(call: Callable[[], Answer], what: str) -> Answer:
     """Call something that asks a remote store, again and again while it fails in passing.
 
     Args:
-        call: May be called several times.
         what: What is wanted, with the object's URL; the beginning of the error's message.
 
     Raises:

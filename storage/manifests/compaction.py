@@ -42,7 +42,6 @@ def plan_compaction(
     """Group the units that lie in files of their own.
 
     Args:
-        places: The newest revision of every unit.
         units_per_file: Units that go into one compacted file.
         keep_rest: Leave what does not fill a file as it is.
 
@@ -68,7 +67,6 @@ def compact(
     leaves what it had written; the next one goes on from there.
 
     Args:
-        store: The run.
         units_per_file: Units that go into one compacted file.
         keep_rest: Leave what does not fill a file as it is.
         on_file: Called with path and number of units of each file written.
@@ -120,7 +118,6 @@ class Compactor:
     from a folder that it has just listed; other readers have a while to do so.
 
     Args:
-        store: The run.
         last_round: Last round that labels the images of round 0 again; 0 if none does. Until it
             has, the files of the unit that made them stay: each labelling reads them, and finds
             them by their names.

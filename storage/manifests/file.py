@@ -111,8 +111,6 @@ def parse_manifest(
     """Read the units of a manifest file, one or many, with all columns or some.
 
     Args:
-        data: The whole file.
-        origin: Its name for messages.
         named: The only unit that it may hold, and its revision; None: any, and as many.
         columns: Columns that are needed; None: all.
 

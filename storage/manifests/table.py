@@ -92,11 +92,6 @@ def collect_labels(store: RunStore, commit: UnitCommit, paths: Sequence[str]) ->
     so no visible row ever lacks its bytes. A process that dies in between leaves tars that no
     manifest names.
 
-    Args:
-        store: The run.
-        commit: The newest revision of the unit.
-        paths: Its tars.
-
     Returns:
         False if another revision came first: nothing was removed.
     """
@@ -117,9 +112,6 @@ def read_unit(
     """Read the newest revision of a committed unit that can be read.
 
     Args:
-        store: The run.
-        round_index: Round of the unit.
-        unit_id: The unit.
         has_own_file: Whether the unit is known to be kept in files of its own, as one whose images
             are to be labelled again: then compacted files are searched only if it has none.
 
@@ -236,7 +228,6 @@ class RevisionReader(Generic[Found]):
     """Finds newly committed units, and newer revisions of known ones; reads each file once.
 
     Args:
-        store: The run.
         read: Makes what is found of a unit.
         columns: What ``read`` needs; None: all.
 

@@ -131,7 +131,6 @@ def outcome_of_columns(
     """Sum a unit up; what rows say counts, for they may have been marked since it was made.
 
     Args:
-        unit: The unit.
         summary: As :attr:`UnitCommit.summary`; of another version of the code, or by hand, it may
             lack anything but ``attempt``.
         columns: :data:`OUTCOME_COLUMNS` of its rows.

@@ -71,9 +71,6 @@ def add_captions(
     """Write captions of images that a shard's captions lack; those that are there stay.
 
     Args:
-        store: The run.
-        source_shard: Name of the shard.
-        rows: The captions.
         is_complete: Whether they are all of the shard's, so that files before that cannot be read
             are no longer needed.
 
@@ -110,7 +107,6 @@ def read_captions(
     """Read all captions, by source shard and key.
 
     Args:
-        store: The run.
         leave_out: Names of source shards that are not read.
 
     Raises:

@@ -48,7 +48,6 @@ class EventWriter:
         """Start a log.
 
         Args:
-            store: The run directory.
             writer: Name of the process within the run, without dots and slashes; a restarted
                 process may use it again.
             epoch: Of the driver that the process belongs to, written with every event; 0: none.

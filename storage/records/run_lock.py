@@ -112,8 +112,6 @@ def take_run(store: RunStore, *, job: str, roles: Sequence[Role]) -> RunLock:
     """Become the run's driver: every older one of the same role stops at its next check.
 
     Args:
-        store: The run.
-        job: Name of the job.
         roles: What the driver is going to do.
     """
     while True:

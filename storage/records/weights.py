@@ -45,8 +45,6 @@ def publish_weights(
     version whose tensors are lost or damaged.
 
     Args:
-        store: The run directory.
-        data: Content of a safetensors file.
         sha256: Its digest, if it is known already.
         facts: Fields of the manifest; digest, size and time are added.
 
@@ -148,11 +146,6 @@ def collect_weights(store: RunStore, version: int, paths: Sequence[str]) -> None
 
     The copy of the manifest comes first, then the manifest goes, which ends the version, then the
     tensors.
-
-    Args:
-        store: The run.
-        version: The version.
-        paths: Its objects, the manifest first.
     """
     manifest = _manifest_path(version)
     if manifest in paths:
@@ -188,7 +181,6 @@ class WeightsWatch:
     """Follows the published versions of a run; one that turns out to be damaged is passed over.
 
     Args:
-        store: The run.
         pinned: The only version to use; None: the newest.
     """
 

@@ -69,9 +69,7 @@ def decode_sample(
     """Decode the members of a key; members with unknown names are left out.
 
     Args:
-        key: Name of the sample.
         members: Name to bytes.
-        with_confidence: Decode the confidences too.
 
     Raises:
         SampleError: ``member_missing``, ``label_size_differs``, ``json_invalid``, or as the
@@ -262,7 +260,6 @@ def encode_confidence_png(confidence: Float32, *, task: Task) -> bytes:
         confidence: float32 [H, W]. ``normals``: expected angular error in degrees, kept to whole
             degrees in 0..180; other tasks: probability in [0, 1], kept in steps of 1/255. What is
             not finite becomes the least sure value.
-        task: Which task it belongs to.
 
     Raises:
         ValueError: On another shape.

@@ -86,9 +86,7 @@ def read_label_png(data: bytes, *, modes: tuple[str, ...], what: str) -> NDArray
     """Decode a PNG as it is stored; of a palette image the indices.
 
     Args:
-        data: A PNG file.
         modes: PIL's names of the pixel formats that are accepted.
-        what: Name for messages.
 
     Raises:
         SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if of another mode.
@@ -143,10 +141,6 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 def decode_npy(data: bytes, *, what: str) -> NDArray[Any]:
     """Decode a file that ``numpy.save`` wrote; objects are refused, nothing is ever unpickled.
 
-    Args:
-        data: The whole file.
-        what: Name for messages.
-
     Returns:
         The array, of any kind of plain type; read-only.
 
@@ -173,7 +167,6 @@ def npy_shape(head: bytes, *, what: str) -> tuple[int, ...]:
 
     Args:
         head: The first bytes of the file, header included.
-        what: Name for messages.
 
     Raises:
         SampleError: ``decode_failed`` if it is no such header.
@@ -195,7 +188,6 @@ def decode_json(key: str, data: bytes) -> dict[str, Any]:
     """Decode an object whose ``caption``, if there is one, is a text.
 
     Args:
-        key: The sample, for messages.
         data: UTF-8, at most 4 MiB.
 
     Raises:

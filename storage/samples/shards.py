@@ -81,9 +81,6 @@ def pack_tar(samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> PackedTar:
 def read_tar(data: bytes) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Read a whole tar, key by key, in its order.
 
-    Args:
-        data: Bytes of the tar.
-
     Yields:
         Key (everything before the first dot of the file name) and members.
 
@@ -105,10 +102,8 @@ def read_member_range(
     """Read one key out of a tar without reading the rest.
 
     Args:
-        store: Where the tar lies.
         tar: Path within the run directory, or a URL.
         offset: First byte of the key's members, as :class:`PackedTar` gives it.
-        size: Bytes of the key's members.
 
     Returns:
         Key and members.
@@ -131,7 +126,6 @@ def load_shard(store: RunStore, tar: str, expected_sha256: str) -> bytes:
     """Read a shard and check its digest.
 
     Args:
-        store: Where the shard lies.
         tar: Path within the run directory, or a URL.
         expected_sha256: ``tar_sha256`` of the unit's manifest.
 

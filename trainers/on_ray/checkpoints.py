@@ -43,7 +43,6 @@ class RayCheckpoints:
 
     Args:
         lock: The driver's hold on the run; looked at before each checkpoint.
-        stage: Name of the stage.
     """
 
     def __init__(self, lock: RunLock, stage: str) -> None:
@@ -115,12 +114,7 @@ class RayCheckpoints:
 
 
 def checkpoint_folders(store: RunStore, root: str) -> list[str]:
-    """Folders of a stage's checkpoints: the youngest driver's first, of each the furthest first.
-
-    Args:
-        store: The run.
-        root: Folder of the stage's checkpoints.
-    """
+    """Folders of a stage's checkpoints: the youngest driver's first, of each the furthest first."""
     found: list[tuple[int, int, str]] = []
     for name in store.list_dir(root):
         epoch = _epoch_of(name)

@@ -39,7 +39,6 @@ def train_stage_on_ray(
     the caller's connection.
 
     Args:
-        config: The run.
         stage: Which stage; all but ``warm_up`` need version 0 in the store.
         lock: The driver's hold on the run; None if it took none.
 
