@@ -161,7 +161,7 @@ def test_a_photograph_folder_that_is_missing_is_named(refused, folder):
     shutil.rmtree(folder / "rgb")
     said = refused(config)
     assert "splits.train" in said
-    assert "mend the list, range or image pattern" in said
+    assert "correct the list, range or image pattern" in said
 
 
 def test_a_task_without_labels_is_refused(refused, folder):

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from perception.methods.protocol import DensePredictor, Predictions, Pyramid
 from runs.directory import claim_run_directory
-from schemas.config import RunConfig
+from schemas.config import MethodSection, RunConfig
 from schemas.sample import Task
 from storage.files.stores import open_store
 from tests.kit.small_run import make_config, publish
@@ -46,7 +46,8 @@ def gradient_image(height: int, width: int) -> NDArray[np.uint8]:
 class ColourReader(DensePredictor):
     """Sees colours: depth is 1 + red, a class for each third of red, normals from red and green."""
 
-    tasks = TASKS
+    def __init__(self) -> None:
+        super().__init__(MethodSection(tasks=TASKS))
 
     def forward_train(self, pyramid: Pyramid, *, labels: Any = None, generator: Any = None) -> Any:
         raise NotImplementedError

@@ -199,9 +199,12 @@ def test_an_image_of_weight_zero_does_not_count() -> None:
     method = make_small().eval()
     pyramid, labels = make_pyramid(2), make_labels(2)
     outputs = method.forward_train(pyramid)
-    kept, _ = method.loss(outputs, labels, torch.tensor([1.0, 0.0]))
+    height, width = labels["depth"].shape[-2:]
+    first = torch.tensor([1.0, 0.0]).view(2, 1, 1, 1).expand(2, 1, height, width)
+    weights = dict.fromkeys(labels, first)
+    kept, _ = method.loss(outputs, labels, weights)
     changed = {task: torch.cat([label[:1], label[:1]]) for task, label in labels.items()}
-    again, _ = method.loss(outputs, changed, torch.tensor([1.0, 0.0]))
+    again, _ = method.loss(outputs, changed, weights)
     torch.testing.assert_close(kept, again)
 
 

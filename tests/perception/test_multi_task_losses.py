@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -133,6 +134,11 @@ def test_the_depth_distance_is_in_metres_of_the_valid_pixels() -> None:
     assert depth_l1_loss(found, truth).item() == pytest.approx(1.5 / 3)
 
 
+def of_images(weights: Sequence[float], *, side: int) -> Tensor:
+    """One weight for all pixels of an image: [B, 1, side, side]."""
+    return torch.tensor(weights).view(-1, 1, 1, 1).expand(-1, 1, side, side)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_gradients_equal_finite_differences(task: Task) -> None:
     label = label_of(task, batch=2, side=3)
@@ -141,7 +147,7 @@ def test_gradients_equal_finite_differences(task: Task) -> None:
 
     def loss(values: Tensor) -> Tensor:
         # Losses calculate in float32, so differences are taken over a long step.
-        return MULTI_TASK_LOSSES[task](values, label, torch.tensor([1.0, 0.5]))
+        return MULTI_TASK_LOSSES[task](values, label, of_images([1.0, 0.5], side=3))
 
     (slope,) = torch.autograd.grad(loss(raw), raw)
     step = 1e-2
@@ -185,8 +191,10 @@ def test_invalid_pixels_have_no_gradient(task: Task) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_weight_zero_takes_an_image_out_and_one_changes_nothing(task: Task) -> None:
     raw, label, loss = raw_output(task), label_of(task), MULTI_TASK_LOSSES[task]
-    torch.testing.assert_close(loss(raw, label, torch.ones(3)), loss(raw, label, None))
-    without = loss(raw, label, torch.tensor([2.0, 0.0, 2.0]))
+    side = label.shape[-1]
+    ones = of_images([1.0, 1.0, 1.0], side=side)
+    torch.testing.assert_close(loss(raw, label, ones), loss(raw, label, None))
+    without = loss(raw, label, of_images([2.0, 0.0, 2.0], side=side))
     torch.testing.assert_close(without, loss(raw[[0, 2]], label[[0, 2]], None))
 
 
