@@ -89,7 +89,7 @@ def drive(arguments: argparse.Namespace, num_units: int) -> dict[str, float]:
     plan_s = time.perf_counter() - begun
     ray.init(
         address="local",
-        num_cpus=arguments.hosts + 2,
+        num_cpus=arguments.processes + 2,
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=100 * 2**20,
@@ -98,10 +98,10 @@ def drive(arguments: argparse.Namespace, num_units: int) -> dict[str, float]:
     pace = Pace(unit_s=arguments.unit_s, publish_s=arguments.publish_s)
     trainer: Any = ray.remote(num_cpus=0)(SimulatedTrainer).remote(config, len(plan), pace)
     ray.get(trainer.publish.remote())
-    hosts = SimulatedGenerators(config, pace, num_hosts=arguments.hosts)
+    generators = SimulatedGenerators(config, pace, num_processes=arguments.processes)
     looks = Looks()
     compaction = Compaction(_absolute(config), grace_s=arguments.grace_s)
-    loop = GenerationLoop(config, url, plan=plan, host=hosts, compaction=compaction)
+    loop = GenerationLoop(config, url, plan=plan, starter=generators, compaction=compaction)
     training = trainer.train.remote()
     turns = Turns(loop, looks)
     rss_start_mb = rss_mb()
@@ -111,7 +111,7 @@ def drive(arguments: argparse.Namespace, num_units: int) -> dict[str, float]:
         print(json.dumps({"units": turns.units(), "rss_mb": rss_mb()}), file=sys.stderr)
     measured = {"plan_s": plan_s, "rss_start_mb": rss_start_mb, **turns.figures()}
     loop.stop()
-    hosts.stop()
+    generators.stop()
     ray.get(trainer.end.remote())
     measured |= ray.get(training)
     store = open_store(url)
@@ -262,7 +262,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--units", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--generators", type=int, default=1000)
-    parser.add_argument("--hosts", type=int, default=3, help="processes that they live in")
+    parser.add_argument("--processes", type=int, default=3, help="processes that they live in")
     parser.add_argument("--units-per-round", type=int, default=2500)
     parser.add_argument("--unit-s", type=float, default=4.0, help="mean time of a unit")
     parser.add_argument("--publish-s", type=float, default=4.0, help="between two versions")

@@ -32,7 +32,7 @@ from schemas.config_file import parse_config
 from schemas.paths import resolve_path
 from storage.files.stores import open_store
 from trainers.learner import make_learner
-from trainers.parts import Host, make_parts
+from trainers.parts import Environment, make_parts
 from trainers.settings import stage_settings
 from trainers.stage import run_stage
 
@@ -78,7 +78,7 @@ def measure(config: RunConfig, backbone: DiffusionBackbone, steps: int) -> dict[
     """Seconds of every step of both sides, and of the parts of the bare one."""
     settings = stage_settings(config, "real_only_control")
     learner = make_learner(make_method(config, backbone))
-    parts = make_parts(config, settings, open_store(config.run.url), backbone, Host())
+    parts = make_parts(config, settings, open_store(config.run.url), backbone, Environment())
     bare = BareLoop(
         copy.deepcopy(learner.exploitation),
         backbone,

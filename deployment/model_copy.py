@@ -39,7 +39,7 @@ def backbone_files(path_or_id: str) -> dict[str, Path]:
 
 
 def encoder_files(path_or_id: str) -> dict[str, Path]:
-    """List the files of ``method.encoder`` that its host reads, by their path in the copy.
+    """List the files of ``method.encoder`` that its method reads, by their path in the copy.
 
     Args:
         path_or_id: An encoder that was loaded before: a folder, or a hub name in the cache.

@@ -23,7 +23,7 @@ def make_method(config: RunConfig, backbone: DiffusionBackbone) -> DensePredicto
     """Make the untrained method of a run; equal configurations give equal weights.
 
     Raises:
-        ConfigError: If the host cannot do what is asked of it.
+        ConfigError: If the method cannot do what is asked of it.
     """
     choices = config.method
     module = import_module(METHODS[choices.name])

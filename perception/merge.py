@@ -68,7 +68,7 @@ class DiffusionMerge(nn.Module):
 
     Args:
         level_channels: Channel counts of the raw maps of each level, low to high resolution.
-        width_ratio: Width relative to the published hosts'.
+        width_ratio: Width relative to those of the published methods.
         starts_at_zero: The untrained merge gives zeros, so that a pretrained encoder's features
             start unchanged.
         use_spectral_norm: Spectral norm in the Eq. 9 merges.

@@ -1,6 +1,6 @@
-"""The ViT encoder of the multi-task hosts: transformers' own, for images of any size.
+"""The ViT encoder of the multi-task methods: transformers' own, for images of any size.
 
-Hosts tap it after each quarter of its blocks: 6, 12, 18 and 24 of ViT-L, 3, 6, 9 and 12 of ViT-B.
+Methods tap it after each quarter of its blocks: 6, 12, 18 and 24 of ViT-L, 3, 6, 9 and 12 of ViT-B.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NUM_TAPS = 4
 DROP_PATH = 0.15
-"""Share of the samples that skip a residual branch in training, as both hosts publish it."""
+"""Share of the samples that skip a residual branch in training, as both methods publish it."""
 
 _PUBLISHED_HIDDEN = 1024
 _PUBLISHED_HEADS = 16

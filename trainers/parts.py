@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Host:
+class Environment:
     """What the process offers that trains: alone, or one of a group.
 
     Attributes:
@@ -86,7 +86,7 @@ class TrainParts:
         publisher: Rank 0 of a stage that publishes; else None.
         validator: Rank 0; else None.
         live: The list of synthetic shards behind ``batches``; None if they are all real.
-        after_publish: As in :class:`Host`.
+        after_publish: As in :class:`Environment`.
     """
 
     batches: BatchStream
@@ -106,10 +106,10 @@ def make_parts(
     settings: StageSettings,
     store: RunStore,
     backbone: DiffusionBackbone,
-    host: Host,
+    environment: Environment,
 ) -> TrainParts:
     """Make everything that the loop of a stage works with, on one rank."""
-    method, is_first = config.method, host.ranks.rank == 0
+    method, is_first = config.method, environment.ranks.rank == 0
     source = open_source(config.source, method.tasks, num_classes=method.num_classes)
     publisher = validator = None
     if is_first and settings.publish_every_images is not None:
@@ -118,8 +118,8 @@ def make_parts(
             base_model_hash=backbone.model_id,
             ema_decay=settings.training.ema.decay,
             stage=settings.stage,
-            on_version=host.on_version,
-            lock=host.lock,
+            on_version=environment.on_version,
+            lock=environment.lock,
         )
     if is_first:
         validator = Validator(
@@ -128,23 +128,23 @@ def make_parts(
             tasks=method.tasks,
             num_classes=method.num_classes,
         )
-    batches = make_batches(config, settings, store, source, host.ranks)
+    batches = make_batches(config, settings, store, source, environment.ranks)
     return TrainParts(
         batches=batches,
         backbone=backbone,
         moments=MomentsCache(),
-        ranks=host.ranks,
+        ranks=environment.ranks,
         progress=Progress(
             settings.stage,
             steps=settings.optimisation.steps,
-            events=_event_writer(store, settings.stage, host.lock) if is_first else None,
-            on_progress=host.on_progress if is_first else None,
+            events=_event_writer(store, settings.stage, environment.lock) if is_first else None,
+            on_progress=environment.on_progress if is_first else None,
         ),
-        checkpoints=host.checkpoints,
+        checkpoints=environment.checkpoints,
         publisher=publisher,
         validator=validator,
         live=batches.synthetic.live if batches.synthetic else None,
-        after_publish=host.after_publish,
+        after_publish=environment.after_publish,
     )
 
 

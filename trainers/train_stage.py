@@ -16,7 +16,7 @@ from storage.records.weights import expect_fits, read_weights
 from trainers.checkpoint import StoredCheckpoints
 from trainers.final import read_final, write_final
 from trainers.learner import Learner, copy_weights_, make_learner
-from trainers.parts import Host, TrainParts, make_parts
+from trainers.parts import Environment, TrainParts, make_parts
 from trainers.publish import OnVersion, publish_warm_up
 from trainers.ranks import agree_on_all, agree_on_equal
 from trainers.settings import StageSettings, stage_settings
@@ -61,7 +61,7 @@ def train_stage_locally(
     Raises:
         RunFailedError: If the stage cannot go on.
     """
-    host = Host(
+    environment = Environment(
         checkpoints=StoredCheckpoints(open_store(config.run.url), stage),
         device=device_of(config),
         on_version=on_version,
@@ -69,11 +69,11 @@ def train_stage_locally(
         after_publish=after_publish,
         lock=lock,
     )
-    return train_stage(config, stage, host)
+    return train_stage(config, stage, environment)
 
 
-def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
-    """Train a stage on one rank of a host; returns at once if the stage has ended before.
+def train_stage(config: RunConfig, stage: Stage, environment: Environment) -> dict[str, Any]:
+    """Train a stage on one rank of a environment; returns at once if the stage has ended before.
 
     Returns:
         Content of ``final.json``; on ranks other than 0 only ``stage`` and counts.
@@ -87,14 +87,14 @@ def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
     ended = read_final(store, stage)
     if ended is not None:
         return ended
-    lock = host.lock or RunLock(store=store)
-    expect_driver(lock, host)
-    backbone = open_backbone(config, device=host.device)
+    lock = environment.lock or RunLock(store=store)
+    expect_driver(lock, environment)
+    backbone = open_backbone(config, device=environment.device)
     settings = stage_settings(config, stage)
     learner = make_learner(
         make_method(config, backbone), weight_decay=settings.optimisation.weight_decay
     )
-    parts = make_parts(config, settings, store, backbone, host)
+    parts = make_parts(config, settings, store, backbone, environment)
     try:
         if not resume_stage(settings, learner, parts) and stage != "warm_up":
             load_version_zero(store, learner, backbone)
@@ -116,14 +116,14 @@ def train_stage(config: RunConfig, stage: Stage, host: Host) -> dict[str, Any]:
             parts.publisher.close()
 
 
-def expect_driver(lock: RunLock, host: Host) -> None:
+def expect_driver(lock: RunLock, environment: Environment) -> None:
     """Check on all ranks that the driver that started them holds the run.
 
     Raises:
         StageStoppedError: If a younger one does: no restart would change that.
     """
     successor = lock.successor()
-    if not agree_on_all(host.ranks, holds=successor is None, device=host.device):
+    if not agree_on_all(environment.ranks, holds=successor is None, device=environment.device):
         raise StageStoppedError(
             fenced_message(lock, successor) if successor else "a younger driver took the run over"
         )

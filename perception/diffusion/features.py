@@ -70,7 +70,7 @@ class FeaturePyramid:
         maps: One tuple per level, lowest resolution first; inside a level, in the order of the
             pass. Four levels with two layers a block give 6, 6, 6 and 7 maps. Each map is
             [B, C, h, w]; of the frozen U-Net in the backbone's dtype, without gradient.
-        images: float32 [B, 3, H, W] in [-1, 1], for hosts with an encoder of their own.
+        images: float32 [B, 3, H, W] in [-1, 1], for methods with an encoder of their own.
     """
 
     maps: tuple[tuple[Tensor, ...], ...]

@@ -1,4 +1,4 @@
-"""The adapter of hosts that read strides 4, 8, 16 and 32: diffusion features at exactly these."""
+"""The adapter of methods that read strides 4, 8, 16 and 32: diffusion features at exactly these."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def stride_plan(vae_scale_factor: int, *, width_ratio: float) -> AdapterPlan:
     """
     if vae_scale_factor not in (4, 8):
         raise ValueError(
-            f"wanted a VAE factor of 4 or 8, found {vae_scale_factor}; use host bae with this model"
+            f"wanted a VAE factor of 4 or 8, found {vae_scale_factor}; use method bae with it"
         )
     width = scaled_width(_PUBLISHED_WIDTH, width_ratio)
     num_extra = int(math.log2(vae_scale_factor // _FINEST_STRIDE))

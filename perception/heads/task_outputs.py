@@ -1,4 +1,4 @@
-"""Raw outputs of the multi-task hosts: channels of each task, and the way to the image's size."""
+"""Raw outputs of the multi-task methods: channels of each task, and the way to the image's size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bae et al. (2021) as host: normals by their decoder, other tasks by plain pyramid heads."""
+"""Bae et al. (2021) as method: normals by their decoder, other tasks by plain pyramid heads."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 BAE_TASK_WEIGHTS: dict[Task, float] = MULTI_TASK_WEIGHTS | {"normals": 1.0, "depth": 1.0}
-"""Factors of the tasks' losses: the multi-task recipe's, but 1 where the loss is the host's own."""
+"""Factors of the tasks' losses: the multi-task recipe's, but 1 where the loss is bae's own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

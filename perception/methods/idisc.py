@@ -1,4 +1,4 @@
-"""iDisc (Piccinelli et al., 2023) as host: normals and depth by internal discretisation."""
+"""iDisc (Piccinelli et al., 2023) as method: normals and depth by internal discretisation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""InvPT as host (Ye & Xu, 2022): a ViT beside the diffusion features, a decoder over all tasks."""
+"""InvPT (Ye & Xu, 2022): a ViT beside the diffusion features, a decoder over all tasks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from perception.heads.invpt_decoder import InvPTDecoder, InvPTWidths
 from perception.heads.task_outputs import finish_outputs
 from perception.losses.multi_task import multi_task_loss
-from perception.methods.vit_host import (
-    ViTHost,
+from perception.methods.on_vit import (
+    MethodOnViT,
     channels_of,
     image_size,
     merge_of,
@@ -60,7 +60,7 @@ def make(spec: MethodSpec, *, use_spectral_norm: bool = True) -> InvPT:
     return InvPT(encoder, merge, decoder, spec.choices)
 
 
-class InvPT(ViTHost):
+class InvPT(MethodOnViT):
     """Diff-2-in-1 on InvPT: diffusion features are added to the ViT's, scale by scale.
 
     The ViT is tapped after its first, second and last quarter.
@@ -98,7 +98,7 @@ class InvPT(ViTHost):
     def raw_outputs(
         self, pyramid: Pyramid, *, generator: torch.Generator | None = None
     ) -> dict[Task, Tensor]:
-        """See :meth:`ViTHost.raw_outputs`; of the last stage."""
+        """See :meth:`MethodOnViT.raw_outputs`; of the last stage."""
         final, _ = self._decode(pyramid, generator=generator)
         return final
 

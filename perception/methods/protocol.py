@@ -121,7 +121,7 @@ class DensePredictor(nn.Module, ABC):
     ) -> FeaturePyramid:
         """Take what the method reads from a batch of images.
 
-        Hosts that teach the backbone something (text tokens, a tuned U-Net) override it and let
+        Methods that teach the backbone something (text tokens, a tuned U-Net) override it and let
         gradients through; the frozen parts never get one.
 
         Args:

@@ -1,4 +1,4 @@
-"""TaskPrompter as host (Ye & Xu, 2023): task prompts in a ViT, diffusion features beside it."""
+"""TaskPrompter (Ye & Xu, 2023): task prompts in a ViT, diffusion features beside it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from perception.heads.task_outputs import finish_outputs
 from perception.heads.task_prompts import PromptEncoder
 from perception.heads.taskprompter_decoder import TaskPrompterDecoder, TaskPrompterPlan
 from perception.losses.multi_task import multi_task_loss
-from perception.methods.vit_host import (
-    ViTHost,
+from perception.methods.on_vit import (
+    MethodOnViT,
     channels_of,
     image_size,
     merge_of,
@@ -56,7 +56,7 @@ def make(
     return TaskPrompter(encoder, merge, decoder, spec.choices)
 
 
-class TaskPrompter(ViTHost):
+class TaskPrompter(MethodOnViT):
     """Diff-2-in-1 on TaskPrompter: one map of diffusion features is added at all four depths."""
 
     encoder: PromptEncoder
@@ -81,7 +81,7 @@ class TaskPrompter(ViTHost):
     def raw_outputs(
         self, pyramid: Pyramid, *, generator: torch.Generator | None = None
     ) -> dict[Task, Tensor]:
-        """See :meth:`ViTHost.raw_outputs`."""
+        """See :meth:`MethodOnViT.raw_outputs`."""
         outputs: dict[Task, Tensor] = self.decoder(self.features(pyramid, generator=generator))
         return outputs
 

@@ -1,4 +1,4 @@
-"""VPD (Zhao et al., 2023) as host: the U-Net reads learnt text tokens; segmentation and depth."""
+"""VPD (Zhao et al., 2023) as method: the U-Net reads learnt text tokens; segmentation and depth."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _expect_embeddings(embeddings: Tensor | None, num_classes: int, context_widt
     found = None if embeddings is None else tuple(embeddings.shape)
     if found != (num_classes, context_width):
         raise ConfigError(
-            f"method.class_names: host vpd reads one name for each of the {num_classes} classes of "
+            f"method.class_names: vpd reads one name for each of the {num_classes} classes of "
             f"semseg (embeddings of shape {(num_classes, context_width)}), found {found}; set "
             "method.class_names, in the order of the ids, and method.num_classes to their number"
         )

@@ -28,7 +28,7 @@ from storage.records.events import EventWriter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.on_ray.generator import GeneratorHost
+    from pipeline.on_ray.generator import GeneratorStarter
     from pipeline.on_ray.leases import Return
     from schemas.config import RunConfig
     from schemas.unit import Unit
@@ -56,7 +56,7 @@ class GenerationLoop:
         plan: Units to make; the whole plan of the configuration if None.
         weights_final: Whether no newer version than the newest there is will come.
         lock: The driver's hold on the run; None if it took none.
-        host: Starts and ends generators; actors of Ray if None.
+        starter: Starts and ends generators; actors of Ray if None.
         compaction: Compacts manifests; as often as they fill a file if None.
     """
 
@@ -69,7 +69,7 @@ class GenerationLoop:
         pinned_version: int | None = None,
         weights_final: bool = False,
         lock: RunLock | None = None,
-        host: GeneratorHost | None = None,
+        starter: GeneratorStarter | None = None,
         compaction: Compaction | None = None,
     ) -> None:
         store = open_store(store_url or config.run.url)
@@ -85,7 +85,7 @@ class GenerationLoop:
             weights_final=weights_final,
             lock=lock,
         )
-        self._pool = WorkerPool(self._config, pinned_version=pinned_version, host=host)
+        self._pool = WorkerPool(self._config, pinned_version=pinned_version, starter=starter)
         self._compaction = compaction or Compaction(self._config)
         self._meter = Meter()
         self._epoch = lock.epoch if lock else 0

@@ -165,7 +165,7 @@ def start_generator(
     return actor.remote(config, store_url, pinned_version)
 
 
-class GeneratorHost(Protocol):
+class GeneratorStarter(Protocol):
     """Starts and ends what makes units: actors of Ray, or what stands for them."""
 
     def start(self) -> Any:
@@ -175,7 +175,7 @@ class GeneratorHost(Protocol):
         """End a generator at once; unless ``no_restart``, it comes back without its models."""
 
 
-class ActorHost:
+class ActorStarter:
     """Generators as actors of Ray."""
 
     def __init__(self, config: RunConfig, *, pinned_version: int | None = None) -> None:

@@ -13,7 +13,7 @@ import ray
 from pipeline.loop.timing import UnitDeadline
 from pipeline.make.isolate import Failure
 from pipeline.on_ray.drain import is_node_gone
-from pipeline.on_ray.generator import ActorHost, AttemptFailure
+from pipeline.on_ray.generator import ActorStarter, AttemptFailure
 from pipeline.on_ray.leases import Lease, Return, Worker
 from schemas.errors import RunFailedError
 from storage.manifests.unit_outcome import UnitOutcome
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pipeline.make.attempt import Attempt
     from pipeline.make.drain import GivenBack
-    from pipeline.on_ray.generator import GeneratorHost
+    from pipeline.on_ray.generator import GeneratorStarter
     from schemas.config import RunConfig
     from schemas.unit import Unit
 
@@ -42,7 +42,7 @@ class WorkerPool:
 
     Args:
         config: The run's configuration; ``run.url`` must be absolute.
-        host: Starts and ends generators; actors of Ray if None.
+        starter: Starts and ends generators; actors of Ray if None.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class WorkerPool:
         config: RunConfig,
         *,
         pinned_version: int | None = None,
-        host: GeneratorHost | None = None,
+        starter: GeneratorStarter | None = None,
     ) -> None:
         self._config = config
-        self._host = host or ActorHost(config, pinned_version=pinned_version)
+        self._starter = starter or ActorStarter(config, pinned_version=pinned_version)
         self._workers: list[Worker] = []
         self._room: list[tuple[int, int, Worker]] = []
         self._checked_at = float("-inf")
@@ -190,11 +190,11 @@ class WorkerPool:
         if begun and timeout_s > 0:
             ray.wait(begun, num_returns=len(begun), timeout=timeout_s)
         for worker in self._workers:
-            self._host.kill(worker.actor, no_restart=True)
+            self._starter.kill(worker.actor, no_restart=True)
         self._workers.clear()
 
     def _start_actor(self) -> Any:
-        return self._host.start()
+        return self._starter.start()
 
     def _find_room(self) -> None:
         """Note once a turn who has room, so that handing out does not look at everybody."""
@@ -239,7 +239,7 @@ class WorkerPool:
         except ray.exceptions.RayError as error:
             return [*returned, *self._lose(worker, Failure("generator_died", _first_line(error)))]
         if worker.leases and worker.leases[0].age_s() > (limit_s := self._limit_s(worker)):
-            self._host.kill(worker.actor, no_restart=False)
+            self._starter.kill(worker.actor, no_restart=False)
             detail = f"not done within {limit_s:.0f} s; units like it are much faster"
             if limit_s >= self._config.generation.unit_timeout_s:
                 detail = f"not done within generation.unit_timeout_s = {limit_s:g}"
@@ -276,7 +276,7 @@ class WorkerPool:
         limit_s = self._config.generation.unit_timeout_s
         if now_s - worker.awake_at > limit_s:
             worker.preparing = None
-            self._host.kill(worker.actor, no_restart=False)
+            self._starter.kill(worker.actor, no_restart=False)
             detail = f"models not loaded within generation.unit_timeout_s = {limit_s:g}"
             self._lose(worker, Failure("timeout", detail))
 
@@ -295,7 +295,7 @@ class WorkerPool:
         Ray restarts after a kill answers with errors until there is a machine.
         """
         logger.info("generator_drained name=%s node=%s", worker.name, worker.node_id)
-        self._host.kill(worker.actor, no_restart=True)
+        self._starter.kill(worker.actor, no_restart=True)
         if worker.is_leaving:
             self._workers.remove(worker)
             return

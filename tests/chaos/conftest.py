@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.kit.faults.cluster import stopped_loops
-from tests.kit.faults.faults import FaultyHost
+from tests.kit.faults.faults import FaultyStarter
 
 
 @pytest.fixture
@@ -13,8 +13,8 @@ def start_loop():
     from pipeline.on_ray.coordinator import GenerationLoop
 
     def make(config, **options):
-        host = FaultyHost(config, pinned_version=options.get("pinned_version"))
-        return GenerationLoop(config, host=host, **options)
+        starter = FaultyStarter(config, pinned_version=options.get("pinned_version"))
+        return GenerationLoop(config, starter=starter, **options)
 
     with stopped_loops(make) as start:
         yield start

@@ -165,11 +165,11 @@ class SimulatedGenerator:
 
 
 class SimulatedGenerators:
-    """A :class:`pipeline.on_ray.generator.GeneratorHost` with many generators to a process."""
+    """A :class:`pipeline.on_ray.generator.GeneratorStarter` with many generators to a process."""
 
-    def __init__(self, config: RunConfig, pace: Pace, *, num_hosts: int) -> None:
+    def __init__(self, config: RunConfig, pace: Pace, *, num_processes: int) -> None:
         remote: Any = ray.remote(num_cpus=1, max_concurrency=10_000)(GeneratorProcess)
-        self._processes = [remote.remote(config, pace) for _ in range(num_hosts)]
+        self._processes = [remote.remote(config, pace) for _ in range(num_processes)]
         self._num_started = 0
 
     def start(self) -> SimulatedGenerator:

@@ -24,7 +24,7 @@ from tests.kit.rooms_source import rooms_section, write_rooms
 from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone, tiny_diffusion_folder
 from trainers.checkpoint import CheckpointFiles
 from trainers.learner import Learner, make_learner
-from trainers.parts import Host, TrainParts, make_parts
+from trainers.parts import Environment, TrainParts, make_parts
 from trainers.settings import StageSettings, stage_settings
 
 NUM_IMAGES = {"train": 12, "validation": 4}
@@ -101,14 +101,18 @@ def commit_synthetic(store: RunStore, *, version: int, num_samples: int = 4) -> 
 
 
 def make_stage(
-    config: RunConfig, stage: Stage, **host: Any
+    config: RunConfig, stage: Stage, **environment: Any
 ) -> tuple[StageSettings, Learner, TrainParts]:
     """Settings, learner and parts of a stage that starts from the initial weights."""
     settings = stage_settings(config, stage)
     backbone = tiny_backbone()
     learner = make_learner(make_method(config, backbone))
     store = open_store(config.run.url)
-    return settings, learner, make_parts(config, settings, store, backbone, Host(**host))
+    return (
+        settings,
+        learner,
+        make_parts(config, settings, store, backbone, Environment(**environment)),
+    )
 
 
 def tensors_of(learner: Learner) -> dict[str, Tensor]:

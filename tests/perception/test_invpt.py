@@ -25,14 +25,14 @@ from tests.kit.models.multi_task import (
     all_labels,
     full_pyramid,
     image_pyramid,
-    make_small_host,
+    make_small_method_on_vit,
     num_parameters,
 )
 from tests.kit.models.pyramids import full_spec, make_spec
 
 
 def make_small(tasks=SIX_TASKS, **options) -> InvPT:
-    return make_small_host("invpt", tasks, **options)
+    return make_small_method_on_vit("invpt", tasks, **options)
 
 
 @pytest.mark.slow

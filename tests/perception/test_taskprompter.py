@@ -24,14 +24,14 @@ from tests.kit.models.multi_task import (
     all_labels,
     full_pyramid,
     image_pyramid,
-    make_small_host,
+    make_small_method_on_vit,
     num_parameters,
 )
 from tests.kit.models.pyramids import full_spec
 
 
 def make_small(tasks=SIX_TASKS, **options) -> TaskPrompter:
-    return make_small_host("taskprompter", tasks, **options)
+    return make_small_method_on_vit("taskprompter", tasks, **options)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import torch
 
 from schemas.names import is_registry, namespace_of
 from trainers.on_ray.checkpoints import RayCheckpoints
-from trainers.parts import Host
+from trainers.parts import Environment
 from trainers.ranks import ProcessGroupRanks
 from trainers.train_stage import train_stage
 
@@ -39,14 +39,14 @@ def train_on_worker(loop: dict[str, Any]) -> dict[str, Any]:
     config: RunConfig = loop["config"]
     torch.set_num_threads(config.training.cpus_per_worker)
     lock: RunLock = loop["lock"]
-    host = Host(
+    environment = Environment(
         lock=lock,
         ranks=ProcessGroupRanks(),
         checkpoints=RayCheckpoints(lock, loop["stage"]),
         device=ray.train.torch.get_device(),
         on_version=registry_hint(namespace_of(config.run_id)),
     )
-    return train_stage(config, loop["stage"], host)
+    return train_stage(config, loop["stage"], environment)
 
 
 def registry_hint(namespace: str) -> OnVersion:

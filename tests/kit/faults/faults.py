@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.make.generator import Generator
 from pipeline.make.rows import Draft
-from pipeline.on_ray.generator import ActorHost, GeneratorActor, start_generator
+from pipeline.on_ray.generator import ActorStarter, GeneratorActor, start_generator
 from schemas.config import RunConfig
 
 HOLD_POLL_S = 0.02
@@ -99,7 +99,7 @@ class FaultyGeneratorActor(GeneratorActor):
         return generator
 
 
-class FaultyHost(ActorHost):
+class FaultyStarter(ActorStarter):
     """Starts generators to whose samples the faults of their run happen."""
 
     def start(self) -> Any:

@@ -30,7 +30,7 @@ CHANNELS = {
 }
 
 
-def make_small_host(name: str, tasks=SIX_TASKS, *, seed: int = 0, **options) -> Any:
+def make_small_method_on_vit(name: str, tasks=SIX_TASKS, *, seed: int = 0, **options) -> Any:
     torch.manual_seed(seed)
     return import_module(METHODS[name]).make(make_spec(tasks, **options))
 

@@ -1,4 +1,4 @@
-"""What the hosts on a ViT share: how they are put together, and the way from outputs to labels."""
+"""What the methods on a ViT share: their assembly, and the way from outputs to labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def width_ratio_of(spec: MethodSpec) -> float:
-    """Widths of the host relative to the published ones."""
+    """Widths of the method relative to the published ones."""
     return backbone_width_ratio(spec.block_out_channels, spec.choices.width_ratio)
 
 
@@ -75,7 +75,7 @@ def image_size(pyramid: Pyramid) -> tuple[int, int]:
     return rows, columns
 
 
-class ViTHost(DensePredictor):
+class MethodOnViT(DensePredictor):
     """A ViT beside the diffusion features, and a decoder over all tasks.
 
     Args:
