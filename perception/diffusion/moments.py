@@ -46,7 +46,10 @@ class MomentsCache:
     def encode(
         self, backbone: DiffusionBackbone, images: Sequence[NDArray[np.uint8]] | Tensor
     ) -> LatentMoments:
-        """Encode the images that are not remembered, each once, and look up the others.
+        """Encode the images that are not remembered, and look up the others.
+
+        An encoder rounds by the size of its batch. Arrays are encoded once each, however often a
+        list names them; the rows of a tensor as they come.
 
         Args:
             images: Of one size: uint8 RGB [H, W, 3], or a float tensor [B, 3, H, W] in [-1, 1].
@@ -56,9 +59,10 @@ class MomentsCache:
         """
         names = [_content_name(image) for image in images]
         found = {name: self._held[name] for name in names if name in self._held}
-        rows = {name: row for row, name in enumerate(names) if name not in found}
-        if rows:
-            missing = sorted(rows.values())
+        missing = [row for row, name in enumerate(names) if name not in found]
+        if not isinstance(images, torch.Tensor):
+            missing = sorted({names[row]: row for row in missing}.values())
+        if missing:
             chosen = (
                 images[missing]
                 if isinstance(images, torch.Tensor)

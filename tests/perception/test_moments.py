@@ -35,7 +35,10 @@ def test_remembered_moments_equal_those_of_the_encoder() -> None:
         assert torch.equal(found.std, wanted.std)
 
 
-def test_an_image_that_comes_twice_in_a_batch_is_encoded_once() -> None:
+def test_an_image_that_comes_twice_is_encoded_once_in_a_list_and_twice_in_a_tensor() -> None:
+    rows = MomentsCache()
+    rows.encode(tiny_backbone(), images_to_tensor(images(0, 1, 0)))
+    assert (rows.num_encoded, len(rows)) == (3, 2)
     cache = MomentsCache()
     found = cache.encode(tiny_backbone(), images(0, 1, 0))
     assert cache.num_encoded == 2
