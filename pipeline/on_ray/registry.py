@@ -14,10 +14,8 @@ from storage.files.stores import open_store
 from storage.records.weights import WeightsWatch
 
 if TYPE_CHECKING:
-    from schemas.weights import WeightsManifest
-
-if TYPE_CHECKING:
     from schemas.config import RunConfig
+    from schemas.weights import WeightsManifest
 
 logger = logging.getLogger(__name__)
 
