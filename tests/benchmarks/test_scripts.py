@@ -70,7 +70,7 @@ def test_every_part_of_the_full_size_path_is_measured():
 
 @pytest.mark.ray
 def test_a_simulated_run_ends_whole_and_a_new_driver_knows_it(tmp_path):
-    options = ["--generators", "20", "--hosts", "1", "--unit-s", "0.2", "--publish-s", "1"]
+    options = ["--generators", "20", "--processes", "1", "--unit-s", "0.2", "--publish-s", "1"]
     options += ["--units-per-round", "100", "--grace-s", "1", "--folder", str(tmp_path)]
     measured = {}
     for part in ("drive", "recover"):
