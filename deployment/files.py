@@ -14,15 +14,15 @@ from runs.contact_sheet import make_contact_sheet, sheet_row
 from runs.pictures import (
     MIN_CELL_PX,
     PictureRow,
-    confidence_as_grey,
-    describe_confidence,
+    describe_reliability,
     draw_rows,
     label_as_rgb,
+    reliability_as_grey,
 )
 from schemas.errors import SampleError
 from schemas.run_layout import CONTACT_SHEET_FILE
-from schemas.sample import CONFIDENCE_MEMBERS, LABEL_MEMBERS
-from storage.samples.codecs import encode_confidence_png, encode_label, encode_sample
+from schemas.sample import LABEL_MEMBERS, RELIABILITY_MEMBERS
+from storage.samples.codecs import encode_label, encode_reliability_png, encode_sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -112,21 +112,21 @@ def write_samples(
 
 
 def draw_overview(image: NDArray[np.uint8], found: Prediction) -> Image.Image:
-    """Draw the image beside its predictions, and their confidence in grey below.
+    """Draw the image beside its predictions, and their reliability in grey below.
 
     Args:
         image: uint8 RGB [H, W, 3].
 
     Returns:
-        RGB picture; confidence is white where surest, black where least sure.
+        RGB picture; reliability is white where surest, black where least sure.
     """
-    tasks, sure = list(found), found.confidence
+    tasks, sure = list(found), found.reliability
     labels = PictureRow(
         titles=["image", *tasks], images=[image, *(label_as_rgb(found[t], t) for t in tasks)]
     )
     below = PictureRow(
-        titles=["", *(describe_confidence(sure[t], t) for t in tasks)],
-        images=[None, *(confidence_as_grey(sure[t], t) for t in tasks)],
+        titles=["", *(describe_reliability(sure[t], t) for t in tasks)],
+        images=[None, *(reliability_as_grey(sure[t], t) for t in tasks)],
     )
     height, width = image.shape[:2]
     longer = max(height, width)
@@ -175,8 +175,8 @@ def _encode_prediction(
     """Yield the last part of each file's name, and its content."""
     for task, label in found.items():
         yield LABEL_MEMBERS[task], encode_label(label, task)
-        sure = found.confidence[task]
-        yield CONFIDENCE_MEMBERS[task], encode_confidence_png(sure, task=task)
+        sure = found.reliability[task]
+        yield RELIABILITY_MEMBERS[task], encode_reliability_png(sure, task=task)
         if with_npy:
             yield f"{task}.npy", _npy(label)
             yield f"{task}_confidence.npy", _npy(sure)

@@ -193,7 +193,7 @@ class LoadedRun:
             averages_mirrored: Predict the mirror image too and average.
 
         Returns:
-            Task to array at the image's size, with ``.confidence``; see :class:`Prediction`.
+            Task to array at the image's size, with ``.reliability``; see :class:`Prediction`.
 
         Raises:
             ConfigError: If the run has no such task.
@@ -223,7 +223,7 @@ class LoadedRun:
             options: Sampler's numbers, where they should differ from the run's.
 
         Returns:
-            Samples of the training images' size, with confidence and provenance in ``meta``.
+            Samples of the training images' size, with reliability and provenance in ``meta``.
         """
         return self._pairs.from_prompt(prompt, count=count, seed=seed, options=options)
 
@@ -244,7 +244,7 @@ class LoadedRun:
             options: Sampler's numbers, where they should differ from the run's.
 
         Returns:
-            Samples of the training images' size, with confidence and provenance in ``meta``.
+            Samples of the training images' size, with reliability and provenance in ``meta``.
 
         Raises:
             ConfigError: If there is no prompt and the run has no captioner that looks at images.

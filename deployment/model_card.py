@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from schemas.sample import RELIABILITY_MEASURES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -103,11 +105,12 @@ def _how_to_load(manifest: ExportManifest) -> str:
             '`load_run(…, diffusion="FOLDER")` names another place. Its digest has to be '
             f"`{manifest.backbone_digest}`."
         )
+    task = manifest.tasks[0]
     code = (
         "from deployment import load_run\n\n"
         'run = load_run("THIS FOLDER")\n'
         'found = run.predict("photograph.jpg")      # task → array at the photograph\'s size\n'
-        f'found["{manifest.tasks[0]}"], found.confidence["{manifest.tasks[0]}"]'
+        f'found["{task}"], found.{RELIABILITY_MEASURES[task]}["{task}"]'
     )
     return (
         f"## Use\n\n```python\n{code}\n```\n\n"

@@ -72,8 +72,8 @@ class Placement:
         rows, columns = self.predicted_size
         return Predictions(
             labels={task: label[..., :rows, :columns] for task, label in found.labels.items()},
-            confidence={
-                task: sure[..., :rows, :columns] for task, sure in found.confidence.items()
+            reliability={
+                task: sure[..., :rows, :columns] for task, sure in found.reliability.items()
             },
         )
 
@@ -139,9 +139,9 @@ def label_as_array(label: Tensor, task: Task) -> NDArray[Any]:
     return np.ascontiguousarray(array[0], dtype=np.float32)
 
 
-def confidence_as_array(confidence: Tensor) -> NDArray[np.float32]:
-    """One image's confidence [1, H, W] as float32 [H, W]."""
-    return confidence[0].detach().to("cpu", torch.float32).numpy()
+def reliability_as_array(reliability: Tensor) -> NDArray[np.float32]:
+    """One image's reliability [1, H, W] as float32 [H, W]."""
+    return reliability[0].detach().to("cpu", torch.float32).numpy()
 
 
 def _next_multiple(side: int, multiple: int) -> int:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from deployment.placement import (
     Placement,
-    confidence_as_array,
     keep_aspect,
     label_as_array,
+    reliability_as_array,
     resize_label,
     stretch,
 )
 from perception.predict import predict_images
 from schemas.errors import ConfigError
-from schemas.sample import Task
+from schemas.sample import RELIABILITY_MEASURES, ReliabilityMeasure, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,15 +38,29 @@ class Prediction(dict[Task, "NDArray[Any]"]):
     float32 [H, W] in [0, 1].
 
     Attributes:
-        confidence: Task to float32 [H, W]. ``normals``: expected angular error in degrees, lower
-            is surer; all others: in [0, 1], higher is surer.
+        reliability: Task to float32 [H, W], in the measure of ``RELIABILITY_MEASURES``: this is
+            ``expected_error_deg`` and ``confidence`` together.
     """
 
     def __init__(
-        self, labels: dict[Task, NDArray[Any]], confidence: dict[Task, NDArray[np.float32]]
+        self, labels: dict[Task, NDArray[Any]], reliability: dict[Task, NDArray[np.float32]]
     ) -> None:
         super().__init__(labels)
-        self.confidence = confidence
+        self.reliability = reliability
+
+    @property
+    def expected_error_deg(self) -> dict[Task, NDArray[np.float32]]:
+        """Expected angular error of ``normals``: float32 [H, W], degrees, lower is surer."""
+        return self._measured_as("expected_error_deg")
+
+    @property
+    def confidence(self) -> dict[Task, NDArray[np.float32]]:
+        """Confidence of every task but ``normals``: float32 [H, W] in [0, 1], higher is surer."""
+        return self._measured_as("confidence")
+
+    def _measured_as(self, measure: ReliabilityMeasure) -> dict[Task, NDArray[np.float32]]:
+        known = self.reliability.items()
+        return {task: each for task, each in known if RELIABILITY_MEASURES[task] == measure}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,6 +162,6 @@ def _one(
 
     return Prediction(
         {task: label_as_array(at_size(found.labels[task], task), task) for task in tasks},
-        # A confidence is a number a pixel, like a depth.
-        {task: confidence_as_array(at_size(found.confidence[task], "depth")) for task in tasks},
+        # Reliability is a number a pixel, like a depth.
+        {task: reliability_as_array(at_size(found.reliability[task], "depth")) for task in tasks},
     )

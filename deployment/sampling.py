@@ -169,7 +169,7 @@ class PairMaker:
                     key=f"{first + index:04d}-{seed:016x}",
                     image=image,
                     labels=dict(labels),
-                    confidence=labels.confidence,
+                    reliability=labels.reliability,
                     caption=prompt,
                     is_synthetic=True,
                     meta={**facts, "seed": seed},

@@ -12,9 +12,11 @@ def main(url: str, photograph: str) -> None:
     run = load_run(url)
     found = run.predict(photograph)
     for task, values in found.items():
-        sure = found.confidence[task].mean()
-        unit = "° expected error" if task == "normals" else " confidence"
-        print(f"{task}: {values.dtype} {values.shape}, {sure:.2f}{unit} on average")
+        print(f"{task}: {values.dtype} {values.shape}")
+    for task, error_deg in found.expected_error_deg.items():
+        print(f"{task}: expected error {error_deg.mean():.2f}° on average")
+    for task, confidence in found.confidence.items():
+        print(f"{task}: confidence {confidence.mean():.2f} on average")
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def average_with_mirror(found: Predictions, mirrored: Predictions) -> Prediction
     """Average what was predicted for images with what was predicted for their mirror images.
 
     Normals are the normalised mean of both directions, depth and probabilities are means, classes
-    are those of the surer of the two at each pixel. The confidence is the mean; for classes, the
+    are those of the surer of the two at each pixel. The reliability is the mean; for classes, the
     greater; for probabilities, that of their mean, max(p, 1 - p).
 
     Args:
@@ -114,23 +114,23 @@ def average_with_mirror(found: Predictions, mirrored: Predictions) -> Prediction
         Predictions in the frame of ``found``.
     """
     labels: dict[Task, Tensor] = {}
-    confidence: dict[Task, Tensor] = {}
+    reliability: dict[Task, Tensor] = {}
     for task, ours in found.labels.items():
         theirs = mirror_label(mirrored.labels[task], task)
-        sure, their_sure = found.confidence[task], mirrored.confidence[task].flip(-1)
+        sure, their_sure = found.reliability[task], mirrored.reliability[task].flip(-1)
         kind = TASK_KINDS[task]
         if kind == "classes":
             is_surer = (their_sure > sure).squeeze(1)
             labels[task] = torch.where(is_surer, theirs, ours)
-            confidence[task] = torch.maximum(sure, their_sure)
+            reliability[task] = torch.maximum(sure, their_sure)
             continue
         mean = (ours + theirs) / 2
         labels[task] = functional.normalize(mean, dim=1) if kind == "direction" else mean
         is_probability = kind == "probability"
-        confidence[task] = (
+        reliability[task] = (
             torch.maximum(mean, 1 - mean) if is_probability else (sure + their_sure) / 2
         )
-    return Predictions(labels=labels, confidence=confidence)
+    return Predictions(labels=labels, reliability=reliability)
 
 
 def mirror_label(label: Tensor, task: Task) -> Tensor:

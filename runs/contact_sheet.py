@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from runs.pictures import PictureRow, describe_confidence, draw_rows, label_as_rgb
+from runs.pictures import PictureRow, describe_reliability, draw_rows, label_as_rgb
 from schemas.run_layout import CONTACT_SHEET_FILE
 from schemas.sample import Sample, Task
 from sources.live_shards import LiveShardList
@@ -121,7 +121,7 @@ def sheet_row(sample: Sample, *, real: NDArray[np.uint8] | None, made: Sequence[
         real: uint8 RGB [H, W, 3], the image it was made from; None if there is none.
         made: How it was made, for the note.
     """
-    sure = [f"{task}: {describe_confidence(v, task)}" for task, v in sample.confidence.items()]
+    sure = [f"{task}: {describe_reliability(v, task)}" for task, v in sample.reliability.items()]
     return SheetRow(
         real=real,
         synthetic=sample.image,

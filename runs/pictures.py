@@ -1,4 +1,4 @@
-"""Pictures for people: label maps and confidence in colours, cells in a grid with text."""
+"""Pictures for people: label maps and reliability in colours, cells in a grid with text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from schemas.sample import IGNORE_ID, TASK_KINDS, Task
+from schemas.sample import IGNORE_ID, RELIABILITY_MEASURES, TASK_KINDS, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,22 +119,22 @@ def _palette() -> NDArray[np.uint8]:
     return np.rint(colours).astype(np.uint8)
 
 
-def confidence_as_grey(confidence: NDArray[np.float32], task: Task) -> NDArray[np.uint8]:
-    """Show a confidence map: uint8 RGB [H, W, 3], white where surest.
+def reliability_as_grey(reliability: NDArray[np.float32], task: Task) -> NDArray[np.uint8]:
+    """Show a reliability map: uint8 RGB [H, W, 3], white where surest.
 
     Args:
-        confidence: float32 [H, W]; degrees for normals (60 and more are black), else [0, 1].
+        reliability: float32 [H, W]; degrees for normals (60 and more are black), else [0, 1].
     """
-    is_error = TASK_KINDS[task] == "direction"
-    share = 1 - confidence / _UNSURE_DEG if is_error else confidence
+    is_error = RELIABILITY_MEASURES[task] == "expected_error_deg"
+    share = 1 - reliability / _UNSURE_DEG if is_error else reliability
     grey = np.rint(np.clip(np.nan_to_num(share), 0, 1) * 255).astype(np.uint8)
     return grey[..., None].repeat(3, axis=2)
 
 
-def describe_confidence(confidence: NDArray[np.float32], task: Task) -> str:
+def describe_reliability(reliability: NDArray[np.float32], task: Task) -> str:
     """Say in words how sure a label is on average."""
-    mean = float(confidence.mean())
-    is_error = TASK_KINDS[task] == "direction"
+    mean = float(reliability.mean())
+    is_error = RELIABILITY_MEASURES[task] == "expected_error_deg"
     return f"expected error {mean:.1f}°" if is_error else f"confidence {mean:.2f}"
 
 

@@ -47,14 +47,23 @@ INVALID_VALUES: dict[TaskKind, float] = {
 }
 """What a pixel without a label holds, in every channel."""
 
+ReliabilityMeasure = Literal["expected_error_deg", "confidence"]
+"""How sure a method is of a pixel: the expected angular error in degrees, lower is surer; or a
+confidence in [0, 1], higher is surer."""
+
+RELIABILITY_MEASURES: dict[Task, ReliabilityMeasure] = {
+    task: "expected_error_deg" if kind == "direction" else "confidence"
+    for task, kind in TASK_KINDS.items()
+}
+
 IMAGE_MEMBER = "image.png"
 JSON_MEMBER = "json"
 LABEL_MEMBERS: dict[Task, str] = {task: f"{task}.png" for task in TASKS}
-CONFIDENCE_MEMBERS: dict[Task, str] = {task: f"{task}_confidence.png" for task in TASKS}
+RELIABILITY_MEMBERS: dict[Task, str] = {task: f"{task}_confidence.png" for task in TASKS}
 MEMBER_ORDER: tuple[str, ...] = (
     IMAGE_MEMBER,
     *LABEL_MEMBERS.values(),
-    *CONFIDENCE_MEMBERS.values(),
+    *RELIABILITY_MEMBERS.values(),
     JSON_MEMBER,
 )
 
@@ -67,8 +76,8 @@ class Sample:
         key: Unique name within its source; no dots, no slashes.
         image: uint8 RGB [H, W, 3].
         labels: Task name to label array, encoded as the module docstring says.
-        confidence: Task name to float32 [H, W]; normals: expected angular error in degrees,
-            lower is surer; all others: probability in [0, 1], higher is surer. Synthetic only.
+        reliability: Task name to float32 [H, W], in the measure of ``RELIABILITY_MEASURES``.
+            Synthetic only.
         caption: Text that describes the image; empty if unknown.
         is_synthetic: Whether the image came from a creator.
         meta: Everything else that the json member holds (provenance, scene seed, …).
@@ -77,7 +86,7 @@ class Sample:
     key: str
     image: np.ndarray[Any, Any]
     labels: dict[Task, np.ndarray[Any, Any]]
-    confidence: dict[Task, np.ndarray[Any, Any]] = field(default_factory=dict)
+    reliability: dict[Task, np.ndarray[Any, Any]] = field(default_factory=dict)
     caption: str = ""
     is_synthetic: bool = False
     meta: dict[str, Any] = field(default_factory=dict)

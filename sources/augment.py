@@ -1,4 +1,4 @@
-"""Random zoom, crop and colour of a sample: image, labels and confidences together, from a seed.
+"""Random zoom, crop and colour of a sample: image, labels and reliability together, from a seed.
 
 Labels move with their image, so predicted labels of a synthetic image stay those of what is seen.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from schemas.sample import INVALID_VALUES, TASK_KINDS, Task
+from schemas.sample import INVALID_VALUES, RELIABILITY_MEASURES, TASK_KINDS, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,20 +85,22 @@ def draw_window(sample: Sample, settings: AugmentationSection, rng: random.Rando
 def see_window(sample: Sample, window: Window) -> Sample:
     """Look at a sample through a window of the sample's size.
 
-    The image is resampled (bicubic, low-passed where it shrinks), labels and confidences take the
+    The image is resampled (bicubic, low-passed where it shrinks), labels and reliability take the
     value under each pixel's centre. Depth is divided by the zoom: so far away the same camera sees
     things in that size. Directions of normals stay. Padding is grey in the image, invalid in
-    labels, and as unsure as can be in confidences.
+    labels, and as unsure as can be in reliability.
     """
     return replace(
         sample,
         image=_see_image(sample.image, window),
         labels={task: _see_label(label, window, task) for task, label in sample.labels.items()},
-        confidence={
+        reliability={
             task: _see_nearest(
-                value, window, padding=_UNSURE_DEG if TASK_KINDS[task] == "direction" else 0.0
+                value,
+                window,
+                padding=_UNSURE_DEG if RELIABILITY_MEASURES[task] == "expected_error_deg" else 0.0,
             )
-            for task, value in sample.confidence.items()
+            for task, value in sample.reliability.items()
         },
     )
 

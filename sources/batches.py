@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from perception.diffusion.latents import images_to_tensor
-from schemas.sample import INVALID_VALUES, TASK_KINDS, Sample, Task
+from schemas.sample import INVALID_VALUES, RELIABILITY_MEASURES, TASK_KINDS, Sample, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,21 +62,22 @@ def collate(
     )
 
 
-def pixel_weight(confidence: NDArray[Any], task: Task) -> NDArray[np.float32]:
-    """Turn the confidence of a predicted label into what each pixel counts, in [0, 1].
+def pixel_weight(reliability: NDArray[Any], task: Task) -> NDArray[np.float32]:
+    """Turn the reliability of a predicted label into what each pixel counts, in [0, 1].
 
     For normals, where it is the expected angular error θ, max(0, cos θ): 1 for a sure pixel, 0 from
-    90 degrees on. For all other tasks the confidence itself.
+    90 degrees on. For all other tasks the reliability itself.
 
     Args:
-        confidence: [H, W]; degrees for normals, in [0, 1] for the others.
+        reliability: [H, W]; degrees for normals, in [0, 1] for the others.
     """
-    sure = np.cos(np.deg2rad(confidence)) if TASK_KINDS[task] == "direction" else confidence
+    is_error = RELIABILITY_MEASURES[task] == "expected_error_deg"
+    sure = np.cos(np.deg2rad(reliability)) if is_error else reliability
     return np.clip(sure, 0.0, 1.0).astype(np.float32)
 
 
 def hflip_sample(sample: Sample) -> Sample:
-    """Mirror a sample left to right: image, labels and confidences together.
+    """Mirror a sample left to right: image, labels and reliability together.
 
     The x axis of the camera points right, so normals have their x negated; invalid pixels (all
     zero) stay invalid.
@@ -89,7 +90,7 @@ def hflip_sample(sample: Sample) -> Sample:
         sample,
         image=_mirror(sample.image),
         labels=labels,
-        confidence={task: _mirror(value) for task, value in sample.confidence.items()},
+        reliability={task: _mirror(value) for task, value in sample.reliability.items()},
     )
 
 
@@ -110,11 +111,11 @@ def _stack_labels(samples: Sequence[Sample], task: Task) -> Tensor:
 
 
 def _stack_weights(samples: Sequence[Sample], tasks: Sequence[Task]) -> dict[Task, Tensor]:
-    """Stack the weights of the tasks that any synthetic sample has a confidence of."""
+    """Stack the weights of the tasks that any synthetic sample has a reliability of."""
     ones = np.ones(samples[0].image.shape[:2], dtype=np.float32)
     stacked: dict[Task, Tensor] = {}
     for task in tasks:
-        known = [s.confidence.get(task) if s.is_synthetic else None for s in samples]
+        known = [s.reliability.get(task) if s.is_synthetic else None for s in samples]
         if any(each is not None for each in known):
             rows = [ones if each is None else pixel_weight(each, task) for each in known]
             stacked[task] = torch.from_numpy(np.stack(rows)).unsqueeze(1)

@@ -41,7 +41,7 @@ class Mixture:
         """Combine two streams.
 
         Args:
-            synthetic: Synthetic samples; None for real ones alone. If they come with confidence,
+            synthetic: Synthetic samples; None for real ones alone. If they come with reliability,
                 it weighs their pixels.
             real_fraction: Share of real samples, in (0, 1].
             batch_size: Samples of a batch, on this rank.
@@ -56,7 +56,7 @@ class Mixture:
         self._tasks = tuple(tasks)
         self._hflip = hflip
         self._augmentation = augmentation
-        is_weighted = synthetic is not None and synthetic.with_confidence
+        is_weighted = synthetic is not None and synthetic.with_reliability
         self._pixel_weights: PixelWeighting = "confidence" if is_weighted else "none"
         self._seed = seed
         self._mixed_batches = 0

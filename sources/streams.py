@@ -155,7 +155,7 @@ class SyntheticStream:
         seed: int,
         rank: int = 0,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
-        with_confidence: bool = False,
+        with_reliability: bool = False,
     ) -> None:
         """Prepare the pipeline; nothing is read yet.
 
@@ -163,18 +163,18 @@ class SyntheticStream:
             live: Its list of shards, not shared with another stream.
             rank: This process; different ranks get different orders.
             cache_bytes: Decoded samples kept in memory, at most, in bytes.
-            with_confidence: Read the confidence of the labels too.
+            with_reliability: Read the reliability of the labels too.
 
         Attributes:
             live: As given.
-            with_confidence: As given.
+            with_reliability: As given.
             unreadable: Failed attempts at a shard, by its URI.
         """
         self.live = live
-        self.with_confidence = with_confidence
+        self.with_reliability = with_reliability
         self._store = store
         self._random = random.Random(seed * 1_000_003 + rank)
-        self._decoded = DecodedShards(store, cache_bytes, with_confidence=with_confidence)
+        self._decoded = DecodedShards(store, cache_bytes, with_reliability=with_reliability)
         self._open: list[OpenShard] = []
         self.unreadable: Counter[str] = Counter()
 
@@ -224,9 +224,9 @@ class OpenShard:
 class DecodedShards:
     """Decoded tars, the least recently used dropped beyond a limit in bytes."""
 
-    def __init__(self, store: RunStore, cache_bytes: int, *, with_confidence: bool = True) -> None:
+    def __init__(self, store: RunStore, cache_bytes: int, *, with_reliability: bool = True) -> None:
         self._store = store
-        self._with_confidence = with_confidence
+        self._with_reliability = with_reliability
         limit = max(1, cache_bytes)
         # A shard larger than the limit is held alone.
         self._held: LRUCache[str, list[Sample]] = LRUCache(
@@ -249,7 +249,7 @@ class DecodedShards:
     def _load(self, shard: LiveShard) -> list[Sample]:
         data = load_shard(self._store, shard.uri, shard.sha256)
         # The digest that the manifest names has been checked: the tar holds what was committed.
-        samples = list(decode_tar(data, shard.uri, with_confidence=self._with_confidence))
+        samples = list(decode_tar(data, shard.uri, with_reliability=self._with_reliability))
         if len(samples) != shard.num_samples:
             raise DamagedShardError(
                 f"{shard.uri}: wanted {shard.num_samples} samples, found {len(samples)}; "
@@ -258,11 +258,11 @@ class DecodedShards:
         return samples
 
 
-def decode_tar(data: bytes, uri: str, *, with_confidence: bool = True) -> Iterator[Sample]:
+def decode_tar(data: bytes, uri: str, *, with_reliability: bool = True) -> Iterator[Sample]:
     """Decode all samples of a tar.
 
     Args:
-        with_confidence: Decode the confidence of the labels too.
+        with_reliability: Decode the reliability of the labels too.
 
     Yields:
         Its samples, in order.
@@ -273,11 +273,11 @@ def decode_tar(data: bytes, uri: str, *, with_confidence: bool = True) -> Iterat
     """
     try:
         for key, members in read_tar(data):
-            yield decode_sample(key, members, with_confidence=with_confidence)
+            yield decode_sample(key, members, with_reliability=with_reliability)
     except DamagedShardError as error:
         raise DamagedShardError(f"{uri}: {error}") from error
 
 
 def _num_bytes(samples: list[Sample]) -> int:
-    arrays = [a for s in samples for a in (s.image, *s.labels.values(), *s.confidence.values())]
+    arrays = [a for s in samples for a in (s.image, *s.labels.values(), *s.reliability.values())]
     return sum(int(array.nbytes) for array in arrays)

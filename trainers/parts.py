@@ -170,7 +170,7 @@ def make_batches(
             live,
             seed=seed,
             rank=ranks.rank,
-            with_confidence=training.pixel_weights == "confidence",
+            with_reliability=training.pixel_weights == "confidence",
         )
     return Mixture(
         RealStream(source, seed=seed, rank=ranks.rank, world=ranks.world),

@@ -158,21 +158,21 @@ class Bae(DensePredictor):
     def predict(self, pyramid: Pyramid, image_size: tuple[int, int]) -> Predictions:
         """See :meth:`DensePredictor.predict`; every pixel passes the point networks."""
         labels: dict[Task, Tensor] = {}
-        confidence: dict[Task, Tensor] = {}
+        reliability: dict[Task, Tensor] = {}
         with evaluating(self):
             maps = self.adapter(pyramid.maps)
             if "normals" in self.tasks:
                 labels["normals"], kappa = self._predict_normals(maps, image_size)
-                confidence["normals"] = expected_angular_error_deg(kappa, kind=self.normals_loss)
+                reliability["normals"] = expected_angular_error_deg(kappa, kind=self.normals_loss)
             if "depth" in self.tasks:
                 depth: DepthPrediction = self.heads["depth"](maps, image_size)
-                labels["depth"], confidence["depth"] = depth.depth_m, torch.exp(-depth.log_error)
+                labels["depth"], reliability["depth"] = depth.depth_m, torch.exp(-depth.log_error)
             for task in self._logits_tasks:
                 logits = self.heads[task](maps, image_size)
                 is_class = TASK_KINDS[task] == "classes"
                 read = class_prediction if is_class else probability_prediction
-                labels[task], confidence[task] = read(logits)
-        return Predictions(labels=labels, confidence=confidence)
+                labels[task], reliability[task] = read(logits)
+        return Predictions(labels=labels, reliability=reliability)
 
     def _predict_normals(
         self, maps: list[Tensor], image_size: tuple[int, int]

@@ -157,7 +157,7 @@ class BaeEfficientNet(DensePredictor):
         error_deg = expected_angular_error_deg(found[:, 3:], kind=self.normals_loss)
         return Predictions(
             labels={"normals": functional.normalize(found[:, :3], dim=1)},
-            confidence={"normals": error_deg},
+            reliability={"normals": error_deg},
         )
 
     def _maps(self, pyramid: Pyramid) -> list[Tensor]:

@@ -166,19 +166,19 @@ class Idisc(DensePredictor):
         The head does not estimate the error of its depth: that confidence is 1 everywhere.
         """
         labels: dict[Task, Tensor] = {}
-        confidence: dict[Task, Tensor] = {}
+        reliability: dict[Task, Tensor] = {}
         with evaluating(self):
             outputs = self._decode(pyramid)
             if outputs.normals is not None:
                 raised = _resize_normals(outputs.normals, image_size)
                 labels["normals"] = functional.normalize(raised[:, :3], dim=1)
-                confidence["normals"] = expected_angular_error_deg(
+                reliability["normals"] = expected_angular_error_deg(
                     raised[:, 3:], kind=self.normals_loss
                 )
             if outputs.depth_m is not None:
                 labels["depth"] = _resize_linear(outputs.depth_m, image_size)
-                confidence["depth"] = torch.ones_like(labels["depth"])
-        return Predictions(labels=labels, confidence=confidence)
+                reliability["depth"] = torch.ones_like(labels["depth"])
+        return Predictions(labels=labels, reliability=reliability)
 
     def _decode(self, pyramid: Pyramid) -> IdiscOutputs:
         pixels: DecodedPixels = self.decoder(self.adapter(pyramid.maps))

@@ -50,12 +50,12 @@ class Predictions:
 
     Attributes:
         labels: Task to prediction, encoded like ``Labels``.
-        confidence: Task to float32 [B, 1, H, W]. ``normals``: expected angular error in degrees,
+        reliability: Task to float32 [B, 1, H, W]. ``normals``: expected angular error in degrees,
             lower is surer; all other tasks: in [0, 1], higher is surer.
     """
 
     labels: dict[Task, Tensor]
-    confidence: dict[Task, Tensor]
+    reliability: dict[Task, Tensor]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Raw outputs of heads become predictions with their confidence."""
+"""Raw outputs of heads become predictions with their reliability."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def multi_task_predictions(raw: Mapping[Task, Tensor]) -> Predictions:
 
     Returns:
         Predictions of the same tasks. Such outputs hold no estimate of the error of normals and
-        depth, so their confidence is the surest everywhere (an expected error of 0 degrees; 1):
+        depth, so their reliability is the surest everywhere (an expected error of 0 degrees; 1):
         no threshold drops a pixel.
     """
     labels: dict[Task, Tensor] = {}
-    confidence: dict[Task, Tensor] = {}
+    reliability: dict[Task, Tensor] = {}
     for task, output in raw.items():
-        labels[task], confidence[task] = _prediction(task, output)
-    return Predictions(labels=labels, confidence=confidence)
+        labels[task], reliability[task] = _prediction(task, output)
+    return Predictions(labels=labels, reliability=reliability)
 
 
 def class_prediction(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -250,15 +250,15 @@ class Vpd(DensePredictor):
         depth has 1 everywhere.
         """
         labels: dict[Task, Tensor] = {}
-        confidence: dict[Task, Tensor] = {}
+        reliability: dict[Task, Tensor] = {}
         with evaluating(self):
             if "semseg" in self.tasks:
                 logits = _resize(self._classify(pyramid), image_size)
-                labels["semseg"], confidence["semseg"] = class_prediction(logits)
+                labels["semseg"], reliability["semseg"] = class_prediction(logits)
             if "depth" in self.tasks:
                 labels["depth"] = self._measure(pyramid, image_size)
-                confidence["depth"] = torch.ones_like(labels["depth"])
-        return Predictions(labels=labels, confidence=confidence)
+                reliability["depth"] = torch.ones_like(labels["depth"])
+        return Predictions(labels=labels, reliability=reliability)
 
     def _classify(self, pyramid: Pyramid) -> Tensor:
         levels = pyramid.maps

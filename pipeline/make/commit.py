@@ -45,7 +45,7 @@ def _encoded(draft: Draft) -> Draft:
             key=row.key,
             image=draft.image,
             labels=dict(draft.labels),
-            confidence=dict(draft.confidence),
+            reliability=dict(draft.reliability),
             caption=row.caption,
             is_synthetic=True,
             meta=provenance(row),

@@ -142,22 +142,22 @@ class Generator:
             settings=self._config.labelling,
         )
         return [
-            _with_labels(draft, labels, confidence)
-            for draft, (labels, confidence) in zip(drafts, found, strict=True)
+            _with_labels(draft, labels, reliability)
+            for draft, (labels, reliability) in zip(drafts, found, strict=True)
         ]
 
 
 def _with_labels(
     draft: Draft,
     labels: Mapping[Task, NDArray[Any]],
-    confidence: Mapping[Task, NDArray[np.float32]],
+    reliability: Mapping[Task, NDArray[np.float32]],
 ) -> Draft:
     """Add predicted labels to those that the creator knew, which stay as they are."""
     predicted = labels.keys() - draft.labels.keys()
     return replace(
         draft,
         labels={**labels, **draft.labels},
-        confidence={task: confidence[task] for task in labels if task in predicted},
+        reliability={task: reliability[task] for task in labels if task in predicted},
     )
 
 

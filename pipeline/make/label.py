@@ -8,7 +8,7 @@ import numpy as np
 
 from perception.predict import predict_images
 from perception.seeding import sample_seed
-from schemas.sample import INVALID_VALUES, TASK_KINDS
+from schemas.sample import INVALID_VALUES, RELIABILITY_MEASURES, TASK_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ HARD_THRESHOLD = 0.5
 """Least probability that a hard label calls one."""
 
 LabelMaps = tuple["dict[Task, NDArray[Any]]", "dict[Task, NDArray[np.float32]]"]
-"""Labels and confidence of one image, as in :class:`schemas.sample.Sample`."""
+"""Labels and reliability of one image, as in :class:`schemas.sample.Sample`."""
 
 
 def label_images(
@@ -36,7 +36,7 @@ def label_images(
     seeds: Sequence[int],
     settings: LabellingSection,
 ) -> list[LabelMaps]:
-    """Predict labels and their confidence, in evaluation mode and without gradients.
+    """Predict labels and their reliability, in evaluation mode and without gradients.
 
     Args:
         images: uint8 RGB [H, W, 3] arrays of one size, as they are stored.
@@ -45,7 +45,7 @@ def label_images(
             which pixels stay unlabelled.
 
     Returns:
-        For each image its labels and confidence by task.
+        For each image its labels and reliability by task.
     """
     found = predict_images(
         backbone, method, images, seeds=seeds, average_mirrored=settings.average_mirrored
@@ -54,24 +54,23 @@ def label_images(
 
 
 def mask_unsure(
-    label: NDArray[Any], confidence: NDArray[np.float32], task: Task, settings: LabellingSection
+    label: NDArray[Any], reliability: NDArray[np.float32], task: Task, settings: LabellingSection
 ) -> NDArray[Any]:
     """Leave the pixels unlabelled that the predictor is not sure about.
 
     Args:
         label: One image's label, encoded as ``schemas.sample`` says.
-        confidence: [H, W]; degrees for normals, in [0, 1] for the others.
+        reliability: [H, W]; degrees for normals, in [0, 1] for the others.
 
     Returns:
         A copy in which such pixels carry the task's invalid value.
     """
-    kind = TASK_KINDS[task]
-    if kind == "direction":
-        unsure = confidence > settings.max_pixel_error_deg
+    if RELIABILITY_MEASURES[task] == "expected_error_deg":
+        unsure = reliability > settings.max_pixel_error_deg
     else:
-        unsure = confidence < settings.min_pixel_confidence
+        unsure = reliability < settings.min_pixel_confidence
     masked = label.copy()
-    masked[unsure] = INVALID_VALUES[kind]
+    masked[unsure] = INVALID_VALUES[TASK_KINDS[task]]
     return masked
 
 
@@ -82,13 +81,13 @@ def label_seed(unit_id: str, key: str) -> int:
 
 def _label_maps(found: Predictions, index: int, *, settings: LabellingSection) -> LabelMaps:
     labels: dict[Task, NDArray[Any]] = {}
-    confidence: dict[Task, NDArray[np.float32]] = {}
+    reliability: dict[Task, NDArray[np.float32]] = {}
     for task, values in found.labels.items():
-        sure = found.confidence[task][index, 0].float().cpu().numpy()
-        confidence[task] = np.asarray(sure, dtype=np.float32)
+        sure = found.reliability[task][index, 0].float().cpu().numpy()
+        reliability[task] = np.asarray(sure, dtype=np.float32)
         label = _as_array(task, values[index], is_soft=settings.soft_labels)
         labels[task] = mask_unsure(label, sure, task, settings)
-    return labels, confidence
+    return labels, reliability
 
 
 def _as_array(task: Task, value: Tensor, *, is_soft: bool) -> NDArray[Any]:

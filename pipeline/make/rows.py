@@ -75,7 +75,7 @@ class Draft:
         image: uint8 RGB [H, W, 3]; without pixels before it is made.
         image_png: Bytes of the image as stored before, if it is labelled again.
         labels: Task to label array, encoded as in :class:`schemas.sample.Sample`.
-        confidence: Task to float32 [H, W].
+        reliability: Task to float32 [H, W].
         members: Its files in the tar, by name.
         is_taken_over: Whether an earlier attempt at the unit made the image.
     """
@@ -85,7 +85,7 @@ class Draft:
     image: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))
     image_png: bytes | None = None
     labels: Mapping[Task, NDArray[Any]] = field(default_factory=dict)
-    confidence: Mapping[Task, NDArray[np.float32]] = field(default_factory=dict)
+    reliability: Mapping[Task, NDArray[np.float32]] = field(default_factory=dict)
     members: Mapping[str, bytes] = field(default_factory=dict)
     is_taken_over: bool = False
 

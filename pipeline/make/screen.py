@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.make.rows import filtered_row, numbers_json
-from schemas.sample import INVALID_VALUES, TASK_KINDS
+from schemas.sample import INVALID_VALUES, RELIABILITY_MEASURES, TASK_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,10 +33,10 @@ def screen_labels(draft: Draft, settings: ScreeningSection) -> Draft:
     """Note the labels' figures on the row, and take the sample out if they are bad."""
     if not draft.is_in:
         return draft
-    means = mean_confidence(draft.confidence)
+    means = mean_reliability(draft.reliability)
     stats = numbers_json({f"{task}_confidence": mean for task, mean in means.items()})
     row = replace(draft.row, label_stats=stats)
-    return _judged(draft, row, label_reason(draft.labels, draft.confidence, settings))
+    return _judged(draft, row, label_reason(draft.labels, draft.reliability, settings))
 
 
 def _judged(draft: Draft, row: ManifestRow, reason: str | None) -> Draft:
@@ -57,27 +57,27 @@ def image_reason(image: NDArray[np.uint8], settings: ScreeningSection) -> str | 
 
 def label_reason(
     labels: Mapping[Task, NDArray[Any]],
-    confidence: Mapping[Task, NDArray[np.float32]],
+    reliability: Mapping[Task, NDArray[np.float32]],
     settings: ScreeningSection,
 ) -> str | None:
     """Judge predicted labels.
 
     Args:
-        confidence: Task to float32 [H, W]; degrees for normals (lower is surer), in [0, 1] for
+        reliability: Task to float32 [H, W]; degrees for normals (lower is surer), in [0, 1] for
             the others (higher is surer).
 
     Returns:
         ``not_finite``, ``unlabelled_<task>`` (every pixel is invalid), ``uncertain_<task>``, or
         None to keep the sample.
     """
-    arrays = (*labels.values(), *confidence.values())
+    arrays = (*labels.values(), *reliability.values())
     if not all(np.isfinite(array).all() for array in arrays):
         return "not_finite"
     for task, label in labels.items():
         if (label == INVALID_VALUES[TASK_KINDS[task]]).all():
             return f"unlabelled_{task}"
-    for task, mean in mean_confidence(confidence).items():
-        if TASK_KINDS[task] == "direction":
+    for task, mean in mean_reliability(reliability).items():
+        if RELIABILITY_MEASURES[task] == "expected_error_deg":
             unsure = mean > settings.max_expected_error_deg
         else:
             unsure = mean < settings.min_confidence
@@ -91,6 +91,6 @@ def pixel_std(image: NDArray[np.uint8]) -> float:
     return float(image.std())
 
 
-def mean_confidence(confidence: Mapping[Task, NDArray[np.float32]]) -> dict[Task, float]:
-    """Mean over the image of each task's confidence, in its own unit."""
-    return {task: float(values.mean()) for task, values in confidence.items()}
+def mean_reliability(reliability: Mapping[Task, NDArray[np.float32]]) -> dict[Task, float]:
+    """Mean over the image of each task's reliability, in its own unit."""
+    return {task: float(values.mean()) for task, values in reliability.items()}

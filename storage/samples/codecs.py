@@ -14,11 +14,12 @@ import numpy as np
 
 from schemas.errors import SampleError
 from schemas.sample import (
-    CONFIDENCE_MEMBERS,
     IGNORE_PROBABILITY,
     IMAGE_MEMBER,
     JSON_MEMBER,
     LABEL_MEMBERS,
+    RELIABILITY_MEASURES,
+    RELIABILITY_MEMBERS,
     TASK_KINDS,
     TASKS,
     Sample,
@@ -56,15 +57,15 @@ def encode_sample(sample: Sample) -> dict[str, bytes]:
     for task, label in sample.labels.items():
         _expect_size(label, size, task)
         members[LABEL_MEMBERS[task]] = encode_label(label, task)
-    for task, confidence in sample.confidence.items():
-        _expect_size(confidence, size, f"{task} confidence")
-        members[CONFIDENCE_MEMBERS[task]] = encode_confidence_png(confidence, task=task)
+    for task, reliability in sample.reliability.items():
+        _expect_size(reliability, size, f"{task} reliability")
+        members[RELIABILITY_MEMBERS[task]] = encode_reliability_png(reliability, task=task)
     members[JSON_MEMBER] = _encode_json(sample)
     return members
 
 
 def decode_sample(
-    key: str, members: Mapping[str, bytes], *, with_confidence: bool = True
+    key: str, members: Mapping[str, bytes], *, with_reliability: bool = True
 ) -> Sample:
     """Decode the members of a key; members with unknown names are left out.
 
@@ -79,14 +80,14 @@ def decode_sample(
         raise SampleError("member_missing", f"{key}: wanted {IMAGE_MEMBER}, found {list(members)}")
     image = decode_image(members[IMAGE_MEMBER])
     labels: dict[Task, NDArray[Any]] = {}
-    confidence: dict[Task, NDArray[Any]] = {}
+    reliability: dict[Task, NDArray[Any]] = {}
     for task in TASKS:
         if (data := members.get(LABEL_MEMBERS[task])) is not None:
             labels[task] = decode_label(data, task)
-        data = members.get(CONFIDENCE_MEMBERS[task]) if with_confidence else None
+        data = members.get(RELIABILITY_MEMBERS[task]) if with_reliability else None
         if data is not None:
-            confidence[task] = decode_confidence(data, task=task)
-    for array in (*labels.values(), *confidence.values()):
+            reliability[task] = decode_reliability(data, task=task)
+    for array in (*labels.values(), *reliability.values()):
         if array.shape[:2] != image.shape[:2]:
             raise SampleError(
                 "label_size_differs",
@@ -97,7 +98,7 @@ def decode_sample(
         key=key,
         image=image,
         labels=labels,
-        confidence=confidence,
+        reliability=reliability,
         caption=str(meta.pop("caption", "")),
         is_synthetic=bool(meta.pop("is_synthetic", False)),
         meta={name: value for name, value in meta.items() if name != "key"},
@@ -253,28 +254,28 @@ def decode_probability(data: bytes, *, what: str = "probability") -> Float32:
     return np.where(is_ignored, np.float32(IGNORE_PROBABILITY), probability).astype(np.float32)
 
 
-def encode_confidence_png(confidence: Float32, *, task: Task) -> bytes:
-    """Encode confidence as 8-bit grey.
+def encode_reliability_png(reliability: Float32, *, task: Task) -> bytes:
+    """Encode reliability as 8-bit grey.
 
     Args:
-        confidence: float32 [H, W]. ``normals``: expected angular error in degrees, kept to whole
+        reliability: float32 [H, W]. ``normals``: expected angular error in degrees, kept to whole
             degrees in 0..180; other tasks: probability in [0, 1], kept in steps of 1/255. What is
             not finite becomes the least sure value.
 
     Raises:
         ValueError: On another shape.
     """
-    if confidence.ndim != 2:
-        raise ValueError(f"{task} confidence: wanted [H, W], found {confidence.shape}")
-    scale, top, unsure = _confidence_code(task)
-    values = np.where(np.isfinite(confidence), confidence, unsure) * scale
+    if reliability.ndim != 2:
+        raise ValueError(f"{task} reliability: wanted [H, W], found {reliability.shape}")
+    scale, top, unsure = _reliability_code(task)
+    values = np.where(np.isfinite(reliability), reliability, unsure) * scale
     return write_png(np.clip(np.rint(values), 0, top).astype(np.uint8))
 
 
-def decode_confidence(data: bytes, *, task: Task) -> Float32:
-    """Decode confidence to float32 [H, W]: degrees for ``normals``, else probability."""
-    scale, _, _ = _confidence_code(task)
-    code = read_label_png(data, modes=("L",), what=f"{task} confidence")
+def decode_reliability(data: bytes, *, task: Task) -> Float32:
+    """Decode reliability to float32 [H, W]: degrees for ``normals``, else probability."""
+    scale, _, _ = _reliability_code(task)
+    code = read_label_png(data, modes=("L",), what=f"{task} reliability")
     return (code / np.float32(scale)).astype(np.float32)
 
 
@@ -292,9 +293,10 @@ _LABEL_DECODERS: dict[TaskKind, Callable[..., NDArray[Any]]] = {
 }
 
 
-def _confidence_code(task: Task) -> tuple[float, int, float]:
+def _reliability_code(task: Task) -> tuple[float, int, float]:
     """Code per unit, greatest code, and the value for "not sure at all"."""
-    return (1.0, 180, 180.0) if TASK_KINDS[task] == "direction" else (255.0, 255, 0.0)
+    is_error = RELIABILITY_MEASURES[task] == "expected_error_deg"
+    return (1.0, 180, 180.0) if is_error else (255.0, 255, 0.0)
 
 
 def _expect_size(array: NDArray[Any], size: tuple[int, ...], what: str) -> None:

@@ -30,7 +30,7 @@ def test_three_lines_predict_at_the_images_size(config, tmp_path):
     Image.fromarray(gradient_image(37, 121)).save(tmp_path / "photograph.png")
     run = load_run(config.run.url)
     found = run.predict(tmp_path / "photograph.png")
-    assert set(found) == set(found.confidence) == set(TASKS)
+    assert set(found) == set(found.reliability) == set(TASKS)
     assert found["normals"].shape == (37, 121, 3)
     assert found["semseg"].max() < 5
     assert (run.weights.version, run.image_size, run.tasks) == (1, (32, 32), TASKS)
@@ -61,7 +61,7 @@ def test_weights_that_are_not_there_are_an_error_that_lists_the_versions(config,
 def test_samples_from_a_prompt_are_labelled_and_say_how_they_were_made(run):
     made = run.sample("a bed", count=3, seed=5)
     assert [each.image.shape for each in made] == [(32, 32, 3)] * 3
-    assert set(made[0].labels) == set(made[0].confidence) == set(TASKS)
+    assert set(made[0].labels) == set(made[0].reliability) == set(TASKS)
     assert made[0].is_synthetic
     assert made[0].caption == "a bed"
     facts = made[0].meta

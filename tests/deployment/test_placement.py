@@ -61,9 +61,9 @@ def test_padding_repeats_the_last_row_and_column():
 def test_what_was_predicted_for_the_padding_is_cut():
     placed = keep_aspect((37, 121), (64, 64), multiple=32)
     whole = torch.arange(37 * 130.0).view(1, 1, 37, 130)
-    cut = placed.cut(Predictions(labels={"depth": whole}, confidence={"depth": whole}))
+    cut = placed.cut(Predictions(labels={"depth": whole}, reliability={"depth": whole}))
     torch.testing.assert_close(cut.labels["depth"], whole[..., :121])
-    torch.testing.assert_close(cut.confidence["depth"], whole[..., :121])
+    torch.testing.assert_close(cut.reliability["depth"], whole[..., :121])
 
 
 def test_resized_normals_are_of_unit_length_and_the_mean_direction():

@@ -73,7 +73,7 @@ def test_arrays_are_encoded_as_samples_are_in_memory(predictor):
         "semseg": (np.uint8, (20, 45)),
     }
     assert {
-        task: (each.dtype, each.shape) for task, each in found.confidence.items()
+        task: (each.dtype, each.shape) for task, each in found.reliability.items()
     } == dict.fromkeys(TASKS, (np.float32, (20, 45)))
 
 
@@ -121,7 +121,7 @@ def test_all_six_tasks_are_predicted_at_the_images_size(tmp_path):
             key="a",
             image=gradient_image(21, 50),
             labels=dict(found),
-            confidence=found.confidence,
+            reliability=found.reliability,
         )
         assert set(decode_sample("a", encode_sample(sample)).labels) == set(ALL_TASKS)
         for task in ("saliency", "boundaries"):

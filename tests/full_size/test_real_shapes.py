@@ -83,7 +83,7 @@ def test_the_method_of_the_paper_predicts_at_the_images_size():
         method = make_bae(method_spec(MethodSection(), backbone))
     predictions = method.predict(method.observe(backbone, meta_images(2)), (512, 512))
     assert predictions.labels["normals"].shape == (2, 3, 512, 512)
-    assert predictions.confidence["normals"].shape == (2, 1, 512, 512)
+    assert predictions.reliability["normals"].shape == (2, 1, 512, 512)
     assert count_parameters(method) / 1e6 == pytest.approx(97.0, abs=60.0)
 
 

@@ -14,9 +14,9 @@ from deployment.files import draw_overview
 from deployment.options import parse_size
 from deployment.predictor import Prediction
 from jobs.predict import main
-from runs.pictures import confidence_as_grey
+from runs.pictures import reliability_as_grey
 from schemas.errors import ConfigError, RunFailedError
-from storage.samples.codecs import decode_confidence, decode_label
+from storage.samples.codecs import decode_label, decode_reliability
 from tests.kit.small_model import TASKS, gradient_image, make_run
 
 SIZES = {"wide": (37, 121), "tall": (90, 41), "same": (32, 32)}
@@ -49,7 +49,7 @@ def test_every_image_gets_maps_at_its_own_size(run_url, photographs, tmp_path):
             assert label.shape[:2] == exact.shape[:2] == size
             tolerance = {"normals": 0.02, "depth": 0.001, "semseg": 0}[task]
             np.testing.assert_allclose(label, exact, atol=tolerance)
-            sure = decode_confidence(
+            sure = decode_reliability(
                 (out / f"{name}.{task}_confidence.png").read_bytes(), task=task
             )
             exact = np.load(out / f"{name}.{task}_confidence.npy", allow_pickle=False)
@@ -161,5 +161,5 @@ def test_an_overview_shows_the_image_and_every_map_and_confidence():
 
 
 def test_confidence_of_normals_is_brighter_where_the_error_is_smaller():
-    grey = confidence_as_grey(np.array([[0.0, 30.0, 90.0, np.nan]], np.float32), "normals")
+    grey = reliability_as_grey(np.array([[0.0, 30.0, 90.0, np.nan]], np.float32), "normals")
     assert grey[0, :, 0].tolist() == [255, 128, 0, 0]

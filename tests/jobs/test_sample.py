@@ -42,7 +42,7 @@ def test_a_prompt_gives_pairs_that_read_like_those_of_a_shard(run_url, tmp_path,
     assert len(pairs) == 3
     for entry, sample in pairs:
         assert sample.image.shape == (32, 32, 3)
-        assert set(sample.labels) == set(sample.confidence) == set(TASKS)
+        assert set(sample.labels) == set(sample.reliability) == set(TASKS)
         assert sample.is_synthetic
         assert sample.caption == entry["caption"] == "a bed"
         assert sample.meta["seed"] == entry["seed"]

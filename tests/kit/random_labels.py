@@ -45,7 +45,7 @@ def random_sample(seed: int = 0, *, size: tuple[int, int] = (6, 8)) -> Sample:
         key=f"s{seed}",
         image=rng.integers(0, 256, (*size, 3), dtype=np.uint8),
         labels={task: random_label(task, size, seed=seed) for task in TASKS},
-        confidence={task: rng.uniform(0, top[task], size).astype(np.float32) for task in TASKS},
+        reliability={task: rng.uniform(0, top[task], size).astype(np.float32) for task in TASKS},
         caption="a small room with a red chair",
         is_synthetic=True,
         meta={"seed": 3, "camera": {"fov_deg": 60.0}},

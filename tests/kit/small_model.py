@@ -69,7 +69,7 @@ class ColourReader(DensePredictor):
                 "depth": 1 + red,
                 "semseg": (red[:, 0] * 3).long().clamp(max=2),
             },
-            confidence={"normals": 90 * green, "depth": green, "semseg": green},
+            reliability={"normals": 90 * green, "depth": green, "semseg": green},
         )
 
 

@@ -172,7 +172,7 @@ def test_predictions_have_the_size_asked_for_whatever_the_images_size(size) -> N
         assert tuple(found.labels[task].shape) == (
             (2, 41, 57) if is_id else (2, _label(channels), 41, 57)
         )
-        assert tuple(found.confidence[task].shape) == (2, 1, 41, 57)
+        assert tuple(found.reliability[task].shape) == (2, 1, 41, 57)
     assert (found.labels["depth"] > 0).all()
     outputs = host.forward_train(image_pyramid(2, size=size))
     assert all(tuple(value.shape[-2:]) == size for value in outputs.final.values())

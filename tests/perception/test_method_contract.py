@@ -116,28 +116,28 @@ def test_predictions_are_encoded_like_labels_at_the_size_asked_for(name):
     method = make(name)
     found = method.predict(observe(method), (48, 80))
     assert isinstance(found, Predictions)
-    assert set(found.labels) == set(found.confidence) == set(METHODS[name])
+    assert set(found.labels) == set(found.reliability) == set(METHODS[name])
     for task in METHODS[name]:
-        label, confidence = found.labels[task], found.confidence[task]
+        label, reliability = found.labels[task], found.reliability[task]
         kind = TASK_KINDS[task]
         channels = {"direction": (3,), "classes": ()}.get(kind, (1,))
         assert tuple(label.shape) == (2, *channels, 48, 80)
         assert label.dtype == (torch.int64 if kind == "classes" else torch.float32)
-        assert tuple(confidence.shape) == (2, 1, 48, 80)
-        assert confidence.dtype == torch.float32
-        assert 0 <= confidence.min() <= confidence.max() <= (90 if kind == "direction" else 1)
+        assert tuple(reliability.shape) == (2, 1, 48, 80)
+        assert reliability.dtype == torch.float32
+        assert 0 <= reliability.min() <= reliability.max() <= (90 if kind == "direction" else 1)
         if kind == "direction":
             length = torch.linalg.vector_norm(label, dim=1)
             torch.testing.assert_close(length, torch.ones_like(length))
             continue
-        assert confidence.min() > 0
+        assert reliability.min() > 0
         if kind == "distance":
             assert label.min() > 0
         elif kind == "classes":
             assert 0 <= label.min() <= label.max() < NUM_CLASSES[task]
         else:
             assert 0 <= label.min() <= label.max() <= 1
-            torch.testing.assert_close(confidence, torch.maximum(label, 1 - label))
+            torch.testing.assert_close(reliability, torch.maximum(label, 1 - label))
 
 
 @every_method
@@ -152,7 +152,7 @@ def test_predicting_changes_nothing_repeats_itself_and_carries_no_gradient(name)
         assert torch.equal(first.labels[task], second.labels[task])
         assert torch.equal(first.labels[task], third.labels[task])
         assert not first.labels[task].requires_grad
-        assert not first.confidence[task].requires_grad
+        assert not first.reliability[task].requires_grad
 
 
 @every_method
@@ -161,8 +161,8 @@ def test_an_image_is_predicted_the_same_by_itself_and_in_a_batch(name):
     pyramid = observe(method, 3)
     maps = tuple(tuple(each[1:2] for each in level) for level in pyramid.maps)
     single = method.predict(FeaturePyramid(maps, pyramid.images[1:2]), SIZE)
-    for task, label in method.predict(pyramid, SIZE).confidence.items():
-        torch.testing.assert_close(single.confidence[task], label[1:2], atol=1e-4, rtol=1e-4)
+    for task, label in method.predict(pyramid, SIZE).reliability.items():
+        torch.testing.assert_close(single.reliability[task], label[1:2], atol=1e-4, rtol=1e-4)
 
 
 @every_method
@@ -232,14 +232,14 @@ def test_the_loss_falls_on_a_fixed_batch(name):
 def test_weights_of_a_file_predict_what_the_saved_method_predicts(name):
     method, other = make(name, seed=1), make(name, seed=2)
     size = (48, 80)
-    before = other.predict(observe(other), size).confidence
+    before = other.predict(observe(other), size).reliability
     load_state_bytes(other, state_to_bytes(method))
     with torch.no_grad():
         wanted, found = (each.predict(observe(each), size) for each in (method, other))
     for task in METHODS[name]:
         assert torch.equal(found.labels[task], wanted.labels[task])
-        assert torch.equal(found.confidence[task], wanted.confidence[task])
-    assert any(not torch.equal(before[task], wanted.confidence[task]) for task in METHODS[name])
+        assert torch.equal(found.reliability[task], wanted.reliability[task])
+    assert any(not torch.equal(before[task], wanted.reliability[task]) for task in METHODS[name])
 
 
 @every_method

@@ -14,17 +14,17 @@ from tests.kit.random_labels import random_sample
 def predictions(*, seed: int = 0) -> Predictions:
     labels = collate([random_sample(seed), random_sample(seed + 10)], TASKS).labels
     generator = torch.Generator().manual_seed(seed)
-    confidence = {task: torch.rand(2, 1, 6, 8, generator=generator) for task in TASKS}
+    reliability = {task: torch.rand(2, 1, 6, 8, generator=generator) for task in TASKS}
     for task in ("saliency", "boundaries"):
         probability = labels[task] = labels[task].clamp(min=0)
-        confidence[task] = torch.maximum(probability, 1 - probability)
-    return Predictions(labels=labels, confidence=confidence)
+        reliability[task] = torch.maximum(probability, 1 - probability)
+    return Predictions(labels=labels, reliability=reliability)
 
 
 def mirrored(found: Predictions) -> Predictions:
     return Predictions(
         labels={task: mirror_label(label, task) for task, label in found.labels.items()},
-        confidence={task: sure.flip(-1) for task, sure in found.confidence.items()},
+        reliability={task: sure.flip(-1) for task, sure in found.reliability.items()},
     )
 
 
@@ -51,7 +51,7 @@ def test_a_predictor_that_agrees_with_its_mirror_keeps_its_predictions() -> None
     averaged = average_with_mirror(found, mirrored(found))
     for task in found.labels:
         torch.testing.assert_close(averaged.labels[task], found.labels[task])
-        torch.testing.assert_close(averaged.confidence[task], found.confidence[task])
+        torch.testing.assert_close(averaged.reliability[task], found.reliability[task])
 
 
 def test_averaged_normals_are_unit_and_the_surer_class_wins() -> None:
@@ -61,7 +61,7 @@ def test_averaged_normals_are_unit_and_the_surer_class_wins() -> None:
     known = ((found.labels["normals"] + other.labels["normals"]) != 0).any(dim=1)
     torch.testing.assert_close(lengths[known], torch.ones_like(lengths[known]))
     for task in ("semseg", "human_parts"):
-        is_ours = (found.confidence[task] >= other.confidence[task]).squeeze(1)
+        is_ours = (found.reliability[task] >= other.reliability[task]).squeeze(1)
         chosen = torch.where(is_ours, found.labels[task], other.labels[task])
         assert torch.equal(averaged.labels[task], chosen)
 
@@ -72,4 +72,4 @@ def test_averaged_probabilities_are_as_sure_as_their_mean() -> None:
     for task in ("saliency", "boundaries"):
         mean = (found.labels[task] + other.labels[task]) / 2
         torch.testing.assert_close(averaged.labels[task], mean)
-        torch.testing.assert_close(averaged.confidence[task], 0.5 + (mean - 0.5).abs())
+        torch.testing.assert_close(averaged.reliability[task], 0.5 + (mean - 0.5).abs())

@@ -35,31 +35,31 @@ def test_every_task_is_encoded_as_its_labels_are() -> None:
     }
     assert found.labels["semseg"].dtype == found.labels["human_parts"].dtype == torch.int64
     for task in TASKS:
-        assert tuple(found.confidence[task].shape) == (2, 1, 4, 6)
-        assert found.confidence[task].dtype == torch.float32
+        assert tuple(found.reliability[task].shape) == (2, 1, 4, 6)
+        assert found.reliability[task].dtype == torch.float32
 
 
 def test_normals_become_unit_and_depth_stays() -> None:
     found = multi_task_predictions(RAW)
     torch.testing.assert_close(found.labels["normals"][0, :, 0, 0], torch.tensor([0.0, 0.6, 0.8]))
     assert torch.equal(found.labels["depth"], RAW["depth"])
-    assert found.confidence["normals"].unique().tolist() == [0.0]
-    assert found.confidence["depth"].unique().tolist() == [1.0]
+    assert found.reliability["normals"].unique().tolist() == [0.0]
+    assert found.reliability["depth"].unique().tolist() == [1.0]
 
 
 def test_the_confidence_of_a_class_is_its_probability() -> None:
     logits = torch.tensor([0.0, 2.0, 1.0]).log1p().view(1, 3, 1, 1)
-    ids, confidence = class_prediction(logits)
+    ids, reliability = class_prediction(logits)
     assert ids.item() == 1
-    assert confidence.item() == pytest.approx(3 / 6)
+    assert reliability.item() == pytest.approx(3 / 6)
 
 
 def test_a_probability_is_as_sure_as_it_is_far_from_a_half() -> None:
     logits = torch.tensor([0.0, 1.0, -1.0]).view(3, 1, 1, 1)
-    probability, confidence = probability_prediction(logits)
+    probability, reliability = probability_prediction(logits)
     wanted = 1 / (1 + torch.exp(torch.tensor([0.0, -1.0, 1.0])))
     torch.testing.assert_close(probability.flatten(), wanted)
-    torch.testing.assert_close(confidence.flatten(), torch.maximum(wanted, 1 - wanted))
+    torch.testing.assert_close(reliability.flatten(), torch.maximum(wanted, 1 - wanted))
 
 
 def test_half_precision_outputs_give_single_precision_predictions() -> None:

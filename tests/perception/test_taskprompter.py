@@ -204,7 +204,7 @@ def test_predictions_have_the_size_asked_for_whatever_the_images_size(tasks, siz
     found = host.predict(image_pyramid(2, size=size), (41, 57))
     assert set(found.labels) == set(tasks)
     assert all(tuple(label.shape[-2:]) == (41, 57) for label in found.labels.values())
-    assert all(tuple(each.shape) == (2, 1, 41, 57) for each in found.confidence.values())
+    assert all(tuple(each.shape) == (2, 1, 41, 57) for each in found.reliability.values())
     outputs = host.forward_train(image_pyramid(2, size=size))
     assert all(tuple(value.shape[-2:]) == size for value in outputs.values())
 

@@ -127,7 +127,7 @@ def test_tasks_read_the_maps_of_their_own_pass() -> None:
     size = (IMAGE_SIZE_PX, IMAGE_SIZE_PX)
     found = both.predict(pyramids[0], size)
     torch.testing.assert_close(
-        found.confidence["semseg"], semseg.predict(pyramids[1], size).confidence["semseg"]
+        found.reliability["semseg"], semseg.predict(pyramids[1], size).reliability["semseg"]
     )
     torch.testing.assert_close(
         found.labels["depth"], depth.predict(pyramids[2], size).labels["depth"]

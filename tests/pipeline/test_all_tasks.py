@@ -105,10 +105,10 @@ def test_all_tasks_are_labelled_stored_shown_and_learnt_from(tmp_path, soft):
 
     made = [decode_sample(key, parts) for (_, key), parts in stored_members(config).items()]
     for sample in made:
-        assert set(sample.labels) == set(sample.confidence) == set(TASKS)
+        assert set(sample.labels) == set(sample.reliability) == set(TASKS)
         for task in TASKS:
             if TASK_KINDS[task] == "probability":
-                label, sure = sample.labels[task], sample.confidence[task]
+                label, sure = sample.labels[task], sample.reliability[task]
                 assert sure.min() >= 0.5
                 assert set(np.unique(label)) <= {0, 1} or soft
                 expected = np.maximum(label, 1 - label) if soft else sure

@@ -67,7 +67,7 @@ def test_stored_samples_decode_and_tell_where_they_come_from(tmp_path):
         sample, row = decode_sample(where[1], parts), rows[where]
         assert sample.is_synthetic
         assert sample.caption == row.caption == f"a room {row.source_key}"
-        assert set(sample.labels) == set(sample.confidence) == {"normals"}
+        assert set(sample.labels) == set(sample.reliability) == {"normals"}
         assert np.allclose(np.linalg.norm(sample.labels["normals"], axis=2), 1, atol=1e-5)
         assert sample.meta["seed"] == row.seed
         assert sample.meta["creation_version"] == row.creation_version == 0
@@ -220,7 +220,7 @@ def test_labels_that_a_creator_gives_are_kept_and_the_others_predicted(tmp_path,
         sample = decode_sample(key, parts)
         assert np.allclose(sample.labels["depth"], 2.5, atol=1e-3)
         assert set(sample.labels) == {"normals", "depth"}
-        assert set(sample.confidence) == {"normals"}
+        assert set(sample.reliability) == {"normals"}
 
 
 @pytest.mark.slow

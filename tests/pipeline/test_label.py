@@ -32,14 +32,14 @@ def parts():
 
 def label(parts, image, **settings):
     backbone, method = parts
-    labels, confidence = label_images(
+    labels, reliability = label_images(
         backbone,
         method,
         [image],
         seeds=[0],
         settings=LabellingSection(**settings),
     )[0]
-    return labels["normals"], confidence["normals"]
+    return labels["normals"], reliability["normals"]
 
 
 def test_unsure_pixels_carry_the_invalid_value_of_their_task() -> None:
@@ -87,10 +87,10 @@ def fixed_labels(probability: float, **settings):
     labels = collate([sample], TASKS).labels
     for task in ("saliency", "boundaries"):
         labels[task] = torch.full_like(labels[task], probability)
-    confidence = {task: torch.ones(1, 1, 6, 8) for task in TASKS}
+    reliability = {task: torch.ones(1, 1, 6, 8) for task in TASKS}
     for task in ("saliency", "boundaries"):
-        confidence[task] *= max(probability, 1 - probability)
-    method = Fixed(Predictions(labels=labels, confidence=confidence))
+        reliability[task] *= max(probability, 1 - probability)
+    method = Fixed(Predictions(labels=labels, reliability=reliability))
     found = label_images(
         None, method, [sample.image], seeds=[0], settings=LabellingSection(**settings)
     )
@@ -99,18 +99,18 @@ def fixed_labels(probability: float, **settings):
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_labels_of_all_tasks_have_the_encoding_of_a_sample(soft) -> None:
-    sample, labels, confidence = fixed_labels(0.7, soft_labels=soft)
-    assert list(labels) == list(confidence) == list(TASKS)
+    sample, labels, reliability = fixed_labels(0.7, soft_labels=soft)
+    assert list(labels) == list(reliability) == list(TASKS)
     for task, label in labels.items():
         assert (label.shape, label.dtype) == (sample.labels[task].shape, sample.labels[task].dtype)
-        assert (confidence[task].shape, confidence[task].dtype) == ((6, 8), np.float32)
+        assert (reliability[task].shape, reliability[task].dtype) == ((6, 8), np.float32)
         if TASK_KINDS[task] != "probability":
             np.testing.assert_array_equal(label, sample.labels[task])
-    members = encode_sample(replace(sample, labels=labels, confidence=confidence))
+    members = encode_sample(replace(sample, labels=labels, reliability=reliability))
     back = decode_sample("s0", members)
     for task in ("saliency", "boundaries"):
         np.testing.assert_allclose(back.labels[task], 0.7 if soft else 1.0, atol=0.002)
-        np.testing.assert_allclose(back.confidence[task], 0.7, atol=0.002)
+        np.testing.assert_allclose(back.reliability[task], 0.7, atol=0.002)
 
 
 @pytest.mark.parametrize(

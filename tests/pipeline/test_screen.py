@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.make.screen import image_reason, label_reason, mean_confidence
+from pipeline.make.screen import image_reason, label_reason, mean_reliability
 from schemas.config import ScreeningSection
 from schemas.sample import TASKS
 from tests.kit.random_labels import random_label, random_sample
@@ -66,8 +66,8 @@ def test_an_image_without_anything_salient_is_labelled():
 
 
 def test_every_task_has_a_mean_confidence():
-    confidence = random_sample(0).confidence
-    means = mean_confidence(confidence)
+    reliability = random_sample(0).reliability
+    means = mean_reliability(reliability)
     assert list(means) == list(TASKS)
     for task, mean in means.items():
-        assert mean == pytest.approx(float(confidence[task].mean()))
+        assert mean == pytest.approx(float(reliability[task].mean()))

@@ -43,7 +43,7 @@ def random_sample(seed: int = 0, *, size: tuple[int, int] = (24, SIDE)) -> Sampl
         key=f"s{seed}",
         image=rng.integers(0, 256, (*size, 3), dtype=np.uint8),
         labels=labels,
-        confidence={task: rng.uniform(0.1, 1, size).astype(np.float32) for task in TASKS},
+        reliability={task: rng.uniform(0.1, 1, size).astype(np.float32) for task in TASKS},
     )
 
 
@@ -56,7 +56,7 @@ def assert_same(first: Sample, second: Sample) -> None:
     np.testing.assert_array_equal(first.image, second.image)
     for task in TASKS:
         np.testing.assert_array_equal(first.labels[task], second.labels[task])
-        np.testing.assert_array_equal(first.confidence[task], second.confidence[task])
+        np.testing.assert_array_equal(first.reliability[task], second.reliability[task])
 
 
 def test_settings_that_do_nothing_give_the_sample_itself():
@@ -85,7 +85,7 @@ def test_shapes_types_and_ranges_survive_everything(seed):
     for task in TASKS:
         for before, after in (
             (sample.labels[task], found.labels[task]),
-            (sample.confidence[task], found.confidence[task]),
+            (sample.reliability[task], found.reliability[task]),
         ):
             assert (after.shape, after.dtype) == (before.shape, before.dtype)
     length = np.linalg.norm(found.labels["normals"], axis=-1)
@@ -122,8 +122,8 @@ def test_padding_is_invalid_in_every_label_grey_in_the_image_and_unsure():
         assert is_invalid(found.labels[task], task)[is_padding].all()
         assert not is_invalid(found.labels[task], task)[~is_padding].all()
         worst = 180.0 if task == "normals" else 0.0
-        assert (found.confidence[task][is_padding] == worst).all()
-        assert (found.confidence[task][~is_padding] != worst).all()
+        assert (found.reliability[task][is_padding] == worst).all()
+        assert (found.reliability[task][~is_padding] != worst).all()
     assert (found.image[is_padding] == 128).all()
     assert found.image[~is_padding].std() > 10
 
@@ -209,7 +209,7 @@ def test_colours_change_the_image_alone():
     found = augment_sample(sample, AugmentationSection(photometric=True), seed="1")
     assert (found.image != sample.image).any()
     assert found.labels is sample.labels
-    assert found.confidence is sample.confidence
+    assert found.reliability is sample.reliability
 
 
 def test_every_colour_change_stays_within_its_range():

@@ -48,12 +48,12 @@ def test_a_missing_label_is_invalid_everywhere():
 
 
 def test_confidence_weighs_the_pixels_of_synthetic_samples_and_of_no_real_one():
-    confidence = {
+    reliability = {
         "normals": np.full((6, 8), 60.0, np.float32),
         "depth": np.full((6, 8), 0.25, np.float32),
     }
-    made = replace(random_sample(0), confidence=confidence, is_synthetic=True)
-    real = replace(random_sample(1), confidence=confidence, is_synthetic=False)
+    made = replace(random_sample(0), reliability=reliability, is_synthetic=True)
+    real = replace(random_sample(1), reliability=reliability, is_synthetic=False)
     weights = collate([made, real], TASKS, pixel_weights="confidence").weights
     assert set(weights) == {"normals", "depth"}
     assert all(weight.shape == (2, 1, 6, 8) for weight in weights.values())
@@ -92,7 +92,7 @@ def test_mirroring_twice_gives_the_sample_back():
     np.testing.assert_array_equal(twice.image, sample.image)
     for task in TASKS:
         np.testing.assert_array_equal(twice.labels[task], sample.labels[task])
-        np.testing.assert_array_equal(twice.confidence[task], sample.confidence[task])
+        np.testing.assert_array_equal(twice.reliability[task], sample.reliability[task])
 
 
 @pytest.mark.parametrize("task", TASKS)

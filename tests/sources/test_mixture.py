@@ -255,21 +255,21 @@ def test_about_half_of_the_samples_are_mirrored_when_asked_for():
     assert 15 <= int(is_mirrored.sum()) <= 35
 
 
-@pytest.mark.parametrize("with_confidence", [False, True])
-def test_confidence_is_read_and_weighs_pixels_only_when_asked_for(store, with_confidence):
+@pytest.mark.parametrize("with_reliability", [False, True])
+def test_confidence_is_read_and_weighs_pixels_only_when_asked_for(store, with_reliability):
     unit = image_unit("s", num_keys=2)
     made = random_sample(0, size=(8, 8))
     samples = {key: replace(made, key=synthetic_key(unit, key, 0)) for key in unit.keys}
     commit_samples(store, unit, samples, version=0)
     live = LiveShardList(store, poll_s=0.0)
-    stream = SyntheticStream(store, live, seed=0, with_confidence=with_confidence)
+    stream = SyntheticStream(store, live, seed=0, with_reliability=with_reliability)
     real = RealStream(MemorySource(10), seed=0)
     mixed = Mixture(real, stream, real_fraction=0.5, batch_size=4, tasks=("depth",))
     weights = next(mixed).weights
-    if with_confidence:
+    if with_reliability:
         assert (weights["depth"][:2] == 1).all(), "real samples come first and count in full"
-        wanted = torch.from_numpy(made.confidence["depth"]).expand(2, 1, -1, -1)
+        wanted = torch.from_numpy(made.reliability["depth"]).expand(2, 1, -1, -1)
         torch.testing.assert_close(weights["depth"][2:], wanted, atol=0.003, rtol=0)
     else:
         assert weights == {}
-        assert stream.draw()[0].confidence == {}
+        assert stream.draw()[0].reliability == {}

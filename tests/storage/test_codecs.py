@@ -45,7 +45,7 @@ def test_a_sample_reads_back() -> None:
     assert set(members) == set(MEMBER_ORDER)
     back = codecs.decode_sample(sample.key, members)
     np.testing.assert_array_equal(back.image, sample.image)
-    assert list(back.labels) == list(back.confidence) == list(TASKS)
+    assert list(back.labels) == list(back.reliability) == list(TASKS)
     assert (back.key, back.caption, back.is_synthetic, back.meta) == (
         sample.key,
         sample.caption,
@@ -74,8 +74,8 @@ def test_every_label_reads_back_within_its_code_and_keeps_its_invalid_pixels(
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_confidence_reads_back_within_its_code(task: Task) -> None:
-    sure = make_sample().confidence[task]
-    back = codecs.decode_confidence(codecs.encode_confidence_png(sure, task=task), task=task)
+    sure = make_sample().reliability[task]
+    back = codecs.decode_reliability(codecs.encode_reliability_png(sure, task=task), task=task)
     bound = 0.5 if TASK_KINDS[task] == "direction" else 0.5 / 255
     np.testing.assert_allclose(back, sure, atol=bound + 1e-6, rtol=0)
 
@@ -148,12 +148,12 @@ def test_depth_is_whole_millimetres_and_zero_where_unknown() -> None:
 
 def test_confidence_that_is_not_finite_is_the_least_sure() -> None:
     values = np.array([[np.nan, np.inf, -3.0, 200.0]], np.float32)
-    degrees = codecs.decode_confidence(
-        codecs.encode_confidence_png(values, task="normals"), task="normals"
+    degrees = codecs.decode_reliability(
+        codecs.encode_reliability_png(values, task="normals"), task="normals"
     )
     assert degrees.tolist() == [[180, 180, 0, 180]]
-    probability = codecs.decode_confidence(
-        codecs.encode_confidence_png(values, task="semseg"), task="semseg"
+    probability = codecs.decode_reliability(
+        codecs.encode_reliability_png(values, task="semseg"), task="semseg"
     )
     assert probability.tolist() == [[0, 0, 0, 1]]
 
@@ -291,7 +291,7 @@ def test_a_sample_without_image_has_a_reason() -> None:
         {"labels": {"human_parts": np.zeros((6, 8), np.float32)}},
         {"labels": {"saliency": np.zeros((6, 8), np.uint8)}},
         {"labels": {"boundaries": np.zeros((6, 8, 1), np.float32)}},
-        {"confidence": {"depth": np.zeros((6, 8, 1), np.float32)}},
+        {"reliability": {"depth": np.zeros((6, 8, 1), np.float32)}},
         {"meta": {"caption": "twice"}},
         {"meta": {"array": np.zeros(2)}},
         {"meta": {"score": float("nan")}},
