@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from schemas.sample import Task
     from storage.files.stores import RunStore
 
 EXPORT_FILE = "export.json"
@@ -55,7 +56,7 @@ class ExportManifest:
 
     format: int
     source_run: str
-    tasks: tuple[str, ...]
+    tasks: tuple[Task, ...]
     image_size: tuple[int, int]
     weights_version: int
     weights_sha256: str
