@@ -20,7 +20,7 @@ from experiments.ablation import Ablation, load_ablation
 from experiments.plan import plan_ablation
 from experiments.run import make_runs
 from experiments.table import report
-from runs.checks import expect_models
+from runs.checks.models import expect_models
 from runs.command_line import run_job
 from schemas.config_file import dump_config
 from schemas.errors import ConfigError, RunFailedError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from runs.checks import expect_models
+from runs.checks.models import expect_models
 from runs.command_line import config_from, make_parser, run_job
 from runs.directory import claim_run_directory, resumed_config
 from runs.driving import driving

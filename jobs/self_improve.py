@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from runs.checks import expect_enough_samples, expect_models
+from runs.checks.models import expect_models
+from runs.checks.plan import expect_enough_samples
 from runs.command_line import config_from, make_parser, run_job
 from runs.directory import claim_run_directory, resumed_config
 from runs.driving import driving

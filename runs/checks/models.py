@@ -1,4 +1,4 @@
-"""Checks of a configuration that need more than its own values, before anything is started."""
+"""The frozen models that a configuration names, before any is loaded."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from schemas.errors import ConfigError
 from schemas.paths import resolve_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from schemas.config import RunConfig
-    from schemas.unit import Unit
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -29,23 +26,6 @@ def expect_models(config: RunConfig, *, with_captioner: bool = True) -> None:
         _expect_folder("method.encoder", config.method.encoder)
     if with_captioner and config.model.captioner in {"blip2", "image_to_text"}:
         _expect_folder("model.captioner_path", config.model.captioner_path)
-
-
-def expect_enough_samples(config: RunConfig, plan: Sequence[Unit]) -> None:
-    """Check that the self-improving stage will not wait for more images than are made before it.
-
-    Raises:
-        ConfigError: If it would.
-    """
-    wanted, lead = config.training.min_synthetic_samples, config.generation.max_lead
-    first = [unit for unit in plan if unit.kind == "synthesize" and unit.round <= lead]
-    made = sum(unit.num_samples for unit in first)
-    if wanted > made:
-        raise ConfigError(
-            f"training.min_synthetic_samples = {wanted}: the plan makes {made} images before "
-            f"training begins; set it to at most {made}, or raise source.num_labelled or "
-            "plan.variants"
-        )
 
 
 def _expect_folder(field: str, name: str) -> None:
