@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from schemas.digest import sha256_of
 from schemas.errors import SampleError, SourceError
 from schemas.sample import IMAGE_MEMBER, Sample
-from sources.prepare.tally import SplitTally, tally_from_json, tally_sample
+from sources.report.tally import SplitTally, tally_from_json, tally_sample
 from sources.resize import Fit, fit_sample
 from storage.samples.codecs import encode_sample
 from storage.samples.shards import pack_tar

@@ -23,8 +23,8 @@ from sources.prepare.convert import (
     read_part,
     write_table,
 )
-from sources.prepare.tally import SplitTally
 from sources.prepared import PREPARED_FILE
+from sources.report.tally import SplitTally
 from sources.shard_folder import MANIFEST_FILE
 from storage.files.stores import open_store
 

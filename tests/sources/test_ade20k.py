@@ -13,7 +13,7 @@ from schemas.errors import SampleError, SourceError
 from sources.layouts.protocol import LayoutOptions
 from sources.layouts.registry import find_layout, recognise
 from sources.prepare.prepare import PrepareRequest, open_files, prepare, resolve_layout
-from sources.prepare.report import Expected, describe_oddities
+from sources.report.oddities import Expected, describe_oddities
 from tests.kit.layouts.ade20k_files import ARCHIVE, SIZES, part_of, write_ade20k
 from tests.kit.layouts.layout_checks import read_layout
 

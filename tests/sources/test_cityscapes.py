@@ -15,7 +15,7 @@ from sources.layouts.cityscapes import depth_from_disparity
 from sources.layouts.protocol import LayoutOptions
 from sources.layouts.registry import find_layout, recognise
 from sources.prepare.prepare import PrepareRequest, open_files, prepare
-from sources.prepare.report import Expected, describe_oddities
+from sources.report.oddities import Expected, describe_oddities
 from tests.kit.layouts.cityscapes_files import (
     BASELINE_M,
     FOCAL_PX,

@@ -1,4 +1,4 @@
-"""What is counted of a data set while it is converted, to report what is odd."""
+"""What is counted of the samples of a data set, to report what is odd."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from schemas.sample import IGNORE_ID, TASK_KINDS, Sample, Task
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_BINS_PER_OCTAVE = 16
+_RANGE_M = (1e-6, 1e9)
+
 
 @dataclass(kw_only=True)
 class TaskTally:
@@ -26,6 +29,7 @@ class TaskTally:
         least: Least value; None if there is none. Of ``normals`` nothing.
         greatest: Greatest value, likewise.
         ids: Pixels by class id, as text.
+        bins: Of ``depth``: pixels by the nearest sixteenth of an octave of metres, as text.
         sums: Of ``normals``: sums of components and their counts, see :func:`_direction_sums`.
     """
 
@@ -35,6 +39,7 @@ class TaskTally:
     least: float | None = None
     greatest: float | None = None
     ids: Counter[str] = field(default_factory=Counter)
+    bins: Counter[str] = field(default_factory=Counter)
     sums: dict[str, float] = field(default_factory=dict)
 
     def add(self, other: TaskTally) -> None:
@@ -45,8 +50,19 @@ class TaskTally:
         self.least = _extreme(min, self.least, other.least)
         self.greatest = _extreme(max, self.greatest, other.greatest)
         self.ids.update(other.ids)
+        self.bins.update(other.bins)
         for name, value in other.sums.items():
             self.sums[name] = self.sums.get(name, 0) + value
+
+    @property
+    def median(self) -> float | None:
+        """Of ``depth``: the middle of the values, to 2 %; None if there is none."""
+        left = sum(self.bins.values()) / 2
+        for place in sorted(self.bins, key=int):
+            left -= self.bins[place]
+            if left <= 0:
+                return float(2 ** (int(place) / _BINS_PER_OCTAVE))
+        return None
 
     def mean(self, name: str) -> float | None:
         """A mean of ``sums``; None if nothing was counted."""
@@ -100,7 +116,7 @@ def tally_from_json(text: str) -> SplitTally:
         failed=Counter(tree["failed"]),
         sizes=Counter(tree["sizes"]),
         tasks={
-            task: TaskTally(**{**one, "ids": Counter(one["ids"])})
+            task: TaskTally(**{**one, "ids": Counter(one["ids"]), "bins": Counter(one.get("bins"))})
             for task, one in tree["tasks"].items()
         },
     )
@@ -143,9 +159,20 @@ def _tally_label(label: NDArray[Any], task: Task) -> TaskTally:
     if values.size:
         tally.least, tally.greatest = float(values.min()), float(values.max())
     if kind == "classes":
-        counts = np.bincount(values, minlength=IGNORE_ID)
-        tally.ids.update({str(id_): int(counts[id_]) for id_ in np.flatnonzero(counts)})
+        tally.ids = _counted(values)
+    if kind == "distance":
+        octaves = np.log2(np.clip(values, *_RANGE_M))
+        tally.bins = _counted(np.rint(octaves * _BINS_PER_OCTAVE).astype(np.int64))
     return tally
+
+
+def _counted(whole: NDArray[Any]) -> Counter[str]:
+    """How often each whole number occurs."""
+    if not whole.size:
+        return Counter()
+    least = whole.min()
+    counts = np.bincount(whole - least)
+    return Counter({str(int(least) + i): int(counts[i]) for i in np.flatnonzero(counts).tolist()})
 
 
 def _direction_sums(normals: NDArray[Any], is_valid: NDArray[Any]) -> dict[str, float]:
@@ -157,6 +184,8 @@ def _direction_sums(normals: NDArray[Any], is_valid: NDArray[Any]) -> dict[str, 
     height, width = is_valid.shape
     third, side = max(height // 3, 1), max(width // 3, 1)
     parts = {
+        "x": (slice(None), slice(None), 0),
+        "y": (slice(None), slice(None), 1),
         "z": (slice(None), slice(None), 2),
         "y_below": (slice(height - third, None), slice(None), 1),
         "y_above": (slice(None, third), slice(None), 1),

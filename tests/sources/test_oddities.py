@@ -8,8 +8,8 @@ import pytest
 from schemas.config import RoomsSource
 from schemas.sample import Sample
 from sources.open import open_source
-from sources.prepare.report import Expected, describe_counts, describe_oddities, suggested_signs
-from sources.prepare.tally import SplitTally, TaskTally, tally_from_json, tally_sample
+from sources.report.oddities import Expected, describe_counts, describe_oddities, suggested_signs
+from sources.report.tally import SplitTally, TaskTally, tally_from_json, tally_sample
 
 NOTHING = Expected(official_counts={}, num_classes=3)
 

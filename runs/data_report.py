@@ -1,0 +1,50 @@
+"""The report on a run's data: seen before it starts, kept in its directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schemas.errors import SourceError
+from schemas.paths import resolve_path
+from schemas.run_layout import DATA_REPORT_FILE
+from sources.folder_description import load_description
+from sources.open import open_source
+from sources.report.data_report import DataReport, report_of
+from sources.rooms_classes import VOID_ID
+
+if TYPE_CHECKING:
+    from schemas.config import RunConfig
+    from storage.files.stores import RunStore
+
+
+def data_report_of(config: RunConfig) -> DataReport:
+    """Look at the samples of a run's source.
+
+    Raises:
+        SourceError: If the source is missing or malformed.
+        ConfigError: As :func:`sources.open.open_source`.
+    """
+    source, method = config.source, config.method
+    labels = None
+    if source.kind == "folder":
+        labels = load_description(Path(resolve_path(source.description))).labels
+    opened = open_source(source, method.tasks, num_classes=method.num_classes)
+    void_ids = (VOID_ID,) if source.kind == "rooms" else ()
+    return report_of(opened, method.tasks, labels=labels, void_ids=void_ids)
+
+
+def expect_useful(report: DataReport) -> None:
+    """Check that something can be learnt and scored.
+
+    Raises:
+        SourceError: If not; the message has all reasons and warnings.
+    """
+    if report.errors:
+        lines = [*report.errors, *(f"(also: {text})" for text in report.warnings)]
+        raise SourceError(f"data {report.source}: " + "\n  ".join(lines))
+
+
+def keep_data_report(store: RunStore, report: DataReport) -> None:
+    """Write the report into a run's directory."""
+    store.write_bytes(DATA_REPORT_FILE, report.to_json().encode())

@@ -1,0 +1,234 @@
+"""A look at some samples of every split of a source, before anything is learnt from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from schemas.sample import TASKS, Sample, Task
+from sources.report.oddities import (
+    Expected,
+    describe_counts,
+    describe_oddities,
+    find_errors,
+    unseen_classes,
+)
+from sources.report.tally import SplitTally, tally_sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from schemas.sample import SourceShard
+    from sources.folder_description import LabelFiles
+    from sources.protocol import LabelledSource, Split
+
+LOOKED_AT = 96
+LEAST_LOOKED_AT = 16
+TELLING = 256
+_PATIENCE_S = 2.0
+_LONG_PATIENCE_S = 20.0
+_FILES = 8
+_LISTED = 5
+_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataReport:
+    """What was found.
+
+    Attributes:
+        source: Name of the source.
+        sizes: Samples of each split, looked at or not.
+        tallies: What was counted of those looked at.
+        warnings: What is odd, each text with a remedy.
+        errors: Why training or scoring cannot work, each text with a remedy.
+        unseen: Classes of ``semseg`` that no sample looked at shows, by split.
+    """
+
+    source: str
+    sizes: dict[Split, int]
+    tallies: dict[Split, SplitTally]
+    warnings: tuple[str, ...]
+    errors: tuple[str, ...]
+    unseen: dict[Split, list[int]]
+
+    def lines(self) -> list[str]:
+        """For a terminal: what was looked at, ranges of the training labels, what is odd."""
+        looked_at = ", ".join(
+            f"{tally.images + tally.num_failed} of {self.sizes[split]} {split}"
+            for split, tally in self.tallies.items()
+        )
+        counts = describe_counts({"train": self.tallies["train"]})
+        labels = counts[counts.index("") + 1 :]
+        return [
+            f"data {self.source}: looked at {looked_at}",
+            *labels,
+            *(f"error: {text}" for text in self.errors),
+            *(f"warning: {text}" for text in self.warnings),
+        ]
+
+    def to_json(self) -> str:
+        """As text for a file."""
+        fields = ("source", "sizes", "errors", "warnings", "unseen", "tallies")
+        return json.dumps({name: getattr(self, name) for name in fields}, default=vars, indent=1)
+
+
+def report_of(
+    source: LabelledSource,
+    tasks: Sequence[Task],
+    *,
+    labels: LabelFiles | None = None,
+    void_ids: Sequence[int] = (),
+) -> DataReport:
+    """Look at evenly spread samples of each split: at most 96 and about two seconds, 16 at least.
+
+    Where it seems that training cannot work, up to 256 training samples are looked at before that
+    is called an error.
+
+    Args:
+        tasks: What is to be learnt.
+        labels: What the description of a folder says of its label files, for remedies.
+        void_ids: Classes of ``semseg`` that have no pixels by design.
+
+    Raises:
+        SourceError: If a shard is missing or damaged.
+    """
+    looks = {split: _Look(source, split) for split in _SPLITS if source.shards(split)}
+    for look in looks.values():
+        look.at(LOOKED_AT, least=LEAST_LOOKED_AT, patience_s=_PATIENCE_S)
+    expected = Expected(
+        official_counts={},
+        num_classes=source.num_classes if "semseg" in tasks else 0,
+        size=source.image_size,
+        folder=labels,
+        void_ids=void_ids,
+        is_sampled=not looks["train"].is_complete,
+    )
+    if find_errors(_tallies(looks), tasks, expected):
+        for look in looks.values():
+            look.at(TELLING, least=TELLING // 4, patience_s=_LONG_PATIENCE_S)
+    useless = find_errors(_tallies(looks), tasks, expected)
+    usable = [task for task in tasks if not any(f": {task}: " in text for text in useless)]
+    return DataReport(
+        source=source.name,
+        sizes={split: look.size for split, look in looks.items()},
+        tallies=_tallies(looks),
+        warnings=(
+            *describe_oddities(_tallies(looks, usable), expected),
+            *_describe_duplicates(looks),
+        ),
+        errors=(*_unreadable(looks), *useless),
+        unseen={
+            split: unseen_classes(look.tally, expected)
+            for split, look in looks.items()
+            if "semseg" in look.tally.tasks
+        },
+    )
+
+
+@dataclass(kw_only=True)
+class _Seen:
+    digests: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    first_failure: str = ""
+
+
+class _Look:
+    """A growing, evenly spread look at one split."""
+
+    def __init__(self, source: LabelledSource, split: Split) -> None:
+        shards = source.shards(split)
+        self.split, self.size = split, sum(len(shard.keys) for shard in shards)
+        self.tally, self.seen = SplitTally(), _Seen()
+        self._source = source
+        self._order = _spread_order(_readable(shards))
+        self._next = 0
+
+    @property
+    def is_complete(self) -> bool:
+        return self._next == self.size
+
+    def at(self, most: int, *, least: int, patience_s: float) -> None:
+        """Look on until ``most`` samples were seen, or for some time if ``least`` were."""
+        ends_s = time.monotonic() + patience_s
+        for shard, key in self._order[self._next : most]:
+            if self._next >= least and time.monotonic() > ends_s:
+                return
+            self._next += 1
+            for found in self._source.read(shard, [key]):
+                if isinstance(found, Sample):
+                    self.tally.add(tally_sample(found, stored_size=found.image.shape[:2]))
+                    self.seen.digests[_digest(found.image)].append(found.key)
+                else:
+                    self.tally.failed[found.reason] += 1
+                    self.seen.first_failure = self.seen.first_failure or found.detail
+
+
+def _readable(shards: Sequence[SourceShard]) -> Sequence[SourceShard]:
+    """Some shards where each is a tar, for a tar is read whole; all where they are of one place."""
+    if len({shard.uri for shard in shards}) == 1:
+        return shards
+    step = max(len(shards) / _FILES, 1.0)
+    return [shards[int(i * step)] for i in range(min(_FILES, len(shards)))]
+
+
+def _spread_order(shards: Sequence[SourceShard]) -> list[tuple[SourceShard, str]]:
+    """All samples, so that those at the beginning of the list are spread evenly."""
+    places = [(shard, key) for shard in shards for key in shard.keys]
+    bits = max(len(places) - 1, 0).bit_length()
+    order = (int(f"{i:0{bits}b}"[::-1], 2) for i in range(2**bits)) if bits else iter([0])
+    return [places[i] for i in order if i < len(places)]
+
+
+def _tallies(looks: dict[Split, _Look], tasks: Sequence[Task] = TASKS) -> dict[Split, SplitTally]:
+    """Tallies by split, with these tasks alone."""
+    return {
+        split: replace(
+            look.tally,
+            tasks={task: one for task, one in look.tally.tasks.items() if task in tasks},
+        )
+        for split, look in looks.items()
+    }
+
+
+def _unreadable(looks: dict[Split, _Look]) -> Iterator[str]:
+    for split, look in looks.items():
+        if look.tally.num_failed and not look.tally.images:
+            yield (
+                f"{split}: none of {look.tally.num_failed} samples looked at can be read, the "
+                f"first because of: {look.seen.first_failure}"
+            )
+
+
+def _describe_duplicates(looks: dict[Split, _Look]) -> list[str]:
+    places: dict[str, list[tuple[Split, str]]] = defaultdict(list)
+    for split, look in looks.items():
+        for digest, keys in look.seen.digests.items():
+            places[digest] += [(split, key) for key in keys]
+    within: dict[Split, list[tuple[str, str]]] = defaultdict(list)
+    texts = []
+    for (split, key), *others in places.values():
+        for other, twin in others:
+            if other == split:
+                within[split].append((key, twin))
+            else:
+                texts.append(
+                    f"{split}/{key} and {other}/{twin} are the same image; one must not be learnt "
+                    "from and scored: take one out"
+                )
+    more = [f"and {len(texts) - _LISTED} more images in two splits"]
+    texts = texts if len(texts) <= _LISTED else texts[:_LISTED] + more
+    for split, pairs in within.items():
+        (key, twin), count = pairs[0], len(pairs)
+        texts.append(
+            f"{split}: {count} of {looks[split].tally.images} images are copies of others, such as "
+            f"{twin} of {key}; take copies out, they count twice"
+        )
+    return texts
+
+
+def _digest(image: Any) -> str:
+    return hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).hexdigest()

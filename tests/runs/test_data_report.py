@@ -1,0 +1,165 @@
+"""What the report on a run's data finds before the run begins."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from runs.data_report import data_report_of, expect_useful, keep_data_report
+from schemas.config_file import parse_config
+from schemas.errors import SourceError
+from schemas.run_layout import DATA_REPORT_FILE
+from sources.report.data_report import LOOKED_AT, TELLING, report_of
+from storage.files.stores import open_store
+from tests.kit.memory_source import MemorySource
+from tests.kit.photo_folder import config_of, normals_code, write_photos
+from tests.kit.rooms_source import rooms_section
+from tests.kit.small_run import make_config, write_source
+
+DEPTH = {"depth": {"pattern": "depth/{key}.png", "unit": "mm"}}
+MASKS = {"semseg": {"pattern": "mask/{key}.png", "num_classes": 2}}
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "photos"
+
+
+def millimetres(made):
+    return np.rint(made["depth"] * 1000).astype(np.uint16)
+
+
+def mask_255(made):
+    return np.where(made["ids"] == 2, np.uint8(255), np.uint8(0))
+
+
+def warnings_of(config) -> str:
+    report = data_report_of(config)
+    assert report.errors == ()
+    return "\n".join(report.warnings)
+
+
+def test_a_sound_folder_has_no_remark_and_its_ranges_are_shown(root):
+    write_photos(root, depth=millimetres)
+    report = data_report_of(config_of(root, DEPTH))
+    assert (report.errors, report.warnings) == ((), ())
+    lines = "\n".join(report.lines())
+    assert "looked at 6 of 6 train, 2 of 2 test" in lines
+    assert "m, median 2." in lines
+
+
+def test_millimetres_declared_as_metres_are_told_with_the_unit_to_say(root):
+    write_photos(root, depth=millimetres)
+    found = warnings_of(config_of(root, {"depth": {"pattern": "depth/{key}.png", "unit": "m"}}))
+    assert "train: depth: median 2" in found
+    assert "is the unit mm? labels.depth.unit is m; say unit: mm" in found
+
+
+def test_metres_declared_as_millimetres_are_told_too(root):
+    write_photos(root, depth=lambda made: np.rint(made["depth"] * 10).astype(np.uint16))
+    found = warnings_of(config_of(root, DEPTH))
+    assert "labels.depth.unit is mm" in found
+
+
+def test_masks_whose_foreground_is_ignored_are_refused_with_the_map_to_write(root):
+    write_photos(root, mask=mask_255)
+    report = data_report_of(config_of(root, MASKS))
+    with pytest.raises(SourceError, match="only class 0 occurs, everything else is ignored"):
+        expect_useful(report)
+    assert "labels.semseg: {id_map: {0: 0, 255: 1}, ignore: []}" in report.errors[0]
+    assert report.warnings == ()
+
+
+def test_the_map_that_was_advised_works(root):
+    write_photos(root, mask=mask_255)
+    labels = {"semseg": {**MASKS["semseg"], "id_map": {0: 0, 255: 1}, "ignore": []}}
+    assert warnings_of(config_of(root, labels)) == ""
+
+
+def test_labels_without_any_value_are_refused(root):
+    write_photos(root, depth=lambda made: np.zeros_like(millimetres(made)))
+    with pytest.raises(SourceError, match="train: depth: no image has a pixel with a value"):
+        expect_useful(data_report_of(config_of(root, DEPTH)))
+
+
+def test_labels_that_cannot_be_read_are_refused_with_the_first_cause(root):
+    write_photos(root, mask=mask_255)
+    labels = {"semseg": {**MASKS["semseg"], "ignore": []}}
+    with pytest.raises(SourceError, match=r"none of 6 samples looked at can be read.*255"):
+        expect_useful(data_report_of(config_of(root, labels)))
+
+
+def test_a_class_that_only_the_test_split_shows_is_named(root):
+    write_photos(root, ids=lambda made: np.minimum(made["ids"], 1))
+    labels = {"semseg": {"pattern": "ids/{key}.png", "num_classes": 3}}
+    report = data_report_of(config_of(root, labels))
+    assert "train: 1 of 3 classes are never seen: 2; a predictor cannot learn them" in str(report)
+    assert report.unseen == {"train": [2], "test": [2]}
+
+
+@pytest.mark.parametrize(
+    ("axis", "said"), [(1, "say labels.normals: {y: down}"), (2, "say labels.normals: {z: away}")]
+)
+def test_normals_that_point_the_other_way_are_told_with_the_field_to_set(root, axis, said):
+    def turned(made):
+        normals = made["normals"].copy()
+        normals[..., axis] *= -1
+        return normals_code(normals)
+
+    write_photos(root, normal=turned)
+    config = config_of(root, {"normals": {"pattern": "normal/{key}.png"}})
+    assert said in warnings_of(config)
+
+
+def test_swapped_channels_of_normals_are_told(root):
+    write_photos(root, normal=lambda made: normals_code(made["normals"][..., ::-1]))
+    found = warnings_of(config_of(root, {"normals": {"pattern": "normal/{key}.png"}}))
+    assert "the channels seem to be swapped (x with z)" in found
+
+
+def test_one_image_in_two_splits_is_told(root):
+    write_photos(root, depth=millimetres)
+    shutil.copy(root / "rgb/0000.jpg", root / "rgb/0002.jpg")
+    shutil.copy(root / "rgb/0003.jpg", root / "rgb/0004.jpg")
+    found = warnings_of(config_of(root, DEPTH))
+    assert "train/0000 and test/0002 are the same image" in found
+    assert "train: 1 of 6 images are copies of others, such as 0004 of 0003" in found
+
+
+def test_of_a_large_split_an_even_spread_is_looked_at():
+    source = MemorySource(200, shard_keys=64)
+    report = report_of(source, ("depth",))
+    assert report.tallies["train"].images == LOOKED_AT
+    depth = report.tallies["train"].tasks["depth"]
+    assert depth.least == 1
+    assert depth.greatest > 190
+    assert source.num_reads == LOOKED_AT
+
+
+def test_what_seems_useless_is_looked_at_longer_before_it_is_refused():
+    source = MemorySource(250, shard_keys=64)
+    report = report_of(source, ("depth", "saliency"))
+    assert LOOKED_AT < report.tallies["train"].images == 250 < TELLING
+    assert "train: saliency: no image has such a label" in report.errors[0]
+
+
+def test_rooms_and_prepared_shards_are_looked_at_too(tmp_path):
+    write_source(tmp_path / "source")
+    section = rooms_section(tmp_path / "source", train=8)
+    assert data_report_of(make_config(tmp_path, source=section)).tallies["train"].images == 8
+    section = {"kind": "shards", "root": str(tmp_path / "source"), "validation_fraction": 0.0}
+    tree = make_config(tmp_path).model_dump(mode="json") | {"source": section}
+    report = data_report_of(parse_config(tree, origin="test"))
+    assert report.tallies["train"].tasks["normals"].images == 8
+
+
+def test_the_report_is_kept_with_the_run_for_programs(root, tmp_path):
+    write_photos(root, depth=millimetres)
+    store = open_store(str(tmp_path / "run"))
+    keep_data_report(store, data_report_of(config_of(root, DEPTH)))
+    kept = json.loads(store.read_bytes(DATA_REPORT_FILE))
+    assert kept["sizes"] == {"train": 6, "test": 2}
+    assert kept["tallies"]["train"]["tasks"]["depth"]["images"] == 6
