@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.text import Text
 
-from deployment.inputs import as_rgb
+from deployment.inputs import PREDICTIONS_FILE, SAMPLES_FILE, as_rgb
 from runs.contact_sheet import make_contact_sheet, sheet_row
 from runs.pictures import (
     MIN_CELL_PX,
@@ -19,13 +20,14 @@ from runs.pictures import (
     label_as_rgb,
     reliability_as_grey,
 )
-from schemas.errors import SampleError
+from schemas.errors import ConfigError, SampleError
 from schemas.run_layout import CONTACT_SHEET_FILE
 from schemas.sample import LABEL_MEMBERS, RELIABILITY_MEMBERS
+from sources.folder_listing import is_hidden
 from storage.samples.codecs import encode_label, encode_reliability_png, encode_sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -37,12 +39,15 @@ if TYPE_CHECKING:
     from schemas.sample import Sample, Task
     from storage.files.stores import RunStore
 
-PREDICTIONS_FILE = "predictions.json"
-SAMPLES_FILE = "samples.json"
 MAX_HELD_BYTES = 64 * 2**20
 """Images read at a time, decoded; their predictions take about ten times as much."""
 
+_OVERVIEW = "overview.png"
 _SHOWN = 32
+_NAME_ERRORS = frozenset(
+    {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR}
+)
+"""What a store says of a name that it cannot take; other names may do."""
 _MAX_CELL_PX = 512
 
 
@@ -68,7 +73,12 @@ def predict_files(
 
     Returns:
         An entry for each file: its name, path and size, or the ``error`` why it was left out.
+
+    Raises:
+        ConfigError: If results of an earlier call would stay among the new ones.
     """
+    members = _members(tasks or run.tasks, with_npy=with_npy)
+    before = _expect_no_leftovers(out, files, members)
     entries: list[dict[str, Any]] = []
     for together in _read_together(files, entries, run.predictor.batch_size, console):
         found = run.predictor.predict(
@@ -78,9 +88,16 @@ def predict_files(
             keeps_aspect=keeps_aspect,
             averages_mirrored=averages_mirrored,
         )
+        waiting = {entry["name"]: entry for entry in entries if entry["name"] in together}
         for (name, image), each in zip(together.items(), found, strict=True):
-            for member, data in _encode_prediction(image, each, with_npy=with_npy):
-                out.write_bytes(f"{name}.{member}", data)
+            encoded = _encode_prediction(image, each, with_npy=with_npy)
+            reason = _write(out, name, encoded)
+            if reason:
+                _leave_out(waiting[name], reason, console)
+    for entry in entries:
+        if "error" in entry:
+            for path in {f"{entry['name']}.{member}" for member in members} & before:
+                out.remove_file(path)
     content = {
         "run": run.store.url,
         "creation_version": run.weights.version,
@@ -154,11 +171,7 @@ def _read_together(
         try:
             image = as_rgb(file)
         except (SampleError, OSError) as error:
-            entry["error"] = str(error)
-            # A name may hold what steers a terminal, and what rich takes for markup.
-            named = str(file) if str(file).isprintable() else ascii(str(file))
-            line = Text(f"left out: {named}: {error}", style="red")
-            console.print(line, soft_wrap=True)
+            _leave_out(entry, str(error), console)
             continue
         entry["height"], entry["width"] = image.shape[:2]
         held[name] = image
@@ -167,6 +180,66 @@ def _read_together(
             held = {}
     if held:
         yield held
+
+
+def _leave_out(entry: dict[str, Any], reason: str, console: Console) -> None:
+    entry["error"] = reason
+    # A name may hold what steers a terminal, and what rich takes for markup.
+    file = str(entry["file"])
+    named = file if file.isprintable() else ascii(file)
+    console.print(Text(f"left out: {named}: {reason}", style="red"), soft_wrap=True)
+
+
+def _members(tasks: Sequence[Task], *, with_npy: bool) -> list[str]:
+    """The last parts of the names of an image's results."""
+    pictures = [names[task] for names in (LABEL_MEMBERS, RELIABILITY_MEMBERS) for task in tasks]
+    arrays = [f"{task}{part}.npy" for task in tasks for part in ("", "_confidence")]
+    return [*pictures, *(arrays if with_npy else ()), _OVERVIEW]
+
+
+def _expect_no_leftovers(
+    out: RunStore, names: Iterable[str], members: Sequence[str]
+) -> frozenset[str]:
+    """Check that all that lies in a used folder will be written again.
+
+    Returns:
+        What lies there.
+
+    Raises:
+        ConfigError: If something would stay: nobody could tell it from the new results.
+    """
+    before = frozenset(path for path in out.find("") if not is_hidden(path.rpartition("/")[2]))
+    new = {f"{name}.{member}" for name in names for member in members}
+    stale = sorted(before - new - {PREDICTIONS_FILE})
+    if stale:
+        raise ConfigError(
+            f"--out {out.url}: holds {len(stale)} files of an earlier call that this one would not "
+            f"write again, such as {stale[0]}; name another folder, or remove this one"
+        )
+    return before
+
+
+def _write(out: RunStore, name: str, encoded: Iterable[tuple[str, bytes]]) -> str:
+    """Write an image's results; if the store does not take their names, none of them stays.
+
+    Returns:
+        Why they could not be written; "" if they were.
+
+    Raises:
+        OSError: If the store takes nothing at all.
+    """
+    written: list[str] = []
+    try:
+        for member, data in encoded:
+            out.write_bytes(f"{name}.{member}", data)
+            written.append(f"{name}.{member}")
+    except OSError as error:
+        if error.errno not in _NAME_ERRORS:
+            raise
+        for path in written:
+            out.remove_file(path)
+        return f"its results cannot be written: {error.strerror}; rename the image"
+    return ""
 
 
 def _encode_prediction(
@@ -182,7 +255,7 @@ def _encode_prediction(
             yield f"{task}_confidence.npy", _npy(sure)
     buffer = io.BytesIO()
     draw_overview(image, found).save(buffer, format="PNG")
-    yield "overview.png", buffer.getvalue()
+    yield _OVERVIEW, buffer.getvalue()
 
 
 def _how_made(meta: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +13,8 @@ from PIL import Image, ImageOps
 
 from perception.shapes import ShapeError
 from schemas.errors import ConfigError
+from schemas.run_layout import CONFIG_FILE
+from sources.folder_listing import IMAGE_SUFFIXES, RESULTS, Unused, list_images
 from storage.samples.codecs import decode_image
 
 if TYPE_CHECKING:
@@ -19,7 +24,23 @@ if TYPE_CHECKING:
 
     ImageLike = str | Path | Image.Image | NDArray[np.uint8]
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+PREDICTIONS_FILE = "predictions.json"
+SAMPLES_FILE = "samples.json"
+RESULT_FILES = (PREDICTIONS_FILE, SAMPLES_FILE, CONFIG_FILE)
+"""A folder that holds one of them holds results: its pictures are no photographs."""
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """Images to predict for.
+
+    Attributes:
+        files: Image by the name that its results will have.
+        unused: What else lies beside them.
+    """
+
+    files: dict[str, Path]
+    unused: Unused
 
 
 def as_rgb(image: ImageLike) -> NDArray[np.uint8]:
@@ -55,63 +76,85 @@ def name_of(image: ImageLike) -> str:
     return Path(image).name if isinstance(image, str | Path) else ""
 
 
-def find_images(paths: Sequence[str | Path]) -> dict[str, Path]:
+def find_images(paths: Sequence[str | Path], *, out: str | Path | None = None) -> FoundImages:
     """List image files under the names that their results will have.
 
-    A folder is searched with all its sub-folders for ``.jpg``, ``.jpeg`` and ``.png``; hidden
-    files are left out. A file that is named itself is taken whatever its suffix.
+    A folder is searched with all its sub-folders, as :mod:`sources.folder_listing` says; folders
+    of results are left out. A file that is named itself is taken whatever its suffix.
+
+    Args:
+        out: Where results will be written; left out too.
 
     Returns:
-        Name to file, in the order given, folders sorted. A name is the file's path within its
-        folder without the suffix; files that differ in the suffix alone keep it.
+        The images in the order given, folders sorted. A name is the file's path within its folder
+        without the suffix; files that differ in the suffix alone keep it.
 
     Raises:
         ConfigError: If a path does not exist, a folder has no image, a name is no UTF-8, or two
             images would have one name.
     """
+    unused = Unused()
     found: list[tuple[Path, Path]] = []
     for given in paths:
         path = Path(given).expanduser()
-        found += [(file, file.relative_to(_base(path))) for file in _files(path)]
-    found = list({file.resolve(): (file, name) for file, name in found}.values())
+        found += [(file, file.relative_to(_base(path))) for file in _files(path, out, unused)]
+    found = list({os.path.realpath(file): (file, name) for file, name in found}.values())
+    if not found:
+        raise ConfigError(_nothing_found(paths, unused))
     for file, _ in found:
         if not _is_text(str(file)):
             raise ConfigError(f"{str(file)!a}: wanted a name in UTF-8; rename the file")
-    stems = [name.with_suffix("") for _, name in found]
+    stems = Counter(name.with_suffix("") for _, name in found)
     named: dict[str, Path] = {}
-    for (file, name), stem in zip(found, stems, strict=True):
-        chosen = (stem if stems.count(stem) == 1 else name).as_posix()
+    for file, name in found:
+        stem = name.with_suffix("")
+        chosen = (stem if stems[stem] == 1 else name).as_posix()
         if chosen in named:
             raise ConfigError(
                 f"{named[chosen]} and {file} would both be written as {chosen}; give them in two "
                 "calls with two --out folders"
             )
         named[chosen] = file
-    return named
+    return FoundImages(named, unused)
 
 
 def _base(path: Path) -> Path:
     return path if _holds(path, Path.is_dir) else path.parent
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, out: str | Path | None, unused: Unused) -> Sequence[Path]:
+    """One file that is named, or the images of a folder.
+
+    Raises:
+        ConfigError: If there is neither.
+    """
     if _holds(path, Path.is_file):
         return [path]
     if not _holds(path, Path.is_dir):
         raise ConfigError(f"{path}: no such file or folder; name a JPEG, a PNG or a folder of them")
-    files = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
-    if not files:
-        raise ConfigError(
-            f"{path}: wanted images, found no .jpg, .jpeg or .png in it or below; "
-            "name another folder, or the files themselves"
-        )
-    return files
+    results = None if out is None else os.path.realpath(Path(out).expanduser())
+
+    def is_left_out(folder: Path) -> bool:
+        if folder != path and os.path.realpath(folder) == results:
+            return True
+        holds_results = any((folder / name).is_file() for name in RESULT_FILES)
+        if holds_results:
+            unused.add(RESULTS, folder)
+        return holds_results
+
+    listing = list_images(path, is_left_out=is_left_out)
+    unused.merge(listing.unused)
+    return listing.files
+
+
+def _nothing_found(paths: Sequence[str | Path], unused: Unused) -> str:
+    there = unused.describe()
+    return (
+        f"{', '.join(str(path) for path in paths[:3])}: wanted images, found no "
+        f"{', '.join(sorted(IMAGE_SUFFIXES))} there or below; "
+        + (f"{there}; " if there else "")
+        + "name another folder, or the files themselves"
+    )
 
 
 def _is_text(name: str) -> bool:

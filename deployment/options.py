@@ -54,12 +54,12 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[1])
 
 
-def open_output(url: str, *, marker: str) -> RunStore:
-    """Open a folder to write to; it may hold what the same job wrote before.
+def open_output(url: str, *, marker: str | None = None) -> RunStore:
+    """Open a folder to write to.
 
     Args:
         url: Folder or fsspec URL of ``--out``.
-        marker: File that the job writes; by it its own folders are recognised.
+        marker: File that the job writes: a folder that holds it may be written to again.
 
     Raises:
         ConfigError: If it is a file, or holds something else.
@@ -69,9 +69,9 @@ def open_output(url: str, *, marker: str) -> RunStore:
         raise ConfigError(f"--out {url}: wanted a folder, found a file; name another one")
     found = store.list_dir("")
     if found and marker not in found:
+        again = f", or one with {marker} that this job wrote before" if marker else ""
         raise ConfigError(
-            f"--out {url}: wanted a new or empty folder, or one with {marker} that this job wrote "
-            f"before; found {', '.join(found[:3])}{' …' if len(found) > 3 else ''}; "
-            "name another folder"
+            f"--out {url}: wanted a new or empty folder{again}; "
+            f"found {', '.join(found[:3])}{' …' if len(found) > 3 else ''}; name another folder"
         )
     return store

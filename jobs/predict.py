@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 
-from deployment.files import PREDICTIONS_FILE, predict_files
-from deployment.inputs import find_images
+from deployment.files import predict_files
+from deployment.inputs import PREDICTIONS_FILE, find_images
 from deployment.options import add_run_options, open_output, open_run
 from runs.command_line import run_job
 from schemas.errors import ConfigError, RunFailedError
@@ -35,15 +35,17 @@ def main(arguments: Sequence[str]) -> None:
         RunFailedError: If an image could not be read; the others are done.
     """
     parsed = make_parser().parse_args(arguments)
-    files = find_images(parsed.images)
+    found = find_images(parsed.images, out=parsed.out)
     tasks = parse_tasks(parsed.tasks)
     out = open_output(parsed.out, marker=PREDICTIONS_FILE)
     run = open_run(parsed)
     console = Console()
+    if unused := found.unused.describe():
+        console.print(unused, soft_wrap=True, highlight=False, markup=False)
     started_s = time.monotonic()
     entries = predict_files(
         run,
-        files,
+        found.files,
         out,
         tasks=tasks,
         keeps_aspect=parsed.keep_aspect,

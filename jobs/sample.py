@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from deployment.files import SAMPLES_FILE, write_samples
+from deployment.files import write_samples
 from deployment.inputs import as_rgb
 from deployment.options import add_run_options, open_output, open_run
 from deployment.sampling import SamplingOptions
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     """Make the samples that the command line asks for."""
     parsed = make_parser().parse_args(arguments)
     real = read_origin(parsed)
-    out = open_output(parsed.out, marker=SAMPLES_FILE)
+    out = open_output(parsed.out)
     run = open_run(parsed)
     made = make_samples(run, parsed)
     write_samples(out, made, run, real=real)

@@ -73,17 +73,17 @@ def touch(folder, *names):
 
 def test_a_folder_is_searched_with_its_sub_folders(tmp_path):
     touch(tmp_path, "b.JPG", "a.jpeg", "sub/c.png", "notes.txt", ".hidden.png", ".git/d.png")
-    assert list(find_images([tmp_path])) == ["a", "b", "sub/c"]
+    assert list(find_images([tmp_path]).files) == ["a", "b", "sub/c"]
 
 
 def test_images_that_differ_in_the_suffix_alone_keep_it(tmp_path):
     touch(tmp_path, "a.jpg", "a.png", "b.png")
-    assert list(find_images([tmp_path])) == ["a.jpg", "a.png", "b"]
+    assert list(find_images([tmp_path]).files) == ["a.jpg", "a.png", "b"]
 
 
 def test_an_image_that_is_named_twice_is_taken_once(tmp_path):
     touch(tmp_path, "a.jpg", "b.jpg")
-    assert list(find_images([tmp_path / "b.jpg", tmp_path])) == ["b", "a"]
+    assert list(find_images([tmp_path / "b.jpg", tmp_path]).files) == ["b", "a"]
 
 
 def test_two_images_that_would_be_written_alike_are_an_error(tmp_path):
@@ -93,8 +93,34 @@ def test_two_images_that_would_be_written_alike_are_an_error(tmp_path):
 
 
 def test_a_folder_without_images_and_a_path_without_a_file_are_errors(tmp_path):
-    touch(tmp_path, "notes.txt")
-    with pytest.raises(ConfigError, match=r"wanted images, found no \.jpg"):
+    touch(tmp_path, "notes.txt", "a.HEIC", "b.HEIC")
+    with pytest.raises(
+        ConfigError, match=r"found no \.\w+, .* 3 files not used: 2 \.HEIC .*1 \.txt"
+    ):
         find_images([tmp_path])
     with pytest.raises(ConfigError, match=r"missing\.jpg: no such file"):
         find_images([tmp_path / "missing.jpg"])
+
+
+def test_what_is_not_used_is_counted(tmp_path):
+    touch(tmp_path, "a.jpg", "._a.jpg", "__MACOSX/a.jpg", "Thumbs.db", "b.pdf", "sub/c.pdf")
+    (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
+    found = find_images([tmp_path])
+    assert list(found.files) == ["a"]
+    assert found.unused.describe() == (
+        f"6 files not used: 3 hidden, 2 .pdf, 1 link that leads nowhere ({tmp_path / 'gone.jpg'})"
+    )
+
+
+def test_linked_folders_are_searched_too(tmp_path):
+    touch(tmp_path, "photographs/a.jpg", "elsewhere/b.jpg")
+    (tmp_path / "photographs/album").symlink_to("../elsewhere")
+    assert list(find_images([tmp_path / "photographs"]).files) == ["a", "album/b"]
+
+
+def test_results_below_the_photographs_are_no_photographs(tmp_path):
+    touch(tmp_path, "a.jpg", "new/half.png", "old/predictions.json", "old/a.depth.png")
+    touch(tmp_path, "pairs/samples.json", "pairs/b.image.png", "run/config.resolved.yaml")
+    found = find_images([tmp_path], out=tmp_path / "new")
+    assert list(found.files) == ["a"]
+    assert found.unused.counts == {"folders of results": 3}

@@ -116,6 +116,49 @@ def test_the_same_command_may_be_given_again(run_url, photographs, tmp_path):
     assert (tmp_path / "out" / "same.depth.png").read_bytes() == first
 
 
+def test_results_of_an_earlier_call_are_not_mixed_with_new_ones(run_url, photographs, tmp_path):
+    out = tmp_path / "out"
+    command = ["--run", run_url, "--out", str(out), "--tasks", "depth"]
+    main([*command, str(photographs / "same.png")])
+    for other in (["--npy", str(photographs / "wide.png")], [str(photographs / "sub")]):
+        with pytest.raises(ConfigError, match=r"holds 3 files of an earlier call .*same\.depth"):
+            main([*command, *other])
+    (photographs / "same.png").write_bytes(b"no image any more")
+    with pytest.raises(RunFailedError):
+        main([*command, str(photographs / "same.png")])
+    assert [path.name for path in out.iterdir()] == ["predictions.json"]
+
+
+def test_results_below_the_photographs_are_not_predicted_again(run_url, photographs):
+    command = ["--run", run_url, "--tasks", "depth", str(photographs), "--out"]
+    main([*command, str(photographs / "one")])
+    main([*command, str(photographs / "one")])
+    main([*command, str(photographs / "two")])
+    names = [path.relative_to(photographs) for path in photographs.rglob("*.overview.png")]
+    assert len(names) == 2 * 4
+
+
+def test_a_name_too_long_for_the_results_is_one_image_left_out(
+    run_url, photographs, tmp_path, capsys
+):
+    (photographs / "tall.png").rename(photographs / f"{'a' * 240}.png")
+    out = tmp_path / "out"
+    with pytest.raises(RunFailedError, match="1 of 4 images"):
+        main(["--run", run_url, str(photographs), "--out", str(out), "--tasks", "depth"])
+    said = capsys.readouterr().out.replace("\n", "")
+    assert "its results cannot be written: File name too long; rename the image" in said
+    assert len(list(out.rglob("*.overview.png"))) == 3
+    assert not list(out.glob("aaa*")), "nothing of it stays"
+
+
+def test_what_is_not_used_is_said(run_url, photographs, tmp_path, capsys):
+    for name in ("._same.png", ".DS_Store", "phone.HEIC"):
+        (photographs / name).touch()
+    arguments = ["--tasks", "depth", str(photographs), "--out", str(tmp_path / "out")]
+    main(["--run", run_url, *arguments])
+    assert "3 files not used: 2 hidden, 1 .HEIC" in capsys.readouterr().out
+
+
 def test_a_folder_of_something_else_is_not_written_to(run_url, photographs):
     with pytest.raises(ConfigError, match=r"wanted a new or empty folder, .* found .*png"):
         main(["--run", run_url, str(photographs), "--out", str(photographs)])

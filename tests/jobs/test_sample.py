@@ -93,3 +93,10 @@ def test_an_image_that_cannot_be_read_is_an_error(run_url, tmp_path):
     (tmp_path / "a.jpg").write_text("text")
     with pytest.raises(ConfigError, match=r"a\.jpg: decode_failed"):
         main(["--run", run_url, "--from", str(tmp_path / "a.jpg"), "--out", str(tmp_path / "out")])
+
+
+def test_a_folder_of_earlier_samples_is_not_written_to(run_url, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/samples.json").touch()
+    with pytest.raises(ConfigError, match=r"wanted a new or empty folder; found samples\.json"):
+        main(["--run", run_url, "--prompt", "a bed", "--out", str(tmp_path / "out")])
