@@ -135,18 +135,20 @@ def encode_image_png(image: UInt8) -> bytes:
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> UInt8:
     """Decode a photograph or rendering.
 
-    The EXIF orientation is applied; grey, palette and CMYK images become RGB; transparency is
-    dropped; 16-bit channels keep their upper 8 bits.
+    The EXIF orientation is applied where it can be read; grey, palette and CMYK images become RGB;
+    transparency is dropped; 16-bit channels keep their upper 8 bits; of an animation it is the
+    first image. Damaged metadata never fails a picture.
 
     Args:
-        data: A PNG or JPEG file.
+        data: A PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF file; HEIC with the extra ``heic``.
         max_pixels: Larger images are refused before they are decoded.
 
     Returns:
         uint8 RGB [H, W, 3].
 
     Raises:
-        SampleError: ``too_large``; ``decode_failed`` if damaged or of another format.
+        SampleError: ``too_large``; ``decode_failed`` if damaged or of another format; the
+            detail says what it is instead.
     """
     return read_rgb(data, max_pixels=max_pixels)
 

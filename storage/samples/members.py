@@ -1,31 +1,50 @@
-"""Files of any origin to arrays and values: PNG, JPEG, NumPy, JSON.
+"""Files of any origin to arrays and values: pictures, NumPy, JSON.
 
 Whatever cannot be read becomes a SampleError, before anything large is allocated.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import io
 import json
 import math
 import re
 import struct
 import tokenize
+import warnings
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from schemas.errors import SampleError
+from storage.samples.metadata import upright, without_metadata
+from storage.samples.recognise import HEIC_REMEDY, picture_format, what_it_is
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+T = TypeVar("T")
+
 MAX_PIXELS = 64 * 2**20
 """Images of more pixels are refused before they are decoded."""
+
+HEIC_SUFFIXES = frozenset({".heic", ".heif"})
+"""Suffixes of pictures that are read if the extra ``heic`` is installed."""
+
+HAS_HEIC = importlib.util.find_spec("pillow_heif") is not None
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"}
+) | (HEIC_SUFFIXES if HAS_HEIC else frozenset())
+"""Suffixes, in small letters, of the pictures that :func:`read_rgb` reads here; the content of a
+file, not its suffix, decides how it is read."""
 
 # Level 1 encodes photographs 3 times and normals 6 times as fast as PIL's 6, for files that are
 # 10 to 30 per cent larger (measured on indoor images of 210 x 280).
@@ -45,6 +64,11 @@ DECODE_ERRORS = (
 )
 """What PIL raises on damaged pictures; the types say where it noticed."""
 
+# They tell of damaged metadata and of sizes that are refused here anyhow, once for each tag.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+_MAX_16_BIT = 65535
 _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -73,13 +97,12 @@ def write_png(array: NDArray[Any]) -> bytes:
 
 
 def read_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Decode a PNG or JPEG of any mode as RGB [H, W, 3], upright.
+    """Decode a picture of any mode as RGB [H, W, 3], upright; of an animation the first image.
 
     Raises:
-        SampleError: ``too_large``; ``decode_failed`` if damaged or of another format.
+        SampleError: ``too_large``; ``decode_failed`` if damaged or of a format that is not read.
     """
-    picture = _open(data, formats=("PNG", "JPEG"), max_pixels=max_pixels, convert=_to_rgb)
-    return np.array(picture, dtype=np.uint8)
+    return _open(data, formats=_image_formats(data), max_pixels=max_pixels, convert=as_rgb)
 
 
 def read_label_png(data: bytes, *, modes: tuple[str, ...], what: str) -> NDArray[Any]:
@@ -91,7 +114,9 @@ def read_label_png(data: bytes, *, modes: tuple[str, ...], what: str) -> NDArray
     Raises:
         SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if of another mode.
     """
-    picture = _open(data, formats=("PNG",), max_pixels=MAX_PIXELS, convert=_as_it_is)
+    picture = _open(
+        data, formats=("PNG",), max_pixels=MAX_PIXELS, convert=_as_it_is, wanted="a PNG"
+    )
     if picture.mode not in modes:
         raise SampleError(
             "label_format", f"{what}: wanted a PNG of mode {modes[0]}, found {picture.mode}"
@@ -99,43 +124,97 @@ def read_label_png(data: bytes, *, modes: tuple[str, ...], what: str) -> NDArray
     return np.array(picture)
 
 
+def as_rgb(picture: Image.Image) -> NDArray[np.uint8]:
+    """A picture of any mode as RGB [H, W, 3], upright; 16-bit channels keep their upper 8 bits.
+
+    Raises:
+        ValueError: If its numbers are no brightness, such as metres.
+    """
+    picture.load()
+    turned = upright(picture)
+    if turned.mode == "F":
+        raise ValueError("floating-point numbers; a photograph has 8 or 16 bits a channel")
+    if turned.mode.startswith("I"):
+        # PIL would clip 16-bit grey at 255.
+        grey = np.asarray(turned)
+        if grey.min() < 0 or grey.max() > _MAX_16_BIT:
+            raise ValueError("32-bit numbers; a photograph has 8 or 16 bits a channel")
+        turned = Image.fromarray((grey >> 8).astype(np.uint8))
+    return np.array(turned if turned.mode == "RGB" else turned.convert("RGB"), dtype=np.uint8)
+
+
+def _image_formats(data: bytes) -> tuple[str, ...]:
+    if picture_format(data) != "HEIC":
+        return _FORMATS
+    if not HAS_HEIC:
+        raise SampleError("decode_failed", f"wanted a picture, found HEIC; {HEIC_REMEDY}")
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
+
+
 def _open(
     data: bytes,
     *,
     formats: tuple[str, ...],
     max_pixels: int,
-    convert: Callable[[Image.Image], Image.Image],
-) -> Image.Image:
+    convert: Callable[[Image.Image], T],
+    wanted: str = "a picture",
+) -> T:
+    """Open and convert; once more without metadata if that fails.
+
+    Raises:
+        SampleError: ``too_large``, ``decode_failed``.
+    """
+    try:
+        return _open_once(data, formats, max_pixels, convert)
+    except DECODE_ERRORS as error:
+        cause = error
+    for pixels in without_metadata(data):
+        with contextlib.suppress(*DECODE_ERRORS):
+            return _open_once(pixels, formats, max_pixels, convert)
+    found = _found(data, formats, cause)
+    raise SampleError("decode_failed", f"wanted {wanted}, found {found}") from cause
+
+
+def _open_once(
+    data: bytes,
+    formats: tuple[str, ...],
+    max_pixels: int,
+    convert: Callable[[Image.Image], T],
+) -> T:
     try:
         picture = Image.open(io.BytesIO(data), formats=formats)
-        width, height = picture.size
-        if width * height > max_pixels:
-            raise SampleError(
-                "too_large", f"{width} x {height} pixels: wanted at most {max_pixels}; scale it"
-            )
-        return convert(picture)
     except Image.DecompressionBombError as error:
         raise SampleError("too_large", str(error)) from error
-    except DECODE_ERRORS as error:
+    width, height = picture.size
+    if max(width * height, _tile_pixels(picture)) > max_pixels:
         raise SampleError(
-            "decode_failed", f"wanted {' or '.join(formats)}, {len(data)} bytes: {error}"
-        ) from error
+            "too_large", f"{width} x {height} pixels: wanted at most {max_pixels}; scale it"
+        )
+    return convert(picture)
+
+
+def _tile_pixels(picture: Image.Image) -> int:
+    """Pixels of a tile of a TIFF: a whole one is decoded, however small the picture."""
+    if not isinstance(picture, TiffImageFile):
+        return 0
+    return int(picture.tag_v2.get(TILEWIDTH, 0)) * int(picture.tag_v2.get(TILELENGTH, 0))
+
+
+def _found(data: bytes, formats: tuple[str, ...], cause: Exception) -> str:
+    name = picture_format(data)
+    if name not in formats:
+        return f"a {name}" if name else what_it_is(data)
+    # Where PIL does not know the format either, its message names only the object that it read.
+    reason = "" if isinstance(cause, UnidentifiedImageError) else f" ({str(cause)[:200]})"
+    return f"a damaged {name}{reason}"
 
 
 def _as_it_is(picture: Image.Image) -> Image.Image:
     picture.load()
     return picture
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    picture.load()
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode == "RGB":
-        return upright
-    if upright.mode.startswith("I"):
-        # PIL would clip 16-bit grey at 255.
-        return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")
-    return upright.convert("RGB")
 
 
 def decode_npy(data: bytes, *, what: str) -> NDArray[Any]:

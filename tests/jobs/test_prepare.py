@@ -89,7 +89,7 @@ def test_a_failed_sample_is_listed_and_the_command_succeeds(tmp_path, prepare):
     code, out, _ = prepare("auto", "--root", tmp_path / "in", "--out", tmp_path / "out")
     assert code == 0
     assert "train: 1 samples could not be converted (decode_failed)" in out
-    assert f"- 0001: {tmp_path / 'in' / 'images' / '0001.png'}: wanted PNG or JPEG" in out
+    assert f"- 0001: {tmp_path / 'in' / 'images' / '0001.png'}: wanted a picture, found" in out
 
 
 @pytest.mark.parametrize(

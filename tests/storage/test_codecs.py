@@ -15,7 +15,7 @@ from PIL import Image
 
 from schemas.errors import SampleError
 from schemas.sample import MEMBER_ORDER, TASK_KINDS, TASKS, Sample, Task
-from storage.samples import codecs
+from storage.samples import codecs, members
 from tests.kit.random_labels import is_invalid, random_label, random_sample
 
 
@@ -241,11 +241,27 @@ def test_damaged_images_are_sample_errors_whatever_the_damage(image_format: str)
             codecs.decode_image(bytes(damaged))
 
 
-@pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "WEBP"])
-def test_other_formats_are_refused(image_format: str) -> None:
-    data = image_bytes(Image.new("RGB", (4, 4)), image_format)
-    with pytest.raises(SampleError, match="wanted PNG or JPEG"):
-        codecs.decode_image(data)
+@pytest.mark.parametrize("form", ["GIF", "BMP", "TIFF", "WEBP", "AVIF"])
+def test_other_formats_are_read_whatever_the_file_is_called(form: str) -> None:
+    picture = Image.new("RGB", (8, 4), (250, 10, 10))
+    image = codecs.decode_image(image_bytes(picture, form))
+    np.testing.assert_allclose(image, np.full((4, 8, 3), (250, 10, 10)), atol=8)
+
+
+def test_heic_is_read_with_its_extra() -> None:
+    heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    picture = Image.new("RGB", (64, 32), (200, 30, 30))
+    heif.from_pillow(picture).save(buffer, quality=90)
+    image = codecs.decode_image(buffer.getvalue())
+    np.testing.assert_allclose(image, np.full((32, 64, 3), (200, 30, 30)), atol=8)
+
+
+def test_without_the_extra_heic_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "HAS_HEIC", False)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+    with pytest.raises(SampleError, match=r"found HEIC; .*pip install '\.\[heic\]'"):
+        codecs.decode_image(heic)
 
 
 @pytest.mark.parametrize(

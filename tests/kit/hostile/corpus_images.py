@@ -74,9 +74,9 @@ def map_of(value: float, dtype: str = "float32", size: tuple[int, ...] = (SIZE_P
     return np.full(size, value, dtype)
 
 
-def _animation(form: str) -> bytes:
+def _animation(form: str, **options: Any) -> bytes:
     second = Image.fromarray(np.zeros((SIZE_PX, SIZE_PX, 3), np.uint8))
-    return save(two_halves(), form, save_all=True, append_images=[second])
+    return save(two_halves(), form, save_all=True, append_images=[second], **options)
 
 
 def _palette_of_ids(value: int) -> bytes:
@@ -91,21 +91,41 @@ def _transparent() -> bytes:
     return save(picture)
 
 
+def with_segment(marker: int, data: bytes) -> bytes:
+    """A JPEG with another application segment right behind its start."""
+    photo = save(two_halves(), "JPEG", quality=95)
+    return photo[:2] + struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data + photo[2:]
+
+
 TEXT_BOMB = chunk(b"zTXt", b"note\0\0" + pictures.zeros_deflated(64 << 20))
 PROFILE_BOMB = chunk(b"iCCP", b"icc\0\0" + pictures.zeros_deflated(64 << 20))
 LONG_TEXT = chunk(b"tEXt", b"note\0" + b"x" * (8 << 20))
 BAD_EXIF = chunk(b"eXIf", b"MM\0*\0\0\0\x08" + b"\xff" * 64)
+LONG_EXIF = chunk(b"eXIf", pictures.repeating_tags(20000) + bytes(8 << 20))
+PHOTO = shows(RED, BLUE)
 PIXELS_BOMB = pictures.png(
     pictures.header(SIZE_PX, SIZE_PX), chunk(b"IDAT", pictures.zeros_deflated(64 << 20))
 )
+GIF_BOMB = b"GIF89a" + struct.pack("<HHBBB", 60000, 60000, 0, 0, 0)
+GIF_BOMB += struct.pack("<BHHHHBBB", 0x2C, 0, 0, 60000, 60000, 0, 8, 0) + b";"
+BMP_BOMB = b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, 30000, 30000, 1, 24, *[0] * 6)
+WEBP_SIZE = (16383 - 1).to_bytes(3, "little")
+WEBP_BOMB = save(two_halves(), "WEBP", exif=Image.Exif().tobytes())
+WEBP_BOMB = WEBP_BOMB[:24] + 2 * WEBP_SIZE + WEBP_BOMB[30:]
 SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>'
-DECODE_FAILED = Row("decode_failed", "wanted PNG or JPEG")
+DECODE_FAILED = Row("decode_failed", "wanted a picture, found ")
+
+
+def refused(words: str) -> Row:
+    """Left out, with these words for what the file is."""
+    return Row("decode_failed", f"wanted a picture, found {words}")
+
 
 IMAGES = [
-    image("empty", b"", DECODE_FAILED),
+    image("empty", b"", refused("an empty file; copy it again")),
     image("one byte", b"\x89", DECODE_FAILED),
     image("only a signature", pictures.SIGNATURE, DECODE_FAILED),
-    image("PNG cut in its pixels", GOOD[: len(GOOD) - 30], DECODE_FAILED),
+    image("PNG cut in its pixels", GOOD[: len(GOOD) - 30], refused("a damaged PNG")),
     image("PNG cut in its header", GOOD[:20], DECODE_FAILED),
     image("JPEG cut in half", save(two_halves(), "JPEG")[:400], DECODE_FAILED),
     image("PNG with a wrong checksum", GOOD[:29] + b"\0\0\0\0" + GOOD[33:], DECODE_FAILED),
@@ -115,10 +135,21 @@ IMAGES = [
     image("one pixel too many", pictures.bomb(MOST_PIXELS + 1, 1), Row("too_large")),
     image("as many pixels as allowed, none there", pictures.bomb(MOST_PIXELS, 1), DECODE_FAILED),
     image("more pixel data than pixels", PIXELS_BOMB, shows((0, 0, 0), (0, 0, 0))),
-    image("compressed text that inflates", with_chunk(GOOD, TEXT_BOMB), DECODE_FAILED),
-    image("colour profile that inflates", with_chunk(GOOD, PROFILE_BOMB), DECODE_FAILED),
+    image("compressed text that inflates", with_chunk(GOOD, TEXT_BOMB), shows(RED, BLUE)),
+    image("colour profile that inflates", with_chunk(GOOD, PROFILE_BOMB), shows(RED, BLUE)),
     image("8 MB of text", with_chunk(GOOD, LONG_TEXT), shows(RED, BLUE)),
     image("EXIF of noise", with_chunk(GOOD, BAD_EXIF), shows(RED, BLUE)),
+    image("EXIF that is no EXIF", with_chunk(GOOD, chunk(b"eXIf", b"b'Exif'")), shows(RED, BLUE)),
+    image("EXIF of 8 MB", with_chunk(GOOD, LONG_EXIF), shows(RED, BLUE)),
+    image(
+        "EXIF with a wrong checksum", with_chunk(GOOD, BAD_EXIF[:-4] + bytes(4)), shows(RED, BLUE)
+    ),
+    image(
+        "EXIF of noise in a JPEG", with_segment(0xE1, b"Exif\0\0II*\0" + bytes(range(99))), PHOTO
+    ),
+    image("multi-picture index of noise", with_segment(0xE2, b"MPF\0II*\0" + b"\xff" * 99), PHOTO),
+    image("a profile of noise in a JPEG", with_segment(0xE2, b"ICC_PROFILE\0\1\1xx"), PHOTO),
+    image("a comment that is longer than the file", b"\xff\xd8\xff\xfe\xff\xff", DECODE_FAILED),
     image("CMYK JPEG", save(two_halves().convert("CMYK"), "JPEG"), shows(RED, BLUE)),
     image("palette", save(two_halves().quantize(4)), shows(RED, BLUE)),
     image("transparent", _transparent(), shows(RED, BLUE)),
@@ -133,14 +164,46 @@ IMAGES = [
     image("EXIF: no such orientation", pictures.turned(99), shows(RED, BLUE)),
     image("EXIF in a PNG", pictures.turned(6, form="PNG"), shows(RED, BLUE, axis=0)),
     image("animated PNG", _animation("PNG"), shows(RED, BLUE)),
-    image("animated GIF as PNG", _animation("GIF"), DECODE_FAILED),
+    image("animated GIF as PNG", _animation("GIF"), shows(RED, BLUE)),
     image("JPEG named PNG", save(two_halves(), "JPEG", quality=95), shows(RED, BLUE)),
     image("PostScript as PNG", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", DECODE_FAILED),
-    image("SVG as PNG", SVG, DECODE_FAILED),
-    image("HTML as PNG", b"<!DOCTYPE html><html>404 Not Found</html>", DECODE_FAILED),
-    image("TIFF as PNG", save(two_halves(), "TIFF"), DECODE_FAILED),
-    image("WebP as PNG", save(two_halves(), "WEBP"), DECODE_FAILED),
-    image("a pickle as PNG", PICKLE, DECODE_FAILED),
+    image("SVG as PNG", SVG, refused("an SVG drawing")),
+    image(
+        "HTML as PNG",
+        b"<!DOCTYPE html><html>404 Not Found</html>",
+        refused("an HTML page; download the file itself"),
+    ),
+    image(
+        "Git LFS pointer",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        refused("a Git LFS pointer in place of the file; run: git lfs pull"),
+    ),
+    image("text as PNG", b"Access denied\n", refused("text ('Access denied')")),
+    image("AppleDouble", b"\0\x05\x16\x07\0\2\0\0Mac OS X", refused("an AppleDouble file")),
+    image("NumPy file as PNG", npy(np.zeros(3)), refused("a NumPy file")),
+    image("TIFF as PNG", save(two_halves(), "TIFF"), shows(RED, BLUE)),
+    image("BMP as PNG", save(two_halves(), "BMP"), shows(RED, BLUE)),
+    image("WebP as PNG", save(two_halves(), "WEBP", lossless=True), shows(RED, BLUE)),
+    image("AVIF as PNG", save(two_halves(), "AVIF", quality=95), shows(RED, BLUE)),
+    image("animated WebP", _animation("WEBP", lossless=True), shows(RED, BLUE)),
+    image("TIFF of two pages", _animation("TIFF"), shows(RED, BLUE)),
+    image("WebP cut", save(two_halves(), "WEBP")[:-30], refused("a damaged WEBP")),
+    image("AVIF cut", save(two_halves(), "AVIF")[:-30], refused("a damaged AVIF")),
+    image("GIF cut", save(two_halves(), "GIF")[:60], refused("a damaged GIF")),
+    image("BMP cut", save(two_halves(), "BMP")[:60], refused("a damaged BMP")),
+    image("TIFF cut", save(two_halves(), "TIFF")[:60], refused("a damaged TIFF")),
+    image("TIFF with a huge tile", pictures.tiled(2**15), Row("too_large")),
+    image("GIF of a gigapixel", GIF_BOMB, Row("too_large")),
+    image("BMP of a gigapixel", BMP_BOMB, Row("too_large")),
+    image("WebP of a gigapixel", WEBP_BOMB, Row("too_large")),
+    image("TIFF whose tags repeat the file", pictures.repeating_tags(4000), DECODE_FAILED),
+    image("metres as TIFF", save(Image.fromarray(map_of(2.5)), "TIFF"), DECODE_FAILED),
+    image(
+        "16-bit grey TIFF",
+        save(Image.fromarray(map_of(40 * 257, "uint16")), "TIFF"),
+        shows((40,) * 3, (40,) * 3),
+    ),
+    image("a pickle as PNG", PICKLE, refused("bytes of no known kind")),
     image("2000 x 2000", save(Image.new("RGB", (2000, 2000), RED)), shows(RED, RED)),
 ]
 
@@ -293,8 +356,8 @@ LABELS = [
     label(
         "compressed text that inflates",
         "semseg",
-        with_chunk(pictures.grey(), TEXT_BOMB),
-        Row("decode_failed"),
+        with_chunk(pictures.grey(3), TEXT_BOMB),
+        holds("semseg", 3),
         **CLASSES,
     ),
     label(

@@ -80,3 +80,24 @@ def turned(orientation: int, *, form: str = "JPEG") -> bytes:
 
 def grey(value: int = 3) -> bytes:
     return save(Image.fromarray(np.full((SIZE_PX, SIZE_PX), value, np.uint8)))
+
+
+def tiff(*tags: tuple[int, int, int, int], extra: bytes = b"") -> bytes:
+    """A TIFF of these tags alone: number, type, count, and the value or its place."""
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + extra
+
+
+def tiled(side: int) -> bytes:
+    """A TIFF of one pixel in a tile that says it is huge."""
+    short, long = 3, 4
+    layout = [(256, 1), (257, 1), (258, 8), (259, 5), (262, 1), (277, 1)]
+    tags = [(number, short, 1, value) for number, value in layout]
+    tiles = [(322, side), (323, side), (324, 8), (325, 64)]
+    return tiff(*tags, *((number, long, 1, value) for number, value in tiles), extra=bytes(64))
+
+
+def repeating_tags(count: int) -> bytes:
+    """A TIFF with many tags that each point at all of the file."""
+    size = 10 + 12 * count
+    return tiff(*((1000 + number, 1, size, 0) for number in range(count)))
