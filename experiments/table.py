@@ -6,8 +6,9 @@ import json
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from evaluation.measures import MEASURES
 from evaluation.scores import HEADLINE_METRICS
-from runs.results import COLUMNS, read_results, spread
+from runs.results import COLUMNS, read_results, spread, spread_of_changes
 from storage.files.stores import open_store
 
 if TYPE_CHECKING:
@@ -54,18 +55,17 @@ def table_lines(ablation: Ablation, found: Found) -> list[str]:
     models, so only their order can be compared.
     """
     columns = COLUMNS[ablation.task]
-    head = ["row", "seeds", *(header for _, header, _ in columns), *_gain_header(ablation)]
+    headers = [MEASURES[key].header for key in columns]
+    head = ["row", "seeds", *headers, *_gain_header(ablation)]
     lines = [_line(head), _line(["---"] * len(head))]
     for row in ablation.rows:
         ended = _scores_of(ablation, row, found)
         if ended:
-            cells = [spread([one[key] for one in ended], form) for key, _, form in columns]
+            cells = [spread([one[key] for one in ended], MEASURES[key]) for key in columns]
             gain = _gain_cell(ablation, row, found)
             lines.append(_line([row.name, str(len(ended)), *cells, *gain]))
         if row.paper:
-            cells = [
-                format(row.paper[key], ".4g") if key in row.paper else "" for key, _, _ in columns
-            ]
+            cells = [format(row.paper[key], ".4g") if key in row.paper else "" for key in columns]
             lines.append(
                 _line([f"*{row.name}, paper*", "", *(f"*{c}*" if c else "" for c in cells)])
             )
@@ -107,7 +107,8 @@ def write_plot(ablation: Ablation, found: Found, path: Path) -> None:
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     direction = "lower" if headline.lower_is_better else "higher"
-    axes.set_xlabel(f"{ablation.task} {headline.name}, {direction} is better")
+    header = MEASURES[headline.name].header
+    axes.set_xlabel(f"{ablation.task} {header}, {direction} is better")
     axes.set_title(ablation.title, fontsize=10)
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=110)
@@ -132,7 +133,7 @@ def _gain_cell(ablation: Ablation, row: AblationRow, found: Found) -> list[str]:
     gains = gains_pct(ablation, row, found)
     if row is ablation.rows[0] or not gains:
         return [""]
-    return [f"{spread(gains, '+.1f').replace('± +', '± ')} %"]
+    return [f"{spread_of_changes(gains)} %"]
 
 
 def _line(cells: Sequence[str]) -> str:

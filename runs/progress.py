@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.live import Live
 from rich.table import Table
 
+from evaluation.measures import MEASURES
 from runs.results import COLUMNS
 
 if TYPE_CHECKING:
@@ -67,9 +68,10 @@ def view_rows(view: RunView) -> list[tuple[str, str]]:
 def _validation_rows(scores: dict[str, float]) -> list[tuple[str, str]]:
     """The headline metric of each task that was scored on the validation images."""
     rows = []
-    for task, ((metric, header, form), *_) in COLUMNS.items():
+    for task, (metric, *_) in COLUMNS.items():
         if (value := scores.get(f"{task}_{metric}")) is not None:
-            rows.append((f"validation {task}", f"{header} {value:{form}}"))
+            measure = MEASURES[metric]
+            rows.append((f"validation {task}", f"{measure.name} {measure.text(value)}"))
     return rows
 
 

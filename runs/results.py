@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
 
+from evaluation.measures import MEASURES, decimals_for
 from schemas.errors import DamagedShardError
 from schemas.run_layout import RESULTS_FILE
 from schemas.stages import RESULT_ROWS
@@ -18,25 +20,19 @@ from schemas.stages import RESULT_ROWS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from evaluation.measures import Measure
     from schemas.sample import Task
     from storage.files.stores import RunStore
 
-COLUMNS: dict[Task, tuple[tuple[str, str, str], ...]] = {
-    "normals": (
-        ("mean_deg", "mean °", ".2f"),
-        ("median_deg", "median °", ".2f"),
-        ("rmse_deg", "RMSE °", ".2f"),
-        ("pct_11_25", "% <11.25°", ".1f"),
-        ("pct_22_5", "% <22.5°", ".1f"),
-        ("pct_30", "% <30°", ".1f"),
-    ),
-    "depth": (("rmse_m", "RMSE m", ".3f"), ("abs_rel", "AbsRel", ".3f"), ("delta_1", "δ1", ".1%")),
-    "semseg": (("miou", "mIoU", ".1%"), ("pixel_accuracy", "accuracy", ".1%")),
-    "human_parts": (("miou", "mIoU", ".1%"), ("pixel_accuracy", "accuracy", ".1%")),
-    "saliency": (("max_f", "maxF", ".1%"),),
-    "boundaries": (("ods_f", "odsF", ".1%"),),
+COLUMNS: dict[Task, tuple[str, ...]] = {
+    "normals": ("mean_deg", "median_deg", "rmse_deg", "pct_11_25", "pct_22_5", "pct_30"),
+    "depth": ("rmse_m", "abs_rel", "delta_1"),
+    "semseg": ("miou", "mean_accuracy", "pixel_accuracy"),
+    "human_parts": ("miou", "mean_accuracy", "pixel_accuracy"),
+    "saliency": ("max_f", "mae"),
+    "boundaries": ("ods_f",),
 }
-"""Task to its metrics, as key, header and format; the first is the one by which it is compared."""
+"""Task to the metrics that tables show; the first is the one by which it is compared."""
 
 
 def write_results(store: RunStore, results: Mapping[str, Any]) -> None:
@@ -74,23 +70,31 @@ def _not_results(store: RunStore, found: str) -> str:
     )
 
 
-def relative_gain(results: Mapping[str, Any], task: str, metric: str) -> float | None:
-    """How much lower ``self_improved`` is than ``real_only_control``, as a share of the latter."""
-    control = results.get("real_only_control")
-    if not control:
-        return None
-    before = float(control[task][metric])
-    return (before - float(results["self_improved"][task][metric])) / before
-
-
 def gain_lines(results: Mapping[str, Any]) -> list[str]:
-    """Change of each task's headline metric against the real-only control; none without one."""
+    """Each task's headline metric against the real-only control; none without one."""
     lines = []
     for task in results.get("real_only_control") or ():
-        metric, header, _ = COLUMNS[task][0]
-        gain = relative_gain(results, task, metric) or 0.0
-        lines.append(f"{task} {header} against the real-only control: {0.0 - 100 * gain:+.1f} %")
+        metric = COLUMNS[task][0]
+        measure = MEASURES[metric]
+        before, after = (
+            float(results[row][task][metric]) for row in ("real_only_control", "self_improved")
+        )
+        gain = measure.gain_pct(before, after)
+        share = "" if not gain else f" ({in_per_cent(abs(gain))} {_better(gain)})"
+        lines.append(
+            f"{task} {measure.name}: {measure.text(after)} against {measure.text(before)} of the "
+            f"real-only control: {measure.difference(before, after)}{share}"
+        )
     return lines
+
+
+def in_per_cent(value: float) -> str:
+    """A share in per cent with digits enough that a small one is not hidden."""
+    return f"{value:.{decimals_for(value, least=1)}f} %"
+
+
+def _better(gain: float) -> str:
+    return "better" if gain > 0 else "worse"
 
 
 def narrow_table(*headers: str, title: str | None = None) -> Table:
@@ -108,41 +112,36 @@ def scores_table(scores: Mapping[str, Mapping[Task, Mapping[str, float]]], *, ti
     """A table for each task with a row for each set of weights, in at most 80 columns."""
     tables = []
     for task in next(iter(scores.values())):
-        columns = COLUMNS[task]
+        measures = {key: MEASURES[key] for key in COLUMNS[task]}
         table = narrow_table(
-            "weights", *(header for _, header, _ in columns), title=f"{task}, {title}"
+            "weights", *(each.header for each in measures.values()), title=f"{task}, {title}"
         )
         for name, found in scores.items():
-            table.add_row(name, *(format(found[task][key], form) for key, _, form in columns))
+            # A file of an earlier version may lack a metric.
+            known = {key: float(found[task].get(key, math.nan)) for key in measures}
+            table.add_row(name, *(cell(known[key], each) for key, each in measures.items()))
         tables.append(Padding(table, (0, 0, 1, 0)))
     return Group(*tables)
 
 
-def summary_table(
-    names: Sequence[str], results: Sequence[Mapping[str, Any]], *, task: str, metric: str
-) -> Table:
-    """A row of ``metric`` for each run, their mean and spread, and the gain over the control."""
-    rows = [row for row in RESULT_ROWS if all(one.get(row) for one in results)]
-    table = narrow_table("run", *rows, "gain %", title=f"{task} {metric}, test split")
-    columns: list[list[float]] = [[] for _ in range(len(rows) + 1)]
-    for name, one in zip(names, results, strict=True):
-        values = [float(one[row][task][metric]) for row in rows]
-        gain = relative_gain(one, task, metric)
-        values.append(float("nan") if gain is None else 100 * gain)
-        for column, value in zip(columns, values, strict=True):
-            column.append(value)
-        table.add_row(name, *(f"{value:.2f}" for value in values))
-    table.add_section()
-    table.add_row("mean ± std", *(spread(column) for column in columns))
-    return table
+def cell(value: float, measure: Measure) -> str:
+    """A value in a column whose header has the unit; per cent stand in the cell."""
+    text = measure.text(value)
+    return text if measure.unit == "%" else text.removesuffix(measure.unit).rstrip()
 
 
-def spread(values: Sequence[float], form: str = ".2f") -> str:
+def spread(values: Sequence[float], measure: Measure) -> str:
     """Mean ± standard deviation of a sample; the mean alone if there is one value."""
-    mean = format(statistics.fmean(values), form)
+    mean = cell(statistics.fmean(values), measure)
     if len(values) < 2:
         return mean
-    deviation = statistics.stdev(values)
-    if form.endswith("%"):
-        return f"{mean} ± {100 * deviation:.1f}"
-    return f"{mean} ± {format(deviation, form)}"
+    return f"{mean} ± {measure.factor * statistics.stdev(values):.{measure.decimals}f}"
+
+
+def spread_of_changes(values: Sequence[float], *, least: int = 1) -> str:
+    """The same for signed numbers, with digits enough that a small mean is not hidden."""
+    mean = statistics.fmean(values)
+    decimals = decimals_for(mean, least=least)
+    if len(values) < 2:
+        return f"{mean:+.{decimals}f}"
+    return f"{mean:+.{decimals}f} ± {statistics.stdev(values):.{decimals}f}"

@@ -13,8 +13,8 @@ def test_each_task_is_shown_with_its_own_metric_and_unit():
     validation = {f"{task}_{HEADLINE_METRICS[task].name}": 0.25 for task in TASKS}
     rows = dict(view_rows(RunView(training={"step": 1, "validation": validation})))
     assert {task: rows[f"validation {task}"] for task in TASKS} == {
-        "normals": "mean ° 0.25",
-        "depth": "RMSE m 0.250",
+        "normals": "mean 0.25°",
+        "depth": "RMSE 0.250 m",
         "semseg": "mIoU 25.0%",
         "human_parts": "mIoU 25.0%",
         "saliency": "maxF 25.0%",

@@ -7,8 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from evaluation.scores import HEADLINE_METRICS
-from runs.results import COLUMNS, gain_lines, scores_table, summary_table
+from evaluation.measures import MEASURES, Measure
+from evaluation.scores import HEADLINE_METRICS, make_metrics
+from runs.results import COLUMNS, gain_lines, scores_table, spread, spread_of_changes
 from schemas.sample import TASKS
 from schemas.stages import RESULT_ROWS
 
@@ -22,16 +23,25 @@ def printed(table):
 
 
 def scores_of(tasks, value=0.25):
-    return {task: {key: value for key, _, _ in COLUMNS[task]} for task in tasks}
+    return {task: dict.fromkeys(COLUMNS[task], value) for task in tasks}
 
 
 def test_every_task_has_columns_and_its_headline_metric_is_the_first():
-    assert {task: columns[0][0] for task, columns in COLUMNS.items()} == {
+    assert {task: columns[0] for task, columns in COLUMNS.items()} == {
         task: HEADLINE_METRICS[task].name for task in TASKS
     }
     for columns in COLUMNS.values():
-        headers = [header for _, header, _ in columns]
+        headers = [MEASURES[key].header for key in columns]
         assert len(set(headers)) == len(headers)
+
+
+def test_every_metric_has_a_name_a_unit_and_a_direction():
+    for task in TASKS:
+        for key in make_metrics(task, num_classes=3).compute():
+            # The threshold at which odsF is reached is no score.
+            assert key in MEASURES or key == "ods_threshold"
+        headline = HEADLINE_METRICS[task]
+        assert MEASURES[headline.name].lower_is_better == headline.lower_is_better
 
 
 @pytest.mark.parametrize("tasks", [("normals",), TASKS])
@@ -45,21 +55,45 @@ def test_a_table_names_all_weights_and_metrics_in_80_columns(tasks):
         assert sum(line.split()[:1] == [name] for line in lines) == len(tasks)
     for task in tasks:
         assert f"{task}, test split" in text
-        assert all(header in text for _, header, _ in COLUMNS[task])
+        assert all(MEASURES[key].header in text for key in COLUMNS[task])
 
 
 def test_the_gain_is_that_of_every_tasks_headline_metric():
     results = {"real_only_control": scores_of(TASKS, 0.5), "self_improved": scores_of(TASKS, 0.4)}
     lines = gain_lines(results)
     assert len(lines) == len(TASKS)
-    assert lines[0] == "normals mean ° against the real-only control: -20.0 %"
+    assert lines[0] == (
+        "normals mean: 0.40° against 0.50° of the real-only control: -0.10° (20.0 % better)"
+    )
+    assert lines[1].endswith("-0.100 m (20.0 % better)")
+    assert lines[2] == (
+        "semseg mIoU: 40.0% against 50.0% of the real-only control: -10.0 points (20.0 % worse)"
+    )
     assert gain_lines({"warm_up": scores_of(TASKS), "real_only_control": None}) == []
 
 
-def test_a_summary_of_runs_with_long_names_cuts_no_number():
-    results = dict.fromkeys(RESULT_ROWS, scores_of(["normals"], 12.5))
-    names = ["runs/seeds/0", "s3://a-bucket/with/a/long/prefix/runs/of/last/week/seeds/1"]
-    text = printed(summary_table(names, [results] * 2, task="normals", metric="mean_deg"))
-    assert "…" not in text
-    assert "real_only_control" in text
-    assert text.count("12.50") == 3 * 3
+def test_a_small_gain_is_not_rounded_away():
+    results = {
+        "real_only_control": scores_of(["semseg"], 0.5),
+        "self_improved": scores_of(["semseg"], 0.50012),
+    }
+    (line,) = gain_lines(results)
+    assert line.endswith("+0.012 points (0.024 % better)")
+    assert spread_of_changes([0.012, 0.014]) == "+0.013 ± 0.001"
+
+
+def test_a_control_without_an_error_has_no_relative_gain():
+    results = {
+        "real_only_control": scores_of(["depth"], 0.0),
+        "self_improved": scores_of(["depth"], 0.25),
+    }
+    assert gain_lines(results) == [
+        "depth RMSE: 0.250 m against 0.000 m of the real-only control: +0.250 m"
+    ]
+
+
+def test_a_spread_has_the_unit_of_its_mean():
+    share = Measure(name="mIoU", unit="%", decimals=1, lower_is_better=False, factor=100)
+    assert spread([0.5, 0.52], share) == "51.0% ± 1.4"
+    assert spread([0.5], share) == "50.0%"
+    assert spread([24.0, 25.0], MEASURES["mean_deg"]) == "24.50 ± 0.71"
