@@ -105,7 +105,9 @@ def _write_weights(run: LoadedRun, store: RunStore) -> None:
 
 
 def _copy_models(run: LoadedRun, store: RunStore) -> None:
-    folders = {BACKBONE_FOLDER: backbone_files(resolve_path(run.config.model.diffusion))}
+    model = run.config.model
+    files = backbone_files(resolve_path(model.diffusion), variant=model.variant)
+    folders = {BACKBONE_FOLDER: files}
     if run.config.method.encoder:
         folders[ENCODER_FOLDER] = encoder_files(resolve_path(run.config.method.encoder))
     for folder, files in folders.items():

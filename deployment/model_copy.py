@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perception.model_files import find_model_folder, weight_files
+from perception.model_files import find_model_folder
+from perception.model_headers import DIFFUSION_WEIGHTS
+from perception.weight_files import find_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_NETWORKS = {
-    "vae": "diffusion_pytorch_model",
-    "unet": "diffusion_pytorch_model",
-    "text_encoder": "model",
-}
 _INDEX = "model_index.json"
 
 
-def backbone_files(path_or_id: str) -> dict[str, Path]:
+def backbone_files(path_or_id: str, *, variant: str | None = None) -> dict[str, Path]:
     """List the files that ``load_backbone`` reads, by their path in the copy.
 
     Other formats and precisions of the same weights, which hub repositories hold too, are left out.
 
     Args:
         path_or_id: A backbone that was loaded before: a folder, or a hub name in the cache.
+        variant: Preferred variant of weights.
 
     Raises:
         ConfigError: If there is no such folder.
@@ -32,9 +30,8 @@ def backbone_files(path_or_id: str) -> dict[str, Path]:
     files = [folder / _INDEX] if (folder / _INDEX).is_file() else []
     files += [file for file in sorted((folder / "tokenizer").iterdir()) if file.is_file()]
     files += sorted((folder / "scheduler").glob("*.json"))
-    for part, stem in _NETWORKS.items():
-        files += [folder / part / "config.json", *weight_files(folder / part, stem)]
-        files += sorted((folder / part).glob(f"{stem}.safetensors.index.json"))
+    for part, stem in DIFFUSION_WEIGHTS.items():
+        files += [folder / part / "config.json", *_weights(folder / part, stem, variant)]
     return {file.relative_to(folder).as_posix(): file for file in files}
 
 
@@ -48,6 +45,10 @@ def encoder_files(path_or_id: str) -> dict[str, Path]:
         ConfigError: If there is no such folder.
     """
     folder = find_model_folder(path_or_id, required=(), patterns=(), local_files_only=True)
-    files = [folder / "config.json", *weight_files(folder, "model")]
-    files += sorted(folder.glob("model.safetensors.index.json"))
+    files = [folder / "config.json", *_weights(folder, "model", None)]
     return {file.name: file for file in files}
+
+
+def _weights(folder: Path, stem: str, variant: str | None) -> list[Path]:
+    found = find_weights(folder, stem, variant=variant)
+    return [*found.files, *([found.index] if found.index else [])]

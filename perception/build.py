@@ -59,6 +59,7 @@ def open_backbone(
         resolve_path(model.diffusion),
         device=device_of(config) if device is None else device,
         dtype=dtype_of(config),
+        variant=model.variant,
         options=BackboneOptions(
             channels_last=model.channels_last,
             compile_unet=model.compile,

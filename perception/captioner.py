@@ -14,15 +14,10 @@ import torch
 from transformers import AutoTokenizer, Blip2ForConditionalGeneration
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from perception.model_files import (
-    digest_files,
-    find_model_folder,
-    load_network,
-    loading,
-    read_json,
-    weight_files,
-)
+from perception.model_files import digest_files, find_model_folder, read_json
+from perception.model_loading import load_network, loading
 from perception.shapes import ShapeError, expect_shape
+from perception.weight_files import find_weights
 from schemas.errors import ConfigError, SampleError
 
 if TYPE_CHECKING:
@@ -110,7 +105,7 @@ class Blip2Captioner:
             local_files_only=local_files_only,
             revision=revision,
         )
-        weights = weight_files(folder, "model")
+        weights = find_weights(folder, "model").files
         model = load_network(
             Blip2ForConditionalGeneration, folder, dtype=dtype, local_files_only=True
         )

@@ -10,14 +10,9 @@ import torch
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
 from perception.captioner import expect_limits, write_captions
-from perception.model_files import (
-    digest_files,
-    find_model_folder,
-    load_network,
-    loading,
-    read_json,
-    weight_files,
-)
+from perception.model_files import digest_files, find_model_folder, read_json
+from perception.model_loading import load_network, loading
+from perception.weight_files import find_weights
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,7 +80,7 @@ class ImageToTextCaptioner:
             revision=revision,
         )
         kind = _expect_captioning_model(folder)
-        weights = weight_files(folder, "model")
+        weights = find_weights(folder, "model").files
         reading: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         model = load_network(AutoModelForImageTextToText, folder, dtype=dtype, **reading)
         with loading(folder):

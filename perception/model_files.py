@@ -1,24 +1,29 @@
-"""Finding pretrained models in a folder or the Hugging Face cache; naming them by content."""
+"""Finding pretrained models in a folder or the Hugging Face cache; naming them by content.
+
+Neither torch nor transformers is imported: a driver looks at models without loading them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from transformers.utils import logging as transformers_logging
 
-from schemas.errors import ConfigError, UserError
+from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 _CHUNK_BYTES = 1 << 22
+_POINTER = b"version https://git-lfs"
+_REMEDY = (
+    "Train or copy the model there, give the path of an existing folder, or a Hugging Face id that "
+    "is in the cache or can be downloaded (HF_HUB_OFFLINE unset)"
+)
 
 
 def find_model_folder(
@@ -50,22 +55,46 @@ def find_model_folder(
         folder = _download(
             str(path_or_id), patterns, local_files_only=local_files_only, revision=revision
         )
-    missing = [name for name in required if not (folder / name).is_file()]
-    if missing:
-        raise ConfigError(
-            f"model folder {folder.absolute()}: wanted {', '.join(required)}; missing "
-            f"{', '.join(missing)}. Save the model with save_pretrained, or name another folder"
-        )
+    if missing := _missing(folder, required):
+        raise ConfigError(_incomplete(folder, required, missing))
+    return folder
+
+
+def find_local_model(path_or_id: str | Path, *, required: Sequence[str]) -> Path | None:
+    """Return the local folder of a model without downloading anything.
+
+    Args:
+        path_or_id: As for :func:`find_model_folder`.
+        required: Files, relative to the folder, without which it is not such a model.
+
+    Returns:
+        None for an id that is not (completely) in the cache and may be downloaded later.
+
+    Raises:
+        ConfigError: If the folder or one of its files is missing, or the id is not in the cache and
+            may not be downloaded.
+    """
+    may_download = not constants.HF_HUB_OFFLINE
+    folder = Path(path_or_id).expanduser()
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(str(path_or_id), local_files_only=True))
+        except HFValidationError as error:
+            raise ConfigError(_no_folder(path_or_id)) from error
+        except LocalEntryNotFoundError as error:
+            if may_download:
+                return None
+            raise ConfigError(_not_cached(str(path_or_id), error)) from error
+        if may_download and _missing(folder, required):
+            return None
+    if missing := _missing(folder, required):
+        raise ConfigError(_incomplete(folder, required, missing))
     return folder
 
 
 def _download(
     model_id: str, patterns: Sequence[str], *, local_files_only: bool, revision: str | None
 ) -> Path:
-    remedy = (
-        "Train or copy the model there, give the path of an existing folder, or a Hugging Face id "
-        "that is in the cache or can be downloaded (HF_HUB_OFFLINE unset)"
-    )
     try:
         folder = snapshot_download(
             model_id,
@@ -74,78 +103,44 @@ def _download(
             revision=revision,
         )
     except HFValidationError as error:
-        raise ConfigError(
-            f"model folder {Path(model_id).absolute()}: wanted a folder, found none. {remedy}"
-        ) from error
+        raise ConfigError(_no_folder(model_id)) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, ConnectionError) as error:
-        raise ConfigError(
-            f"model {model_id!r}: found no folder {Path(model_id).absolute()}, nothing of that "
-            f"id in the Hugging Face cache, and could not download it "
-            f"({type(error).__name__}). {remedy}"
-        ) from error
+        raise ConfigError(_not_cached(model_id, error)) from error
     return Path(folder)
 
 
-@contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """Keep the loaders of transformers from drawing progress bars into a worker's log."""
-    was_enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+def _missing(folder: Path, required: Sequence[str]) -> list[str]:
+    return [name for name in required if not (folder / name).is_file()]
+
+
+def _incomplete(folder: Path, required: Sequence[str], missing: Sequence[str]) -> str:
+    return (
+        f"model folder {folder.absolute()}: wanted {', '.join(required)}; missing "
+        f"{', '.join(missing)}{_other_pipeline(folder)}. Save the model with save_pretrained, or "
+        "name another folder"
+    )
+
+
+def _other_pipeline(folder: Path) -> str:
+    """Of which pipeline a folder is that lacks files of Stable Diffusion."""
     try:
-        yield
-    finally:
-        if was_enabled:
-            transformers_logging.enable_progress_bar()
+        name = str(read_json(folder / "model_index.json").get("_class_name"))[:80]
+    except (OSError, ConfigError):
+        return ""
+    return "" if name == "StableDiffusionPipeline" else f" (its model_index.json says {name})"
 
 
-@contextmanager
-def loading(folder: Path) -> Iterator[None]:
-    """Turn whatever the loaders of a model folder raise into one message.
-
-    Their readers check little before they use it: what a wrong configuration makes them raise may
-    be of any type.
-
-    Raises:
-        ConfigError: If the folder's files are not those of such a model.
-        UserError: As it was raised inside.
-        MemoryError: As it was raised inside: the machine is too small, not the folder wrong.
-    """
-    try:
-        yield
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:
-        first = (str(error).strip() or type(error).__name__).split("\n", 1)[0]
-        raise ConfigError(
-            f"model folder {folder.absolute()}: wanted a model as save_pretrained writes it, "
-            f"without code of its own, found {type(error).__name__}: {first[:300]}; copy the "
-            "folder again or save the model anew"
-        ) from error
+def _no_folder(path: str | Path) -> str:
+    return f"model folder {Path(path).absolute()}: wanted a folder, found none. {_REMEDY}"
 
 
-def load_network(kind: type[Any], folder: Path, **options: Any) -> Any:
-    """Load a network whose every tensor is in the folder's safetensors files.
-
-    Args:
-        kind: Its class, of diffusers or transformers.
-        options: More arguments of ``from_pretrained``.
-
-    Raises:
-        ConfigError: If it cannot be loaded, or a tensor is missing or of another shape: the
-            loaders would make it up.
-    """
-    with loading(folder), without_progress_bars():
-        network, found = kind.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, **options
-        )
-    lacking = sorted(str(name) for name in (*found["missing_keys"], *found["mismatched_keys"]))
-    if lacking:
-        raise ConfigError(
-            f"model folder {folder.absolute()}: wanted all tensors of {kind.__name__}, "
-            f"{len(lacking)} are missing or of another shape, first {lacking[0]:.200}; copy the "
-            "folder again or save the model anew"
-        )
-    return network
+def _not_cached(model_id: str, error: Exception) -> str:
+    return (
+        f"model {model_id!r}: found no folder {Path(model_id).absolute()}, nothing of that id in "
+        f"the Hugging Face cache {constants.HF_HUB_CACHE}, and could not download it "
+        f"({'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else type(error).__name__}). "
+        f"{_REMEDY}, for instance by: hf download {model_id}"
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -154,6 +149,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If the file is not valid JSON or not an object.
     """
+    expect_no_pointer(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -163,27 +159,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def weight_files(folder: Path, stem: str, *, variant: str | None = None) -> list[Path]:
-    """List the safetensors files of one network, shards included, in name order.
-
-    Args:
-        stem: ``diffusion_pytorch_model`` for diffusers, ``model`` for transformers.
-        variant: For instance ``fp16``; None for the plain files.
+def expect_no_pointer(path: Path) -> None:
+    """Refuse what git leaves in place of a large file.
 
     Raises:
-        ConfigError: If there are none.
+        ConfigError: If the file is a pointer of git-lfs.
     """
-    name = f"{stem}.{variant}" if variant else stem
-    found = [*folder.glob(f"{name}.safetensors"), *folder.glob(f"{name}-*-of-*.safetensors")]
-    # A pipe or a device is never read.
-    files = sorted(path for path in found if path.is_file())
-    if not files:
-        names = sorted(path.name for path in folder.iterdir() if path.is_file())
-        raise ConfigError(
-            f"{folder}: wanted {name}.safetensors, found {names}; only safetensors are read, "
-            "convert other weights with save_pretrained(..., safe_serialization=True)"
-        )
-    return files
+    with path.open("rb") as stream:
+        if stream.read(len(_POINTER)) == _POINTER:
+            raise ConfigError(
+                f"{path}: wanted the file, found a pointer of git-lfs to it; fetch it: "
+                f"git lfs install && git -C {path.parent} lfs pull"
+            )
 
 
 def digest_files(files: Sequence[Path], *, root: Path) -> str:
@@ -201,29 +188,3 @@ def digest_files(files: Sequence[Path], *, root: Path) -> str:
             while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-def load_encoder(kind: type[Any], path_or_id: str | Path, **options: Any) -> Any:
-    """Load a pretrained image encoder of transformers in float32.
-
-    Args:
-        kind: Its class, for instance ``ViTModel``.
-        path_or_id: As for :func:`find_model_folder`.
-        options: More arguments of ``from_pretrained``.
-
-    Raises:
-        ConfigError: If the folder or its files are missing.
-    """
-    folder = find_model_folder(
-        path_or_id, required=("config.json",), patterns=["config.json", "model*.safetensors*"]
-    )
-    weight_files(folder, "model")
-    with loading(folder), without_progress_bars():
-        return kind.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            **options,
-        )

@@ -15,7 +15,7 @@ from transformers import ViTConfig, ViTModel
 
 from perception.adapter import scaled_width
 from perception.geometry import resized
-from perception.model_files import load_encoder
+from perception.model_loading import load_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

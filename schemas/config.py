@@ -51,6 +51,12 @@ class ModelSection(Section, fields_are="science"):
         default="starter/diffusion",
         description="Folder or hub name in diffusers form (Stable Diffusion v1-5 or alike).",
     )
+    variant: str | None = Field(
+        default=None,
+        pattern=r"^\w+$",
+        description="Variant of the weights in the folder (fp16, ...); found by itself where there "
+        "is no choice.",
+    )
     captioner: Literal["blip2", "image_to_text", "file", "source", "none"] = Field(
         default="blip2",
         description="blip2: run a BLIP-2; image_to_text: run any image-to-text model of "
@@ -348,7 +354,10 @@ class RunConfig(Section, fields_are="science"):
         chosen = {
             path: value
             for path, kind, value in values_of(self)
-            if kind == "science" and path.startswith(("model.", "creator."))
+            if kind == "science"
+            and path.startswith(("model.", "creator."))
+            # A field that came later leaves the digest as it was where it is not used.
+            and value is not None
         }
         run = self.run.model_copy(update={"recipe": recipe or digest_of(chosen)})
         return self.model_copy(update={"run": run})

@@ -15,34 +15,18 @@ from transformers import AutoTokenizer, CLIPTextModel
 
 from perception.diffusion.schedule import NoiseSchedule
 from perception.diffusion.text import PromptEncoder
-from perception.model_files import (
-    digest_files,
-    find_model_folder,
-    load_network,
-    loading,
-    read_json,
-    weight_files,
-)
-from schemas.errors import ConfigError
+from perception.model_files import digest_files, find_model_folder, read_json
+from perception.model_headers import DIFFUSION_CONFIGS, DIFFUSION_WEIGHTS, expect_fitting_parts
+from perception.model_loading import load_network, loading
+from perception.weight_files import find_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-logger = logging.getLogger(__name__)
+    from perception.weight_files import WeightFiles
 
-_CONFIG_FILES = (
-    "vae/config.json",
-    "unet/config.json",
-    "text_encoder/config.json",
-    "tokenizer/tokenizer_config.json",
-    "scheduler/scheduler_config.json",
-)
-_WEIGHTS = (
-    ("vae", "diffusion_pytorch_model"),
-    ("unet", "diffusion_pytorch_model"),
-    ("text_encoder", "model"),
-)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +68,8 @@ def load_backbone(
             Face id such as ``stable-diffusion-v1-5/stable-diffusion-v1-5``.
         dtype: Dtype of weights and activations; latents and the sampler's arithmetic stay float32.
         revision: Branch, tag or commit of a Hugging Face id.
-        variant: Weight variant of the checkpoint, for instance ``fp16``.
+        variant: Weight variant to prefer, for instance ``fp16``; found by itself where there is no
+            choice.
         options: The defaults of ``BackboneOptions`` if None.
 
     Returns:
@@ -95,44 +80,42 @@ def load_backbone(
     """
     folder = find_model_folder(
         path_or_id,
-        required=_CONFIG_FILES,
+        required=DIFFUSION_CONFIGS,
         patterns=_download_patterns(variant),
         local_files_only=local_files_only,
         revision=revision,
     )
-    weights = [
-        f for part, stem in _WEIGHTS for f in weight_files(folder / part, stem, variant=variant)
-    ]
-    reading: dict[str, Any] = {"variant": variant, "local_files_only": True}
-    # Without accelerate diffusers warns on every load unless told to do without.
-    networks: dict[str, Any] = {
-        "torch_dtype": dtype,
-        "low_cpu_mem_usage": is_accelerate_available(),
-        **reading,
+    weights = {
+        part: find_weights(folder / part, stem, variant=variant)
+        for part, stem in DIFFUSION_WEIGHTS.items()
     }
-    vae = load_network(AutoencoderKL, folder, subfolder="vae", **networks)
-    unet = load_network(UNet2DConditionModel, folder, subfolder="unet", **networks)
-    text_encoder = load_network(
-        CLIPTextModel, folder, subfolder="text_encoder", dtype=dtype, **reading
-    )
+    vae, unet, text_encoder = _load_networks(folder, weights, dtype=dtype)
     with loading(folder):
         tokenizer = AutoTokenizer.from_pretrained(
             folder, subfolder="tokenizer", local_files_only=True, trust_remote_code=False
         )
         schedule = NoiseSchedule.from_config(read_json(folder / "scheduler/scheduler_config.json"))
-    _expect_fitting_parts(folder, vae, unet, text_encoder)
+    configs = {
+        "vae": vae.config,
+        "unet": unet.config,
+        "text_encoder": text_encoder.config.to_dict(),
+    }
+    expect_fitting_parts(folder, configs)
     options = options or BackboneOptions()
     for network in (vae, unet, text_encoder):
         _freeze(network, device, options)
     _set_up(vae, unet, options)
     tokenizer_files = sorted(path for path in (folder / "tokenizer").iterdir() if path.is_file())
-    config_files = [folder / name for name in _CONFIG_FILES if not name.startswith("tokenizer/")]
+    config_files = [
+        folder / name for name in DIFFUSION_CONFIGS if not name.startswith("tokenizer/")
+    ]
+    weight_files = [path for each in weights.values() for path in each.files]
     backbone = DiffusionBackbone(
         vae=vae,
         unet=unet,
         prompts=PromptEncoder(tokenizer, text_encoder),
         schedule=schedule,
-        model_id=digest_files([*config_files, *tokenizer_files, *weights], root=folder),
+        model_id=digest_files([*config_files, *tokenizer_files, *weight_files], root=folder),
         device=torch.device(device),
         dtype=dtype,
         compiled_unet=torch.compile(unet) if options.compile_unet else None,
@@ -145,13 +128,40 @@ def _download_patterns(variant: str | None) -> list[str]:
     """Name only the files that are read: checkpoints carry several copies of their weights."""
     suffix = f".{variant}" if variant else ""
     patterns = ["model_index.json", "*/*config.json", "tokenizer/*"]
-    for part, stem in _WEIGHTS:
+    for part, stem in DIFFUSION_WEIGHTS.items():
         patterns += [
             f"{part}/{stem}{suffix}.safetensors",
             f"{part}/{stem}{suffix}-*-of-*.safetensors",
         ]
         patterns += [f"{part}/{stem}.safetensors.index{suffix}.json"]
     return patterns
+
+
+def _load_networks(
+    folder: Path, weights: Mapping[str, WeightFiles], *, dtype: torch.dtype
+) -> list[Any]:
+    """Load autoencoder, U-Net and text encoder."""
+    # Without accelerate diffusers warns on every load unless told to do without.
+    diffusers: dict[str, Any] = {
+        "torch_dtype": dtype,
+        "low_cpu_mem_usage": is_accelerate_available(),
+    }
+    kinds = (
+        ("vae", AutoencoderKL, diffusers),
+        ("unet", UNet2DConditionModel, diffusers),
+        ("text_encoder", CLIPTextModel, {"dtype": dtype}),
+    )
+    return [
+        load_network(
+            kind,
+            folder,
+            subfolder=part,
+            variant=weights[part].variant,
+            local_files_only=True,
+            **options,
+        )
+        for part, kind, options in kinds
+    ]
 
 
 def _freeze(network: Any, device: torch.device | str, options: BackboneOptions) -> None:
@@ -167,24 +177,6 @@ def _set_up(vae: Any, unet: Any, options: BackboneOptions) -> None:
         vae.enable_tiling()
     if options.attention_slicing:
         unet.set_attention_slice("auto")
-
-
-def _expect_fitting_parts(folder: Path, vae: Any, unet: Any, text_encoder: Any) -> None:
-    pairs = (
-        ("U-Net in_channels", unet.config.in_channels, vae.config.latent_channels),
-        ("U-Net out_channels", unet.config.out_channels, vae.config.latent_channels),
-        (
-            "U-Net cross_attention_dim",
-            unet.config.cross_attention_dim,
-            text_encoder.config.hidden_size,
-        ),
-    )
-    for name, found, wanted in pairs:
-        if found != wanted:
-            raise ConfigError(
-                f"{folder}: wanted {name} {wanted} to fit the autoencoder and text encoder, found "
-                f"{found}; use a text-to-image checkpoint (not an inpainting or upscaling one)"
-            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -28,7 +28,7 @@ from perception.methods.protocol import (
     Pyramid,
     evaluating,
 )
-from perception.model_files import load_encoder
+from perception.model_loading import load_encoder
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:

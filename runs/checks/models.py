@@ -3,39 +3,63 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perception.model_headers import (
+    read_captioner_headers,
+    read_diffusion_headers,
+    read_encoder_headers,
+)
 from schemas.errors import ConfigError
 from schemas.paths import resolve_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from schemas.config import RunConfig
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def expect_models(config: RunConfig, *, with_captioner: bool = True) -> None:
-    """Look for the folders of the frozen models; a name on the hub is left to the loader.
+    """Check the files of the frozen models and the headers of their weights; nothing is loaded.
+
+    A name on the hub that is not in the cache is left to the loader.
 
     Raises:
-        ConfigError: If there is no such folder.
+        ConfigError: If a model is missing, incomplete, damaged or of another kind.
     """
-    _expect_folder("model.diffusion", config.model.diffusion)
-    if config.method.encoder is not None:
-        _expect_folder("method.encoder", config.method.encoder)
-    if with_captioner and config.model.captioner in {"blip2", "image_to_text"}:
-        _expect_folder("model.captioner_path", config.model.captioner_path)
+    model, encoder = config.model, config.method.encoder
+    with _naming("model.diffusion", model.diffusion) as path:
+        read_diffusion_headers(path, variant=model.variant)
+    if encoder is not None:
+        with _naming("method.encoder", encoder) as path:
+            read_encoder_headers(path)
+    if with_captioner and model.captioner in {"blip2", "image_to_text"}:
+        with _naming("model.captioner_path", model.captioner_path) as path:
+            read_captioner_headers(path, is_blip2=model.captioner == "blip2")
 
 
-def _expect_folder(field: str, name: str) -> None:
-    folder = Path(resolve_path(name)).expanduser()
-    if folder.is_dir() or _is_on_hub(name):
-        return
-    raise ConfigError(
-        f"{field} = {name}: no folder {folder.absolute()}; name an existing one (the shipped "
-        "models are in starter/), or a Hugging Face model as owner/name"
-    )
+@contextmanager
+def _naming(field: str, name: str) -> Iterator[str]:
+    """Give the path of a model and put the field's name before what is wrong with it.
+
+    Raises:
+        ConfigError: As it was raised inside, or if there is no such model.
+    """
+    path = resolve_path(name)
+    folder = Path(path).expanduser()
+    if not folder.is_dir() and not _is_on_hub(name):
+        raise ConfigError(
+            f"{field} = {name}: no folder {folder.absolute()}; name an existing one (the shipped "
+            "models are in starter/), or a Hugging Face model as owner/name"
+        )
+    try:
+        yield path
+    except ConfigError as error:
+        raise ConfigError(f"{field} = {name}: {error}") from error
 
 
 def _is_on_hub(name: str) -> bool:

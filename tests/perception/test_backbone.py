@@ -18,6 +18,7 @@ from perception.diffusion.text import PromptEncoder
 from perception.seeding import sample_generator
 from schemas.config import CreatorSection
 from schemas.errors import ConfigError
+from tests.kit.models.folders import with_shards, with_variant
 from tests.kit.tiny_models import tiny_backbone, tiny_diffusion_folder
 
 
@@ -145,6 +146,18 @@ def test_the_id_follows_the_content_not_the_place(folder):
     weights["conv_in.bias"] += 1e-3
     save_file(weights, path, {"format": "pt"})
     assert load_backbone(folder).model_id != first
+
+
+@pytest.mark.parametrize("variant", ["fp16", None])
+def test_weights_of_a_variant_or_in_shards_give_the_same_network(folder, variant):
+    expected = load_backbone(folder)
+    with_shards(folder / "unet", variant)
+    if variant:
+        for name in ("vae/diffusion_pytorch_model", "text_encoder/model"):
+            with_variant(folder / f"{name}.safetensors", variant)
+    found = load_backbone(folder)
+    assert same_output(found, expected)
+    assert found.model_id != expected.model_id
 
 
 def test_half_precision_weights_give_nearly_the_same_prediction():

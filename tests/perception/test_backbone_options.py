@@ -160,6 +160,7 @@ def test_a_run_configuration_sets_every_option(monkeypatch):
         "vae_slicing": True,
         "vae_tiling": True,
         "attention_slicing": True,
+        "variant": "fp16",
     }
     stage = {"steps": 1}
     tree = {
@@ -172,6 +173,7 @@ def test_a_run_configuration_sets_every_option(monkeypatch):
         "folder": resolve_path("starter/diffusion"),
         "device": "cpu",
         "dtype": torch.bfloat16,
+        "variant": "fp16",
         "options": BackboneOptions(
             channels_last=False,
             compile_unet=True,

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from perception.captioner import Blip2Captioner, FileCaptions
 from perception.captioner_image_to_text import ImageToTextCaptioner
 from perception.diffusion.backbone import load_backbone
-from perception.model_files import load_encoder
+from perception.model_loading import load_encoder
 from schemas.errors import ConfigError
 from tests.kit.hostile.outcomes import PICKLE, Accepted, Item, Refused
 from tests.kit.tiny_models import tiny_captioner_folder, tiny_diffusion_folder
