@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from perception.shapes import ShapeError
 from schemas.errors import ConfigError
 from schemas.run_layout import CONFIG_FILE
-from sources.folder_listing import IMAGE_SUFFIXES, RESULTS, Unused, list_images
+from sources.folder_listing import RESULTS, Unused, list_images
 from storage.samples.codecs import decode_image
+from storage.samples.members import IMAGE_SUFFIXES, rgb_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,14 +48,14 @@ def as_rgb(image: ImageLike) -> NDArray[np.uint8]:
     """Turn an image into an array, upright and in colour.
 
     Args:
-        image: Path of a JPEG or PNG file, a PIL image, or a uint8 array, RGB [H, W, 3] or grey
+        image: Path of a picture, a PIL image, or a uint8 array, RGB [H, W, 3] or grey
             [H, W]. The EXIF orientation of files and PIL images is applied.
 
     Returns:
         uint8 RGB [H, W, 3].
 
     Raises:
-        ShapeError: If an array has another shape or type.
+        ShapeError: If an array has another shape or type, or a PIL image holds no brightness.
         SampleError: If a file cannot be decoded or is too large.
     """
     if isinstance(image, str | Path):
@@ -131,7 +132,7 @@ def _files(path: Path, out: str | Path | None, unused: Unused) -> Sequence[Path]
     if _holds(path, Path.is_file):
         return [path]
     if not _holds(path, Path.is_dir):
-        raise ConfigError(f"{path}: no such file or folder; name a JPEG, a PNG or a folder of them")
+        raise ConfigError(f"{path}: no such file or folder; name a picture or a folder of them")
     results = None if out is None else os.path.realpath(Path(out).expanduser())
 
     def is_left_out(folder: Path) -> bool:
@@ -175,8 +176,7 @@ def _holds(path: Path, question: Callable[[Path], bool]) -> bool:
 
 
 def _from_pil(picture: Image.Image) -> NDArray[np.uint8]:
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I"):
-        # PIL would clip 16-bit grey at 255; the upper 8 bits are what files give too.
-        return as_rgb((np.asarray(upright) >> 8).astype(np.uint8))
-    return np.array(upright.convert("RGB"))
+    try:
+        return rgb_of(picture)
+    except ValueError as error:
+        raise ShapeError(f"image: {error}") from error

@@ -13,19 +13,18 @@ from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from storage.samples.members import HEIC_SUFFIXES, IMAGE_SUFFIXES
+from storage.samples.recognise import HEIC_REMEDY
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-"""Suffixes of files that the decoder of images reads; compared without case."""
-
-SUFFIX_HINTS = dict.fromkeys(
-    (
-        *(".heic", ".heif", ".avif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".jxl"),
-        *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd"),
+SUFFIX_HINTS = {
+    **dict.fromkeys(HEIC_SUFFIXES, HEIC_REMEDY),
+    **dict.fromkeys(
+        (".jp2", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd"), "save them as JPEG or PNG"
     ),
-    "save them as JPEG or PNG",
-)
+}
 """What to do with pictures that are not read."""
 
 HIDDEN = "hidden"

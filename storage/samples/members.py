@@ -102,7 +102,7 @@ def read_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     Raises:
         SampleError: ``too_large``; ``decode_failed`` if damaged or of a format that is not read.
     """
-    return _open(data, formats=_image_formats(data), max_pixels=max_pixels, convert=as_rgb)
+    return _open(data, formats=_image_formats(data), max_pixels=max_pixels, convert=rgb_of)
 
 
 def read_label_png(data: bytes, *, modes: tuple[str, ...], what: str) -> NDArray[Any]:
@@ -124,7 +124,7 @@ def read_label_png(data: bytes, *, modes: tuple[str, ...], what: str) -> NDArray
     return np.array(picture)
 
 
-def as_rgb(picture: Image.Image) -> NDArray[np.uint8]:
+def rgb_of(picture: Image.Image) -> NDArray[np.uint8]:
     """A picture of any mode as RGB [H, W, 3], upright; 16-bit channels keep their upper 8 bits.
 
     Raises:

@@ -93,9 +93,9 @@ def test_two_images_that_would_be_written_alike_are_an_error(tmp_path):
 
 
 def test_a_folder_without_images_and_a_path_without_a_file_are_errors(tmp_path):
-    touch(tmp_path, "notes.txt", "a.HEIC", "b.HEIC")
+    touch(tmp_path, "notes.txt", "a.DNG", "b.DNG")
     with pytest.raises(
-        ConfigError, match=r"found no \.\w+, .* 3 files not used: 2 \.HEIC .*1 \.txt"
+        ConfigError, match=r"found no \.\w+, .* 3 files not used: 2 \.DNG .*1 \.txt"
     ):
         find_images([tmp_path])
     with pytest.raises(ConfigError, match=r"missing\.jpg: no such file"):

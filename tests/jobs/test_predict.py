@@ -152,11 +152,11 @@ def test_a_name_too_long_for_the_results_is_one_image_left_out(
 
 
 def test_what_is_not_used_is_said(run_url, photographs, tmp_path, capsys):
-    for name in ("._same.png", ".DS_Store", "phone.HEIC"):
+    for name in ("._same.png", ".DS_Store", "camera.DNG"):
         (photographs / name).touch()
     arguments = ["--tasks", "depth", str(photographs), "--out", str(tmp_path / "out")]
     main(["--run", run_url, *arguments])
-    assert "3 files not used: 2 hidden, 1 .HEIC" in capsys.readouterr().out
+    assert "3 files not used: 2 hidden, 1 .DNG" in capsys.readouterr().out
 
 
 def test_a_folder_of_something_else_is_not_written_to(run_url, photographs):
