@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +21,7 @@ from perception.weight_files import find_weights
 from schemas.errors import ConfigError, SampleError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -95,7 +95,7 @@ class Blip2Captioner:
             revision: Branch, tag or commit of a Hugging Face id.
 
         Raises:
-            ConfigError: If files are missing or a limit is not positive.
+            ConfigError: If files are missing, a limit is not positive, or it cannot caption.
         """
         expect_limits(max_new_tokens=max_new_tokens, batch_size=batch_size)
         folder = find_model_folder(
@@ -115,6 +115,8 @@ class Blip2Captioner:
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
+        if model.config.image_token_index is None:
+            model.config.image_token_index = _image_token(model, tokenizer)
         captioner = cls(
             model=model.to(device).eval().requires_grad_(requires_grad=False),
             image_processor=image_processor,
@@ -124,6 +126,7 @@ class Blip2Captioner:
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
         )
+        expect_captions(replace(captioner, max_new_tokens=1).caption, folder)
         logger.info("captioner_loaded", extra={"path": str(folder), "model_id": captioner.model_id})
         return captioner
 
@@ -142,6 +145,24 @@ class Blip2Captioner:
         # Decoder-only models repeat their prompt: the image tokens and the start token.
         is_repeated = config.use_decoder_only_language_model
         return write_captions(self, images, skip=config.num_query_tokens + 1 if is_repeated else 0)
+
+
+def _image_token(model: Any, tokenizer: Any) -> int:
+    """Choose the token that stands where the image is, for a folder that names none.
+
+    Releases of transformers before 4.46 wrote no ``image_token_index``. The token's embedding is
+    replaced by the image's, so that any token that has one serves, but the start token.
+    """
+    candidates = (
+        tokenizer.get_vocab().get("<image>"),
+        len(tokenizer),
+        model.config.text_config.pad_token_id,
+        0,
+        1,
+    )
+    rows = model.get_input_embeddings().num_embeddings
+    start = model.config.text_config.bos_token_id
+    return next(int(each) for each in candidates if each not in {None, start} and each < rows)
 
 
 class GeneratingCaptioner(Protocol):
@@ -179,6 +200,30 @@ def expect_limits(*, max_new_tokens: int, batch_size: int) -> None:
             "captioner max_new_tokens and batch_size: wanted at least 1, found "
             f"{max_new_tokens} and {batch_size}"
         )
+
+
+def expect_captions(
+    caption: Callable[[Sequence[NDArray[np.uint8]]], list[str]], folder: Path
+) -> None:
+    """Caption a grey image, so that a model that cannot is refused before any image is read.
+
+    Args:
+        caption: Of a captioner with few new tokens: it is called once for each process.
+        folder: Named in the message.
+
+    Raises:
+        ConfigError: With what the model raised.
+    """
+    grey = np.full((64, 64, 3), 127, dtype=np.uint8)
+    try:
+        caption([grey])
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).split("\n", 1)[0]
+        raise ConfigError(
+            f"model.captioner_path: {folder} was loaded, but cannot caption a grey image: "
+            f"{type(error).__name__}: {first[:300]}; save model and processor anew with this "
+            "version of transformers, or choose another captioner, model.dtype or model.device"
+        ) from error
 
 
 def write_captions(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
-from perception.captioner import expect_limits, write_captions
+from perception.captioner import expect_captions, expect_limits, write_captions
 from perception.model_files import digest_files, find_model_folder, read_json
 from perception.model_loading import load_network, loading
 from perception.weight_files import find_weights
@@ -69,7 +69,8 @@ class ImageToTextCaptioner:
 
         Raises:
             ConfigError: If files are missing, transformers does not count the model among its
-                image-to-text models, it only answers questions, or a limit is not positive.
+                image-to-text models, it only answers questions, a limit is not positive, or
+                it cannot caption.
         """
         expect_limits(max_new_tokens=max_new_tokens, batch_size=batch_size)
         folder = find_model_folder(
@@ -96,6 +97,7 @@ class ImageToTextCaptioner:
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
         )
+        expect_captions(replace(captioner, max_new_tokens=1).caption, folder)
         logger.info("captioner_loaded", extra={"path": str(folder), "model_id": captioner.model_id})
         return captioner
 

@@ -38,6 +38,39 @@ def test_a_caption_does_not_depend_on_the_batch():
     assert tiny_captioner().caption([]) == []
 
 
+@pytest.fixture
+def old_folder(tmp_path):
+    """As releases of transformers before 4.46 wrote it: no image token, no processor."""
+    folder = shutil.copytree(tiny_captioner_folder(), tmp_path / "old")
+    config = json.loads((folder / "config.json").read_text())
+    del config["image_token_index"]
+    (folder / "config.json").write_text(json.dumps(config))
+    processor = json.loads((folder / "processor_config.json").read_text())
+    (folder / "processor_config.json").unlink()
+    old = {**processor["image_processor"], "processor_class": "Blip2Processor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(old))
+    return folder
+
+
+@pytest.mark.parametrize("knows_image", [True, False])
+def test_a_folder_of_an_older_release_gives_the_same_captions(old_folder, knows_image):
+    if not knows_image:
+        names = ("tokenizer.json", "tokenizer_config.json")
+        for path in (old_folder / name for name in names):
+            path.write_text(path.read_text().replace("<image>", "<picture>"))
+    captioner = Blip2Captioner.load(old_folder, max_new_tokens=6, local_files_only=True)
+    assert captioner.caption(make_images()) == tiny_captioner().caption(make_images())
+
+
+def test_a_captioner_that_fails_on_every_image_is_refused_when_it_is_loaded(tmp_path):
+    folder = shutil.copytree(tiny_captioner_folder(), tmp_path / "captioner")
+    processor = json.loads((folder / "processor_config.json").read_text())
+    processor["image_processor"]["size"] = {"height": 64, "width": 64}
+    (folder / "processor_config.json").write_text(json.dumps(processor))
+    with pytest.raises(ConfigError, match=r"model\.captioner_path: .*cannot caption a grey image"):
+        Blip2Captioner.load(folder)
+
+
 def test_a_missing_captioner_is_named_with_a_remedy(tmp_path):
     with pytest.raises(ConfigError, match=r"absent.*Train or copy the model"):
         Blip2Captioner.load(tmp_path / "absent", local_files_only=True)

@@ -97,3 +97,12 @@ def test_images_must_be_rgb_bytes(folders):
     captioner = ImageToTextCaptioner.load(folders["git"])
     with pytest.raises(ShapeError, match="uint8"):
         captioner.caption([np.zeros((8, 8, 3))])
+
+
+def test_a_captioner_that_fails_on_every_image_is_refused_when_it_is_loaded(folders, tmp_path):
+    folder = shutil.copytree(folders["blip"], tmp_path / "blip")
+    processor = json.loads((folder / "preprocessor_config.json").read_text())
+    processor["size"] = {"height": 64, "width": 64}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    with pytest.raises(ConfigError, match=r"model\.captioner_path: .*cannot caption a grey image"):
+        ImageToTextCaptioner.load(folder)
