@@ -25,12 +25,12 @@ from perception.build import make_method
 from perception.diffusion.backbone import load_backbone
 from perception.state_file import keys_digest, state_to_bytes
 from pipeline.loop.plan import make_plan
-from pipeline.make.build import open_run_source
 from pipeline.make.caption import SourceCaptions, caption_source
 from pipeline.on_ray.coordinator import GenerationLoop
 from runs.on_ray import session as ray_session
 from schemas.config_file import load_config
 from schemas.paths import resolve_path
+from sources.open import open_run_source
 from storage.files.stores import open_store
 from storage.records.weights import publish_weights
 

@@ -24,12 +24,12 @@ from torch import nn
 from perception.build import make_method
 from perception.diffusion.backbone import load_backbone
 from perception.state_file import state_to_bytes
-from pipeline.make.build import open_run_source
 from pipeline.make.generator import Generator
 from pipeline.on_ray.registry import start_registry
 from runs.on_ray import session as ray_session
 from schemas.config_file import load_config
 from schemas.paths import resolve_path
+from sources.open import open_run_source
 from storage.files.stores import open_store
 from trainers.learner import make_learner
 from trainers.publish import WeightsPublisher

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipeline.make.build import open_captioner, open_run_source
+from pipeline.make.build import open_captioner
 from pipeline.make.caption import caption_source
 from runs.directory import claim_run_directory
 from runs.local_loop import generate_first_round, run_locally
@@ -26,6 +26,7 @@ from schemas.run_layout import (
     round_dir,
     weights_dir,
 )
+from sources.open import open_run_source
 from storage.files.stores import open_store
 from storage.manifests.table import ManifestReader
 from trainers.final import final_dir, has_final

@@ -12,7 +12,7 @@ from runs.pictures import PictureRow, describe_reliability, draw_rows, label_as_
 from schemas.run_layout import CONTACT_SHEET_FILE
 from schemas.sample import Sample, Task
 from sources.live_shards import LiveShardList
-from sources.open import open_source
+from sources.open import open_run_source
 from sources.streams import DecodedShards
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def contact_sheet_from_run(config: RunConfig, store: RunStore, *, limit: int = 8
     Returns:
         Whether there was anything to show.
     """
-    source = open_source(config.source, config.method.tasks)
+    source = open_run_source(config)
     rows = rows_of_run(store, source, limit=limit)
     if rows:
         store.write_bytes(CONTACT_SHEET_FILE, make_contact_sheet(rows))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runs.splits import expect_same_splits, keep_splits
 from schemas.config_base import values_of
 from schemas.config_file import apply_override, dump_config, parse_config, parse_tree
 from schemas.digest import digest_of
@@ -67,6 +68,7 @@ def resumed_config(store: RunStore, config: RunConfig) -> RunConfig:
     Raises:
         ConfigError: If a value that decides the run's results is another than the run has; the
             message names each.
+        SourceError: If the samples of the source are others than the run began with.
     """
     if not store.exists(CONFIG_FILE):
         return config.noting_recipe()
@@ -78,6 +80,7 @@ def resumed_config(store: RunStore, config: RunConfig) -> RunConfig:
     if differences := _differences(begun, config, "science"):
         lines = [f"  {field}: there {old}, now {new}" for field, old, new in differences]
         raise ConfigError(_refusal(config, "\n".join(lines)))
+    expect_same_splits(store, config)
     return config
 
 
@@ -91,6 +94,7 @@ def claim_run_directory(store: RunStore, config: RunConfig) -> RunConfig:
 
     Raises:
         ConfigError: As :func:`resumed_config`.
+        SourceError: As :func:`resumed_config`.
     """
     begins = config.noting_recipe()
     try:
@@ -98,6 +102,7 @@ def claim_run_directory(store: RunStore, config: RunConfig) -> RunConfig:
     except AlreadyCommittedError:
         config = resumed_config(store, config)
     else:
+        keep_splits(store, begins)
         return begins
     if differences := _differences(read_config(store), config, "operations"):
         store.write_bytes(CONFIG_FILE, dump_config(config).encode())
@@ -105,6 +110,7 @@ def claim_run_directory(store: RunStore, config: RunConfig) -> RunConfig:
         for field, old, new in differences:
             events.emit(Event.CONFIG_CHANGED, field=field, old=old, new=new)
         events.flush()
+    keep_splits(store, config)
     return config
 
 

@@ -9,10 +9,11 @@ from pipeline.loop.control import GenerationControl
 from pipeline.loop.ledger import UnitLedger
 from pipeline.loop.local_runner import run_units
 from pipeline.loop.plan import make_plan, plan_summary
-from pipeline.make.build import open_captioner, open_generator, open_run_source
+from pipeline.make.build import open_captioner, open_generator
 from pipeline.make.caption import caption_source
 from runs.progress import ProgressDisplay, RunView
 from schemas.errors import ConfigError, RunFailedError
+from sources.open import open_run_source
 from storage.manifests.table import OutcomeReader
 from storage.records.weights import list_versions
 

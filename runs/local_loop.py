@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.loop.control import GenerationControl
 from pipeline.loop.local_runner import run_units
-from pipeline.make.build import open_captioner, open_generator, open_run_source
+from pipeline.make.build import open_captioner, open_generator
 from pipeline.make.caption import caption_source
 from runs.generation import plan_of
 from runs.scoring import score_run
 from schemas.errors import RunFailedError
 from schemas.stages import STAGES_OF_RESULT
+from sources.open import open_run_source
 from trainers.final import has_final
 from trainers.train_stage import train_stage_locally
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from pipeline.loop.control import GenerationControl
 from pipeline.loop.local_runner import run_units
 from pipeline.loop.retry import RetryPlan, plan_retry
-from pipeline.make.build import open_captioner, open_generator, open_run_source
+from pipeline.make.build import open_captioner, open_generator
 from pipeline.make.caption import caption_missing, missing_captions
 from runs.checks.models import expect_models
 from runs.generation import check_weights, generate_on_ray, plan_of
 from schemas.errors import ConfigError, DamagedShardError, RunFailedError
+from sources.open import open_run_source
 from storage.manifests.table import ManifestReader, iterate_units
 from storage.records.run_lock import RunLock
 

@@ -9,7 +9,7 @@ from evaluation.predict_source import Scoring, score_constant, score_states
 from perception.build import make_method, open_backbone
 from schemas.errors import ConfigError, WeightsMismatchError
 from schemas.stages import STAGES_OF_RESULT
-from sources.open import open_source
+from sources.open import open_run_source
 from storage.records.weights import latest_version, list_versions, read_manifest, read_weights
 from trainers.checkpoint import CREATION_FILE, EXPLOITATION_FILE
 from trainers.final import read_final, read_final_weights
@@ -49,10 +49,9 @@ def score_weights(
         ConfigError: If the weights belong to another backbone, or do not fit the method that the
             configuration describes.
     """
-    method = config.method
     backbone = open_backbone(config)
     expect_same_backbone(config, store, backbone)
-    source = open_source(config.source, method.tasks, num_classes=method.num_classes)
+    source = open_run_source(config)
     make = partial(make_method, config, backbone)
     try:
         return score_states(backbone, make, states, source, split, _scoring(config))
@@ -82,9 +81,8 @@ def expect_same_backbone(config: RunConfig, store: RunStore, backbone: Diffusion
 
 def score_floor(config: RunConfig, *, split: Split = "test") -> Scores:
     """Score a constant answer on the run's source."""
-    method = config.method
     return score_constant(
-        open_source(config.source, method.tasks, num_classes=method.num_classes),
+        open_run_source(config),
         split,
         _scoring(config),
     )

@@ -18,7 +18,7 @@ from schemas.errors import DamagedShardError, SampleError, UserError
 from schemas.events import Event
 from schemas.run_layout import CHECKPOINTS_DIR, EVENTS_DIR
 from schemas.stages import Stage
-from sources.open import open_source
+from sources.open import open_run_source
 from storage.files.inventory import list_files
 from storage.manifests.table import ManifestReader
 from storage.records.captions import captioned_shards
@@ -117,7 +117,7 @@ def count_planned(store: RunStore) -> int | None:
     """Units of the run's plan; None if its source cannot be opened from here."""
     try:
         config = read_config(store)
-        source = open_source(config.source, config.method.tasks)
+        source = open_run_source(config)
         return len(make_plan(config, source.shards("train")))
     except (UserError, OSError, SampleError):
         return None
@@ -163,9 +163,6 @@ def _version_line(store: RunStore, version: int) -> dict[str, Any]:
 def show_status(status: dict[str, Any], console: Console) -> None:
     """Print tables and the newest events."""
     console.print(overview(status))
-    if resume := status["state"]["resume"]:
-        # On a line of its own that is not wrapped, to be copied.
-        console.print(f"resume with: {resume}", highlight=False, markup=False, soft_wrap=True)
     for title, counts in status["samples"].items():
         if counts:
             console.print(_counts_table(title.replace("_", " "), counts))

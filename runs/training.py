@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from runs.progress import ProgressDisplay, RunView
 from runs.state import EventTail
 from schemas.events import Event
-from sources.open import open_source
+from sources.open import open_run_source
 from trainers.settings import stage_settings
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def train(
 def describe_stage(config: RunConfig, stage: Stage) -> list[str]:
     """Say what a stage would do: a line for each fact."""
     settings = stage_settings(config, stage)
-    source = open_source(config.source, config.method.tasks, num_classes=config.method.num_classes)
+    source = open_run_source(config)
     num_real = sum(len(shard.keys) for shard in source.shards("train"))
     section, decay = settings.optimisation, settings.training.ema.decay
     images = section.steps * section.batch_size

@@ -130,6 +130,12 @@ class FolderSource(Section, fields_are="science"):
     )
     num_validation: Count | None = Field(default=None, description="Validation images used.")
     num_test: Count | None = Field(default=None, description="Test images used.")
+    accept_additions: Operations[bool] = Field(
+        default=False,
+        description="Whether a run that has begun learns from samples that were added to the train "
+        "split since; those added to other splits are not used. Else a source that changed is "
+        "refused.",
+    )
 
 
 class ShardsSource(Section, fields_are="science"):
@@ -151,6 +157,12 @@ class ShardsSource(Section, fields_are="science"):
     num_classes: Annotated[int, Field(ge=2, le=254)] | None = Field(
         default=None,
         description="Classes of semseg, for shards without a prepared.json that tells.",
+    )
+    accept_additions: Operations[bool] = Field(
+        default=False,
+        description="Whether a run that has begun learns from samples that were added to the train "
+        "split since; those added to other splits are not used. Else a source that changed is "
+        "refused.",
     )
 
 

@@ -17,6 +17,8 @@ class Event(StrEnum):
     RUN_FENCED = "run_fenced"
     # A field of the configuration that a run may change when it is resumed has another value.
     CONFIG_CHANGED = "config_changed"
+    # Samples were added to the source of a run that has begun, and are learnt from.
+    SOURCE_CHANGED = "source_changed"
 
     # Generation.
     GENERATION_PROGRESS = "generation_progress"

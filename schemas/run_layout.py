@@ -10,6 +10,7 @@ import re
 CONFIG_FILE = "config.resolved.yaml"
 RESULTS_FILE = "results.json"
 DATA_REPORT_FILE = "data_report.json"
+SPLITS_FILE = "splits.parquet"
 STEERING_FILE = "steering.json"
 CONTACT_SHEET_FILE = "contact_sheet.png"
 CAPTIONS_DIR = "captions"

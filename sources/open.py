@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError
 from sources.folder import FolderSource
+from sources.pinned import PinnedSource
 from sources.prepared import PreparedSource
 from sources.rooms import RoomsSource
+from storage.files.stores import open_store
+from storage.records.splits import read_splits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from schemas.config import Source
+    from schemas.config import RunConfig, Source
     from schemas.sample import Task
     from sources.protocol import LabelledSource
 
@@ -46,3 +49,16 @@ def open_source(
             f"{source.num_classes} classes; set method.num_classes={source.num_classes}"
         )
     return source
+
+
+def open_run_source(config: RunConfig) -> LabelledSource:
+    """Open a run's source, with the splits that the run has noted if it has begun.
+
+    Raises:
+        SourceError: As :func:`open_source`; or the splits cannot be read.
+        ConfigError: As :func:`open_source`.
+    """
+    method = config.method
+    source = open_source(config.source, method.tasks, num_classes=method.num_classes)
+    splits = read_splits(open_store(config.run.url))
+    return PinnedSource(source, splits) if splits else source

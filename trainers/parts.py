@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from perception.diffusion.moments import MomentsCache
 from sources.live_shards import LiveShardList
 from sources.mixture import Mixture
-from sources.open import open_source
+from sources.open import open_run_source
 from sources.streams import RealStream, SyntheticStream
 from storage.files.stores import open_store
 from storage.records.events import EventWriter
@@ -110,7 +110,7 @@ def make_parts(
 ) -> TrainParts:
     """Make everything that the loop of a stage works with, on one rank."""
     method, is_first = config.method, environment.ranks.rank == 0
-    source = open_source(config.source, method.tasks, num_classes=method.num_classes)
+    source = open_run_source(config)
     publisher = validator = None
     if is_first and settings.publish_every_images is not None:
         publisher = WeightsPublisher(

@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from schemas.paths import resolve_path
-from sources.open import open_source
+from sources.open import open_run_source
 
 if TYPE_CHECKING:
     from perception.captioner import Captioner
     from pipeline.make.caption import SourceCaptions
     from pipeline.make.generator import Generator
     from schemas.config import RunConfig
-    from sources.protocol import LabelledSource
     from storage.files.stores import RunStore
 
 
@@ -33,12 +32,6 @@ def open_generator(config: RunConfig, store: RunStore) -> Generator:
         backbone=backbone,
         method=make_method(config, backbone),
     )
-
-
-def open_run_source(config: RunConfig) -> LabelledSource:
-    """Open the run's source."""
-    method = config.method
-    return open_source(config.source, method.tasks, num_classes=method.num_classes)
 
 
 def open_captioner(config: RunConfig) -> Captioner | SourceCaptions:

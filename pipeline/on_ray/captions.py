@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import ray
 import torch
 
-from pipeline.make.build import open_captioner, open_run_source
+from pipeline.make.build import open_captioner
 from pipeline.make.caption import caption_shard, shards_without_captions
 from schemas.errors import UserError
+from sources.open import open_run_source
 from storage.files.stores import open_store
 from storage.records.captions import write_captions
 

@@ -13,7 +13,6 @@ from pipeline.loop.capacity import Decision
 from pipeline.loop.control import GenerationControl
 from pipeline.loop.plan import make_plan
 from pipeline.loop.timing import Meter
-from pipeline.make.build import open_run_source
 from pipeline.make.drain import GivenBack
 from pipeline.on_ray.compaction import Compaction
 from pipeline.on_ray.fleet import Fleet
@@ -22,6 +21,7 @@ from pipeline.on_ray.registry import start_registry
 from pipeline.on_ray.workers import WorkerPool
 from schemas.errors import RunFailedError
 from schemas.events import Event
+from sources.open import open_run_source
 from storage.files.stores import open_store
 from storage.records.events import EventWriter
 

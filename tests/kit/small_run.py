@@ -11,13 +11,13 @@ from perception.build import make_method
 from perception.state_file import keys_digest, state_to_bytes
 from pipeline.loop.control import GenerationControl
 from pipeline.loop.plan import make_plan
-from pipeline.make.build import open_run_source
 from pipeline.make.caption import SourceCaptions, caption_source
 from pipeline.make.generator import Generator
 from schemas.config import RunConfig
 from schemas.config_file import parse_config
 from schemas.digest import sha256_of
 from schemas.sample import Sample
+from sources.open import open_run_source
 from storage.files.stores import RunStore, open_store
 from storage.manifests.table import ManifestReader
 from storage.manifests.unit_outcome import UnitCommit

@@ -13,10 +13,10 @@ import yaml
 from perception.build import make_method
 from perception.methods.protocol import supervised_loss
 from pipeline.loop.local_runner import run_units
-from pipeline.make.build import open_run_source
 from runs.contact_sheet import make_contact_sheet, rows_of_run
 from schemas.sample import IGNORE_PROBABILITY, TASK_KINDS, TASKS
 from sources.batches import collate
+from sources.open import open_run_source
 from storage.files.stores import open_store
 from storage.samples.codecs import decode_sample, encode_image_png, encode_label
 from tests.kit.random_labels import random_sample

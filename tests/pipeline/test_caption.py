@@ -7,8 +7,9 @@ import json
 import pytest
 
 from pipeline.loop.local_runner import run_units
-from pipeline.make.build import open_captioner, open_run_source
+from pipeline.make.build import open_captioner
 from pipeline.make.caption import caption_shard, caption_source, shards_without_captions
+from sources.open import open_run_source
 from storage.files.stores import open_store
 from storage.records.captions import CaptionRow, read_captions, write_captions
 from tests.kit.models.tiny_captioners import write_captioner

@@ -14,11 +14,11 @@ import pipeline.make.images
 from pipeline.loop.local_runner import run_units
 from pipeline.loop.plan import make_plan
 from pipeline.make.attempt import Attempt
-from pipeline.make.build import open_run_source
 from pipeline.make.creators import create_images
 from pipeline.make.label import label_images
 from schemas.errors import RunFailedError, WeightsMismatchError
 from schemas.sample import JSON_MEMBER
+from sources.open import open_run_source
 from storage.files.stores import open_store
 from storage.records.weights import read_weights
 from storage.samples.codecs import decode_sample

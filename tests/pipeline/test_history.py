@@ -11,10 +11,10 @@ import pipeline.make.images
 from pipeline.loop.history import MAX_KILLERS, HistoryBook
 from pipeline.loop.plan import make_plan
 from pipeline.make.attempt import Attempt, UnitHistory
-from pipeline.make.build import open_run_source
 from pipeline.make.isolate import Failure
 from pipeline.make.rows import Draft, planned_rows
 from pipeline.make.steps import Steps
+from sources.open import open_run_source
 from storage.records.weights import read_weights
 from tests.kit.committed_units import planned_row
 from tests.kit.small_run import (

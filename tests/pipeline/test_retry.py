@@ -13,7 +13,6 @@ from jobs.retry import main
 from pipeline.loop.local_runner import run_units, take_newest
 from pipeline.loop.retry import IMAGES_GONE, PARENT_FIRST, plan_retry
 from pipeline.make.attempt import Attempt
-from pipeline.make.build import open_run_source
 from pipeline.make.caption import SourceCaptions, caption_missing, missing_captions
 from pipeline.make.commit import commit_failed_unit
 from pipeline.make.isolate import Failure
@@ -22,6 +21,7 @@ from runs.generation import plan_of
 from runs.retry import describe_retry, plan_of_retry
 from schemas.errors import ConfigError, RunFailedError
 from sources.live_shards import LiveShardList
+from sources.open import open_run_source
 from storage.files.stores import open_store
 from storage.manifests.table import ManifestReader, manifest_table
 from storage.manifests.unit_outcome import UnitCommit

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.loop.local_runner import run_units
-from pipeline.make.build import open_run_source
 from pipeline.make.real import UnlabelledPool
 from schemas.errors import SourceError
+from sources.open import open_run_source
 from storage.samples.codecs import decode_sample
 from tests.kit.small_run import (
     all_rows,

@@ -1,0 +1,97 @@
+"""The splits that a run began with: noted at its first start, compared at each later one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from schemas.errors import AlreadyCommittedError, SourceError
+from schemas.events import Event
+from schemas.run_layout import (
+    CAPTIONS_DIR,
+    CHECKPOINTS_DIR,
+    COMPACTED_DIR,
+    SPLITS_FILE,
+    UNITS_DIR,
+    WEIGHTS_DIR,
+)
+from sources.open import open_source
+from sources.pinned import Change, change_between, keys_of, with_additions
+from storage.records.events import EventWriter
+from storage.records.splits import read_splits, splits_to_bytes
+
+if TYPE_CHECKING:
+    from schemas.config import RunConfig
+    from storage.files.stores import RunStore
+    from storage.records.splits import SplitKeys
+
+_WORK = (CAPTIONS_DIR, UNITS_DIR, COMPACTED_DIR, WEIGHTS_DIR, CHECKPOINTS_DIR)
+
+
+def expect_same_splits(store: RunStore, config: RunConfig) -> None:
+    """Check that a run's source has the splits that the run began with; nothing is written.
+
+    Raises:
+        SourceError: If not, unless it has only more samples and ``source.accept_additions`` is set.
+    """
+    began = read_splits(store)
+    if began is not None and _has_work(store):
+        _expect_accepted(store, config, change_between(began, _keys_now(config)))
+
+
+def keep_splits(store: RunStore, config: RunConfig) -> None:
+    """Note the splits of a run that begins; take additions that are accepted to one that goes on.
+
+    A run that was begun before splits were noted is taken to have those of now.
+
+    Raises:
+        SourceError: As :func:`expect_same_splits`.
+    """
+    now, began = _keys_now(config), read_splits(store)
+    if began is None:
+        try:
+            store.put_if_absent(SPLITS_FILE, splits_to_bytes(now))
+        except AlreadyCommittedError:
+            keep_splits(store, config)
+        return
+    change = change_between(began, now)
+    if not change:
+        return
+    if not _has_work(store):
+        store.write_bytes(SPLITS_FILE, splits_to_bytes(now))
+        return
+    _expect_accepted(store, config, change)
+    if not change.added.get("train"):
+        return
+    store.write_bytes(SPLITS_FILE, splits_to_bytes(with_additions(began, now)))
+    events = EventWriter(store, "source")
+    events.emit(Event.SOURCE_CHANGED, change=change.describe())
+    events.flush()
+
+
+def _keys_now(config: RunConfig) -> SplitKeys:
+    method = config.method
+    return keys_of(open_source(config.source, method.tasks, num_classes=method.num_classes))
+
+
+def _has_work(store: RunStore) -> bool:
+    """Whether anything was made of the samples."""
+    return any(store.list_dir(folder) for folder in _WORK)
+
+
+def _expect_accepted(store: RunStore, config: RunConfig, change: Change) -> None:
+    is_accepting = getattr(config.source, "accept_additions", False)
+    if not change or (change.is_addition and is_accepting):
+        return
+    remedy = "put the files and lists back, or choose another run.url"
+    if change.is_addition and "accept_additions" in type(config.source).model_fields:
+        remedy += (
+            ", or set source.accept_additions=true: then what was added to train is learnt from, "
+            "and what was added to other splits is not used"
+        )
+    elif change.taken and not change.moved:
+        remedy += " (an image that cannot be read costs only its own row: it may stay)"
+    raise SourceError(
+        f"source: it is not what it was when {store.url} began: {change.describe()}; what was "
+        f"learnt from must not be scored, and captions and images were made of what there was: "
+        f"{remedy}"
+    )
