@@ -16,6 +16,7 @@ from pipeline.make.rows import code_version, pixels_sha256
 from schemas.config import PURE_NOISE_START, CreatorSection
 from schemas.digest import sha256_of
 from schemas.errors import ConfigError
+from schemas.problems import problem_lines
 from schemas.sample import Sample
 from sources.resize import resize_image
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from pydantic_core import ErrorDetails
 
     from deployment.predictor import Predictor
     from schemas.weights import WeightsManifest
@@ -70,14 +70,8 @@ def settings_for(
     try:
         return CreatorSection.model_validate({**creator.model_dump(), **changed})
     except ValidationError as error:
-        raise ConfigError("\n".join(map(_explain, error.errors()))) from error
-
-
-def _explain(problem: ErrorDetails) -> str:
-    name, text = "".join(map(str, problem["loc"])), problem["msg"]
-    if not name:
-        return text
-    return f"{name}: wanted {text.removeprefix('Input should be ')}, found {problem['input']}"
+        lines = problem_lines(error, CreatorSection, page="docs/configuration.md")
+        raise ConfigError("\n".join(line.strip() for line in lines)) from error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

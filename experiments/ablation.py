@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from schemas.config_base import Count, Section
 from schemas.errors import ConfigError
+from schemas.problems import problem_lines
 from schemas.sample import Task
 from schemas.stages import ResultRow
 from schemas.yaml_text import parse_yaml
@@ -83,7 +84,5 @@ def load_ablation(path: str | Path) -> Ablation:
     try:
         return Ablation.model_validate(tree)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()
-        )
-        raise ConfigError(f"{path}: {problems}") from None
+        lines = problem_lines(error, Ablation, page="configs/ablations/")
+        raise ConfigError("\n".join([f"{path}: {len(lines)} problem(s)", *lines])) from None

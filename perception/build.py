@@ -11,12 +11,15 @@ from perception.diffusion.backbone import BackboneOptions, load_backbone
 from perception.diffusion.features import pyramid_channels
 from perception.methods import METHODS
 from perception.methods.spec import MethodSpec
+from schemas.errors import ConfigError
 from schemas.paths import resolve_path
 
 if TYPE_CHECKING:
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.methods.protocol import DensePredictor
     from schemas.config import MethodSection, RunConfig
+
+_DEVICE_REMEDY = "leave it to auto, or take the CPU (--device cpu, or --set model.device=cpu)"
 
 
 def make_method(config: RunConfig, backbone: DiffusionBackbone) -> DensePredictor:
@@ -84,10 +87,43 @@ def method_spec(choices: MethodSection, backbone: DiffusionBackbone) -> MethodSp
 
 
 def device_of(config: RunConfig) -> str:
-    """Device of the frozen models; ``auto`` is a GPU where there is one."""
-    if config.model.device != "auto":
-        return config.model.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Device of the frozen models; ``auto`` is a GPU where there is one.
+
+    Raises:
+        ConfigError: If this machine has no such device.
+    """
+    name = config.model.device
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    expect_device(name)
+    return name
+
+
+def expect_device(name: str) -> None:
+    """Check that this machine has a device.
+
+    Raises:
+        ConfigError: If it has not.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in {"cpu", "cuda", "mps"}:
+        raise ConfigError(f"model.device = {name}: no device; {_DEVICE_REMEDY}")
+    if device.type == "cpu":
+        return
+    found = torch.cuda.device_count() if device.type == "cuda" else torch.mps.device_count()
+    if not found:
+        raise ConfigError(
+            f"model.device = {name}: this machine has no GPU that PyTorch {torch.__version__} can "
+            f"use; {_DEVICE_REMEDY}, or install a driver and a PyTorch that fit its GPU"
+        )
+    if (device.index or 0) >= found:
+        raise ConfigError(
+            f"model.device = {name}: this machine has {found} GPU(s), from {device.type}:0; "
+            f"{_DEVICE_REMEDY}"
+        )
 
 
 def dtype_of(config: RunConfig) -> torch.dtype:

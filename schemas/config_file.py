@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from schemas.config import RunConfig
-from schemas.config_base import Section, sections_in
 from schemas.errors import ConfigError
+from schemas.problems import problem_lines
 from schemas.yaml_text import parse_yaml
 
 _MOST_SHOWN = 200
@@ -66,7 +65,7 @@ def parse_config(tree: dict[str, Any], *, origin: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(cast("dict[str, Any]", item)) for item in error.errors()]
+        lines = problem_lines(error, RunConfig, page="docs/configuration.md")
         raise ConfigError("\n".join([f"{origin}: {len(lines)} problem(s)", *lines])) from error
 
 
@@ -101,47 +100,5 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {name}: {error}; quote the value") from error
 
 
-def _explain(item: dict[str, Any]) -> str:
-    path = [str(part) for part in item["loc"] if part not in ("rooms", "folder", "shards")]
-    name = ".".join(path)
-    reason = str(item["msg"]).removeprefix("Value error, ")
-    if not path:
-        return f"  {reason}"
-    if item["type"] == "extra_forbidden":
-        return f"  {name[:_MOST_SHOWN]} = {_shown(item['input'])}: unknown key; {_closest(path)}"
-    if item["type"] == "missing":
-        return f"  {name}: missing; add it ({_meaning(path) or 'see docs/configuration.md'})"
-    meaning = _meaning(path)
-    shown = f" = {_shown(item['input'])}" if not isinstance(item["input"], dict) else ""
-    return f"  {name}{shown}: {reason[:1].lower()}{reason[1:]}" + (
-        f" ({meaning})" if meaning else ""
-    )
-
-
 def _shown(value: object) -> str:
     return f"{value!r:.{_MOST_SHOWN}}"
-
-
-def _closest(path: list[str]) -> str:
-    known = _fields_of(path[:-1])
-    near = difflib.get_close_matches(path[-1], known, n=1)
-    if near:
-        return f"did you mean {near[0]}?"
-    return f"known here: {', '.join(known)}" if known else "remove it"
-
-
-def _fields_of(path: list[str]) -> list[str]:
-    return [name for section in _sections_at(path) for name in section.model_fields]
-
-
-def _sections_at(path: list[str]) -> list[type[Section]]:
-    found: list[type[Section]] = [RunConfig]
-    for part in path:
-        fields = [section.model_fields.get(part) for section in found]
-        found = [inner for field in fields if field for inner in sections_in(field.annotation)]
-    return found
-
-
-def _meaning(path: list[str]) -> str:
-    fields = [section.model_fields.get(path[-1]) for section in _sections_at(path[:-1])]
-    return next((field.description for field in fields if field and field.description), "")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.errors import SourceError
+from schemas.problems import problem_lines
 from schemas.sample import IGNORE_ID, NUM_HUMAN_PARTS, TASKS, Task
 from schemas.yaml_text import parse_yaml
 
@@ -45,7 +46,9 @@ def load_description(path: Path) -> FolderDescription:
     try:
         return FolderDescription.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(cast("dict[str, Any]", item)) for item in error.errors()]
+        lines = problem_lines(
+            error, FolderDescription, page="docs/howto-your-own-folder.md", word="field"
+        )
         raise SourceError("\n".join([f"{path}: {len(lines)} problem(s)", *lines])) from error
 
 
@@ -80,16 +83,6 @@ def resolve_root(description: FolderDescription, path: Path) -> Path:
 def leads_out(path: str) -> bool:
     """Whether a path in a description is absolute or climbs, and so may leave the root."""
     return PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts
-
-
-def _explain(item: dict[str, Any]) -> str:
-    name = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"  {name}: unknown field; remove it or see docs/howto-your-own-folder.md"
-    if item["type"] == "missing":
-        return f"  {name}: missing; add it (docs/howto-your-own-folder.md)"
-    found = "" if isinstance(item["input"], dict) else f" = {item['input']!r:.200}"
-    return f"  {name or 'file'}{found}: {str(item['msg']).removeprefix('Value error, ')}"
 
 
 class _Part(BaseModel):

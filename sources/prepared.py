@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.errors import ConfigError, SourceError
 from schemas.paths import resolve_path
+from schemas.problems import problem_lines
 from schemas.sample import Task
 from sources.shard_folder import Row, ShardFolder
 from storage.files.stores import open_store
@@ -49,8 +50,10 @@ def read_facts(store: RunStore) -> PreparedFacts | None:
     try:
         return PreparedFacts.model_validate_json(store.read_bytes(PREPARED_FILE))
     except ValidationError as error:
+        lines = problem_lines(error, PreparedFacts, page="docs/datasets.md")
         raise SourceError(
-            f"{store.uri(PREPARED_FILE)}: {error}; run jobs/prepare.py on the folder again"
+            "\n".join([f"{store.uri(PREPARED_FILE)}: {len(lines)} problem(s)", *lines])
+            + "\nrun jobs/prepare.py on the folder again"
         ) from error
 
 

@@ -173,6 +173,8 @@ def test_a_folder_of_something_else_is_not_written_to(run_url, photographs):
         (["--tasks", "saliency"], "the run predicts normals, depth, semseg"),
         (["--weights", "9"], "--weights 9: wanted final or"),
         (["--image-size", "large"], "wanted HEIGHTxWIDTH"),
+        (["--device", "cuda:99"], "model.device = cuda:99: this machine has .* --device cpu"),
+        (["--device", "gpu"], "model.device = gpu: no device"),
     ],
 )
 def test_wrong_options_are_errors_that_name_them(

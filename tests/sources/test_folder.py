@@ -219,7 +219,7 @@ def test_a_description_that_is_no_mapping_is_an_error(tmp_path, text):
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        (("colour",), "red", "colour: unknown field"),
+        (("colour",), "red", "colour = 'red': unknown field"),
         (("size",), [6], "size"),
         (("size",), [0, 6], "size.0 = 0"),
         (("fit",), "pad", "fit = 'pad'"),
