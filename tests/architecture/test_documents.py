@@ -14,7 +14,10 @@ DOCUMENTS = sorted(
     if path.name != "CHANGELOG.md"  # it also names what was renamed
 )
 TOP = "|".join(sorted(path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()))
-MADE_UP = {"mine.yaml", "mine_folder.yaml", "YOURS.yaml", "NAME.yaml", "demo"}
+MADE_UP = {
+    *("mine.yaml", "mine_folder.yaml", "first.yaml", "first_photos.yaml"),
+    *("YOURS.yaml", "NAME.yaml", "demo", "mine", "first"),
+}
 """Files that a reader is to write or that a run makes, and the place of a name."""
 NO_FIELDS = {"ray.wait", "ray.cluster_utils", "model.safetensors"}
 """Names that are written like a field of the configuration."""

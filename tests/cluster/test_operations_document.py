@@ -39,7 +39,7 @@ def test_jobs_of_the_document_say_how_they_are_used(file):
 def test_options_outside_of_commands_belong_to_a_job():
     sources = "".join(path.read_text() for path in (ROOT / "jobs").glob("*.py"))
     ours = {flag for flag in flags(TEXT.replace("`", " ")) if f'"{flag}"' in sources}
-    rays = {"--generate", "--address", "--working-dir", "--no-wait", "--runtime-env-json"}
+    rays = {"--generate", "--head", "--address", "--working-dir", "--no-wait", "--runtime-env-json"}
     assert flags(TEXT.replace("`", " ")) <= ours | rays
 
 
