@@ -1,4 +1,4 @@
-"""What every command does that works on a run: take it, log start and end, stop when it is taken.
+"""What every command does that works on a run: take it, log start and end, stop when told to.
 
 The run's lock (:mod:`storage.records.run_lock`) says whether a younger driver has come. A thread
 reads it every two seconds and interrupts the main thread, as Ctrl-C would: so the elder ends the
@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import shlex
 import signal
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from storage.records.events import EventWriter
 from storage.records.run_lock import fenced_message, take_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from storage.files.stores import RunStore
     from storage.records.run_lock import Driver, Role, RunLock
@@ -62,29 +64,70 @@ def logged(store: RunStore, *, job: str, lock: RunLock | None = None) -> Iterato
         lock: The driver's hold on the run; None if it took none.
 
     Raises:
-        BaseException: Whatever ended the block.
+        TerminatedError: If SIGTERM ended the block.
+        BaseException: Whatever else ended it.
     """
-    events = EventWriter(store, "run", epoch=lock.epoch if lock else 0)
 
     def log(event: Event, **fields: Any) -> None:
+        # A writer each time: a signal may come while the main thread holds another's lock.
+        events = EventWriter(store, "run", epoch=lock.epoch if lock else 0)
         events.emit(event, job=job, **fields)
         events.flush()
 
-    roles = {"roles": list(lock.roles)} if lock else {}
-    log(Event.RUN_STARTED, host=platform.node(), pid=os.getpid(), **roles)
-    try:
-        yield
-    except BaseException as error:
+    def log_end(error: BaseException) -> None:
         with suppress(OSError):  # the store may be what failed; its error is the one to show
             log(_event_of(error), kind=type(error).__name__, reason=str(error))
+
+    roles = {"roles": list(lock.roles)} if lock else {}
+    command = shlex.join(["python", *sys.argv])
+    log(Event.RUN_STARTED, host=platform.node(), pid=os.getpid(), command=command, **roles)
+    try:
+        with _stopped_by_sigterm(log_end):
+            yield
+    except TerminatedError:
+        raise
+    except BaseException as error:
+        log_end(error)
         raise
     log(Event.RUN_ENDED)
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM: ``ray job stop``, a batch system or ``kill`` wants the job to end."""
+
+
+@contextmanager
+def _stopped_by_sigterm(log_end: Callable[[BaseException], None]) -> Iterator[None]:
+    """Make SIGTERM what Ctrl-C is; outside of the main thread nothing changes.
+
+    The event is written before anything is put in order: who sends SIGTERM may kill soon after,
+    ``ray job stop`` after three seconds.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        error = TerminatedError("stopped by SIGTERM")
+        log_end(error)
+        raise error
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _event_of(error: BaseException) -> Event:
     if isinstance(error, FencedError):
         return Event.RUN_FENCED
-    return Event.RUN_INTERRUPTED if isinstance(error, KeyboardInterrupt) else Event.RUN_FAILED
+    # While Ray connects, it makes SIGTERM an exit with the signal's number.
+    is_stopped = isinstance(error, SystemExit) and error.code == signal.SIGTERM
+    if is_stopped or isinstance(error, KeyboardInterrupt):
+        return Event.RUN_INTERRUPTED
+    return Event.RUN_FAILED
 
 
 @contextmanager

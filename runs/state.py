@@ -45,11 +45,13 @@ class RunState:
     ``paused``: the user wants no unit begun. ``draining``: a generator's machine is going.
     ``finished``: the results are written. ``failed``: the last driver gave up. ``stopped``: it was
     interrupted, or one job of several has ended. ``silent``: no sign of a driver, and no end.
-    ``not_started``: no driver has written an event yet.
+    ``not_started``: no driver has written an event yet. ``resume`` is the command that goes on with
+    a run that is failed, stopped or silent; empty if it is not known.
     """
 
     name: StateName
     reason: str = ""
+    resume: str = ""
 
 
 def run_state(
@@ -76,12 +78,13 @@ def run_state(
     ends = [event for event in latest.values() if event["event"] != Event.RUN_STARTED]
     failures = [event for event in ends if event["event"] == Event.RUN_FAILED]
     if failures or (ends and len(ends) == len(latest)):
-        return _ended([*ends, *failures][-1])
+        return _ended([*ends, *failures][-1], _command_of(current))
     silence_s = ((now or datetime.now(UTC)) - (heard_at or _time(events[-1]))).total_seconds()
     if silence_s > SILENT_AFTER_S:
         return RunState(
             name="silent",
             reason=f"no event for {silence_s:.0f} s: the driver is lost, or captions or scores",
+            resume=_command_of(current),
         )
     return _going_on(current)
 
@@ -106,13 +109,21 @@ def _epoch(event: dict[str, Any]) -> int:
     return epoch if isinstance(epoch, int) else 0
 
 
-def _ended(event: dict[str, Any]) -> RunState:
+def _ended(event: dict[str, Any], command: str) -> RunState:
     job = event.get("job", "the job")
     if event["event"] == Event.RUN_FAILED:
-        return RunState(name="failed", reason=str(event.get("reason", "")))
+        return RunState(name="failed", reason=str(event.get("reason", "")), resume=command)
     if event["event"] == Event.RUN_INTERRUPTED:
-        return RunState(name="stopped", reason=f"{job} was interrupted; the same command resumes")
+        how = str(event.get("reason") or "interrupted")
+        reason = f"{job} was {how}; the same command resumes"
+        return RunState(name="stopped", reason=reason, resume=command)
     return RunState(name="stopped", reason=f"{job} has ended")
+
+
+def _command_of(events: Sequence[dict[str, Any]]) -> str:
+    """The command line of the newest driver; empty if it was not noted."""
+    noted = (str(each["command"]) for each in reversed(events) if "command" in each)
+    return next(noted, "")
 
 
 def _going_on(events: Sequence[dict[str, Any]]) -> RunState:

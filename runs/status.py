@@ -163,6 +163,9 @@ def _version_line(store: RunStore, version: int) -> dict[str, Any]:
 def show_status(status: dict[str, Any], console: Console) -> None:
     """Print tables and the newest events."""
     console.print(overview(status))
+    if resume := status["state"]["resume"]:
+        # On a line of its own that is not wrapped, to be copied.
+        console.print(f"resume with: {resume}", highlight=False, markup=False, soft_wrap=True)
     for title, counts in status["samples"].items():
         if counts:
             console.print(_counts_table(title.replace("_", " "), counts))

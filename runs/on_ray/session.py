@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -64,7 +66,8 @@ def connect(config: RunConfig, console: Console | None = None) -> Iterator[Sessi
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     address = config.ray.address or os.environ.get("RAY_ADDRESS") or None
-    _init(config, address)
+    with _keeping_sigterm():
+        _init(config, address)
     try:
         found = ray.cluster_resources()
         session = Session(
@@ -83,6 +86,17 @@ def connect(config: RunConfig, console: Console | None = None) -> Iterator[Sessi
         yield session
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Keep the handler of SIGTERM: Ray sets one of its own, which ends the process by itself."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def wanted_cpus(config: RunConfig) -> int:

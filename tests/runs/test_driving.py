@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 
@@ -84,3 +85,37 @@ def test_an_elder_does_not_tell_the_state_of_a_run_that_is_no_longer_its_own(sto
     events = [e for e in read_events(store) if e.get("epoch") != 2 or e["event"] != "run_fenced"]
     assert [e["event"] for e in events][-1] == "run_started"
     assert run_state(events, has_results=False).name == "running"
+
+
+def test_a_job_that_is_stopped_by_sigterm_is_noted_as_interrupted_before_it_ends(store):
+    before, noted = signal.getsignal(signal.SIGTERM), []
+
+    def is_stopped():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            noted.extend(event["event"] for event in read_events(store))
+
+    with pytest.raises(KeyboardInterrupt), driving(store, job="self_improve", roles=BOTH):
+        is_stopped()
+    assert noted == ["run_started", "run_interrupted"]
+    assert [event["event"] for event in read_events(store)] == noted
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_state_of_a_stopped_job_names_how_it_ended_and_the_command_that_resumes(
+    store, monkeypatch
+):
+    monkeypatch.setattr("sys.argv", ["jobs/self_improve.py", "--config", "a file.yaml"])
+    with pytest.raises(KeyboardInterrupt), driving(store, job="self_improve", roles=BOTH):
+        signal.raise_signal(signal.SIGTERM)
+    state = run_state(list(read_events(store)), has_results=False)
+    assert state.name == "stopped"
+    assert state.reason == "self_improve was stopped by SIGTERM; the same command resumes"
+    assert state.resume == "python jobs/self_improve.py --config 'a file.yaml'"
+
+
+def test_the_exit_that_ray_makes_of_sigterm_is_an_interruption_too(store):
+    with pytest.raises(SystemExit), driving(store, job="self_improve", roles=BOTH):
+        sys.exit(signal.SIGTERM)
+    assert run_state(list(read_events(store)), has_results=False).name == "stopped"

@@ -154,6 +154,21 @@ def test_status_shows_state_and_reason(store, capsys):
     assert "failed · 9 of 10 samples failed" in capsys.readouterr().out
 
 
+def test_status_names_the_command_that_resumes_on_one_line(store, capsys, monkeypatch):
+    argv = [
+        "jobs/self_improve.py",
+        "--config",
+        "configs/rooms_demo.yaml",
+        "--set",
+        "a.b=" + "x" * 90,
+    ]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(KeyboardInterrupt), logged(store, job="self_improve"):
+        raise KeyboardInterrupt
+    show_status([store.url])
+    assert f"resume with: python {' '.join(argv)}\n" in capsys.readouterr().out
+
+
 def test_status_shows_generators_and_publish_lag(store, capsys):
     events = EventWriter(store, "any")
     events.emit("run_started")
