@@ -56,6 +56,9 @@ RELIABILITY_MEASURES: dict[Task, ReliabilityMeasure] = {
     for task, kind in TASK_KINDS.items()
 }
 
+CAPTION_ERROR = "caption_error"
+"""In ``meta``: why a sample's caption cannot be used and is empty; its image and labels can."""
+
 IMAGE_MEMBER = "image.png"
 JSON_MEMBER = "json"
 LABEL_MEMBERS: dict[Task, str] = {task: f"{task}.png" for task in TASKS}

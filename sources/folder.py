@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import SampleError, SourceError
 from schemas.paths import resolve_path
-from schemas.sample import Sample, SourceShard, Task, UnreadableSample
+from schemas.sample import CAPTION_ERROR, Sample, SourceShard, Task, UnreadableSample
+from schemas.text import control_sign, decode_text, without_format_signs
 from sources.folder_description import TaskFiles, load_description, resolve_root
-from sources.folder_keys import Names, sample_key, split_names, spread
+from sources.folder_files import FolderFiles, Name, is_there
+from sources.folder_keys import Names, key_of, split_names, spread
 from sources.folder_labels import decode_task_file, size_from_header
+from sources.folder_listing import Unused
 from sources.resize import fit_sample
 from storage.samples.codecs import decode_image
 from storage.samples.members import MAX_PIXELS
@@ -53,15 +57,20 @@ class FolderSource:
         self._file = Path(resolve_path(config.description))
         self._description = load_description(self._file)
         self._root = resolve_root(self._description, self._file)
-        self._files = {task: self._label_files(task) for task in tasks}
-        names = split_names(self._description, self._root, self._file)
+        self._labels = {task: self._label_files(task) for task in tasks}
+        self._unused = Unused()
+        try:
+            self._files = FolderFiles(self._description, self._root, tasks)
+        except SourceError as error:
+            raise SourceError(f"{self._file}: {error}") from error
+        names = split_names(self._description, self._files, self._file, self._unused)
         limits: dict[Split, int | None] = {
             "train": config.num_labelled,
             "validation": config.num_validation,
             "test": config.num_test,
         }
         used = {split: spread(names[split], limit) for split, limit in limits.items()}
-        self._names: dict[str, str] = {}
+        self._names: dict[str, Name] = {}
         self._shards = {split: self._group(split, used[split]) for split in limits}
         everything = tuple(name for part in used.values() for name in part)
         self._expect_files(everything)
@@ -83,6 +92,12 @@ class FolderSource:
         semseg = self._description.labels.semseg
         return semseg.num_classes if semseg else 0
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the folder: the files in it that are not used."""
+        there = self._unused.describe()
+        return (f"{self._root}: {there}",) if there else ()
+
     def shards(self, split: Split) -> tuple[SourceShard, ...]:
         """Groups of 64 keys in list order."""
         return self._shards.get(split, ())
@@ -95,7 +110,8 @@ class FolderSource:
             try:
                 yield self._read_one(key)
             except SampleError as error:
-                path = self._path(self._description.image, self._names.get(key, key))
+                name = self._names.get(key)
+                path = self._root / key if name is None else self._files.image(name)
                 yield UnreadableSample(
                     key=key, uri=str(path), reason=error.reason, detail=error.detail
                 )
@@ -104,22 +120,23 @@ class FolderSource:
         if key not in self._names:
             raise SampleError("key_missing", f"{key} is in no split of {self._file}")
         name = self._names[key]
-        image = decode_image(_read(self._path(self._description.image, name)))
+        image = decode_image(_read(self._files.image(name)))
+        caption, odd = self._caption(name)
         sample = Sample(
             key=key,
             image=image,
             labels={
-                task: self._read_label(task, self._path(files.pattern, name), image.shape[:2])
-                for task, files in self._files.items()
+                task: self._read_label(task, self._files.label(name, task), image.shape[:2])
+                for task in self._labels
             },
-            caption=self._caption(name),
-            meta={"file_key": name},
+            caption=caption,
+            meta={"file_key": name.text} | ({CAPTION_ERROR: odd} if odd else {}),
         )
         return fit_sample(sample, self.image_size, self._description.fit)
 
     def _read_label(self, task: Task, path: Path, size: tuple[int, ...]) -> Array:
         try:
-            label = decode_task_file(_read(path), self._files[task], task)
+            label = decode_task_file(_read(path), self._labels[task], task)
         except SampleError as error:
             raise SampleError(error.reason, f"{path}: {error.detail}") from error
         if label.shape[:2] != size:
@@ -130,14 +147,15 @@ class FolderSource:
             )
         return label
 
-    def _caption(self, name: str) -> str:
-        if self._description.caption is None:
-            return ""
-        path = self._path(self._description.caption, name)
-        return _read_caption(path) if path.is_file() else ""
-
-    def _path(self, pattern: str, name: str) -> Path:
-        return self._root / pattern.replace("{key}", name)
+    def _caption(self, name: Name) -> tuple[str, str]:
+        """The caption, and why it is empty if it cannot be used."""
+        path = self._files.caption(name)
+        if path is None or not is_there(path):
+            return "", ""
+        try:
+            return _read_caption(path), ""
+        except SampleError as error:
+            return "", error.detail
 
     def _label_files(self, task: Task) -> TaskFiles:
         files = self._description.labels.of(task)
@@ -149,11 +167,11 @@ class FolderSource:
         return files
 
     def _group(self, split: Split, names: Names) -> tuple[SourceShard, ...]:
-        keys = [sample_key(name) for name in names]
+        keys = [key_of(name, self._files) for name in names]
         for key, name in zip(keys, names, strict=True):
-            if self._names.setdefault(key, name) != name:
+            if (other := self._names.setdefault(key, name).text) != name.text:
                 raise SourceError(
-                    f"{self._file}: splits.{split}: {name!r} and {self._names[key]!r} differ only "
+                    f"{self._file}: splits.{split}: {name.text!r} and {other!r} differ only "
                     "in signs that a key cannot hold; rename one"
                 )
         groups = [keys[i : i + SHARD_KEYS] for i in range(0, len(keys), SHARD_KEYS)]
@@ -163,24 +181,26 @@ class FolderSource:
         )
 
     def _expect_files(self, names: Names) -> None:
-        patterns = {"image": self._description.image}
-        patterns |= {f"labels.{task}.pattern": files.pattern for task, files in self._files.items()}
-        for field, pattern in patterns.items():
-            missing = [name for name in names if not _is_file(self._path(pattern, name))]
+        found = {"image": [(name, self._files.image(name)) for name in names]}
+        for task in self._labels:
+            found[f"labels.{task}.pattern"] = [(n, self._files.label(n, task)) for n in names]
+        for field, paths in found.items():
+            missing = [(name, path) for name, path in paths if not is_there(path)]
             if missing:
-                first = f"{self._path(pattern, missing[0])!s:.500}"
+                what = field.removeprefix("labels.").removesuffix(".pattern")
+                pattern = " or ".join(self._files.patterns(what, missing[0][0].home))
                 raise SourceError(
                     f"{self._file}: {field} = {pattern}: {len(missing)} of {len(names)} files are "
-                    f"missing, the first is {first}; correct {field}, add the files, or take their "
-                    "keys out of the list"
+                    f"missing, the first is {missing[0][1]!s:.500}; correct {field}, add the "
+                    "files, or take their keys out of the list"
                 )
 
     def _expect_sizes(self, names: Names) -> None:
         for name in names:
-            image = self._path(self._description.image, name)
+            image = self._files.image(name)
             size = size_from_header(image)
-            for task, files in self._files.items():
-                label = self._path(files.pattern, name)
+            for task in self._labels:
+                label = self._files.label(name, task)
                 found = size_from_header(label)
                 if size and found and size != found:
                     raise SourceError(
@@ -190,34 +210,43 @@ class FolderSource:
                     )
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most_bytes: int = _MAX_FILE_BYTES) -> bytes:
+    """The bytes of a plain file.
+
+    Raises:
+        SampleError: ``file_missing``, ``file_unreadable``, or ``too_large``.
+    """
     try:
-        size = path.stat().st_size
-        if size > _MAX_FILE_BYTES:
-            raise SampleError("too_large", f"{path}: {size} bytes; wanted one picture's file")
+        found = path.stat()
+        # A pipe would be read for ever.
+        if not stat.S_ISREG(found.st_mode):
+            raise SampleError("file_unreadable", f"{path}: wanted a file, found none")
+        if found.st_size > most_bytes:
+            raise SampleError(
+                "too_large", f"{path}: {found.st_size} bytes; wanted at most {most_bytes}"
+            )
         return path.read_bytes()
     except FileNotFoundError as error:
         raise SampleError("file_missing", f"{path}: it was there when the run began") from error
+    except OSError as error:
+        raise SampleError(
+            "file_unreadable", f"{path}: {error.strerror}; let this user read it, or remove it"
+        ) from error
 
 
 def _read_caption(path: Path) -> str:
-    with path.open("rb") as file:
-        data = file.read(_MAX_CAPTION_BYTES + 1)
+    """The text of a caption, without signs that cannot be seen.
+
+    Raises:
+        SampleError: ``caption_invalid``, or as of :func:`_read`.
+    """
+    data = _read(path, _MAX_CAPTION_BYTES)
     try:
-        text = data.decode("utf-8").strip()
+        text = without_format_signs(decode_text(data)).strip()
     except UnicodeDecodeError as error:
-        raise SampleError("caption_invalid", f"{path}: wanted UTF-8, found {error}") from error
-    if len(data) > _MAX_CAPTION_BYTES or not all(sign.isprintable() for sign in text.split()):
         raise SampleError(
-            "caption_invalid",
-            f"{path}: wanted at most {_MAX_CAPTION_BYTES} bytes of text without control signs",
-        )
+            "caption_invalid", f"{path}: wanted UTF-8, found {error}; save it as UTF-8"
+        ) from error
+    if sign := control_sign(text):
+        raise SampleError("caption_invalid", f"{path}: wanted text, found the sign {sign}; mend it")
     return text
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        # Such as a name that is longer than the file system takes.
-        return False

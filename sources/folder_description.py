@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +13,7 @@ from schemas.errors import SourceError
 from schemas.problems import problem_lines
 from schemas.sample import IGNORE_ID, NUM_HUMAN_PARTS, TASKS, Task
 from schemas.yaml_text import parse_yaml
+from sources.folder_patterns import Home, Patterns, all_patterns, expect_patterns
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=1, le=16384)]
@@ -80,11 +81,6 @@ def resolve_root(description: FolderDescription, path: Path) -> Path:
     return root.resolve()
 
 
-def leads_out(path: str) -> bool:
-    """Whether a path in a description is absolute or climbs, and so may leave the root."""
-    return PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts
-
-
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -92,7 +88,7 @@ class _Part(BaseModel):
 class NormalsFiles(_Part):
     """8-bit RGB PNG, n = 2 v / 255 - 1, (0, 0, 0) = invalid."""
 
-    pattern: str
+    pattern: Patterns
     x: Literal["right", "left"] = Field(default="right", description="Where red grows.")
     y: Literal["up", "down"] = Field(default="up", description="Where green grows.")
     z: Literal["toward", "away"] = Field(default="toward", description="Where blue grows.")
@@ -110,7 +106,7 @@ class NormalsFiles(_Part):
 class DepthFiles(_Part):
     """16-bit grey PNG, 0 = invalid."""
 
-    pattern: str
+    pattern: Patterns
     unit: Literal["mm", "cm", "m"] | Annotated[float, Field(gt=0.0, le=1000.0)] = Field(
         default="mm", description="Length of one step: mm, cm, m, or a number of metres."
     )
@@ -127,7 +123,7 @@ class DepthFiles(_Part):
 class ClassFiles(_Part):
     """8-bit grey or palette PNG of class ids."""
 
-    pattern: str
+    pattern: Patterns
     num_classes: Annotated[int, Field(ge=2, le=IGNORE_ID)] = Field(
         description="Classes after offset or map, ids from 0."
     )
@@ -163,7 +159,7 @@ class HumanPartFiles(ClassFiles):
 class ProbabilityFiles(_Part):
     """Grey PNG or a NumPy file of numbers: how surely a pixel is one."""
 
-    pattern: str
+    pattern: Patterns
     max_value: Annotated[float, Field(gt=0.0)] | None = Field(
         default=None,
         description="Stored value of probability 1; absent: 255 for PNG, 1 for NumPy files.",
@@ -176,7 +172,7 @@ class ProbabilityFiles(_Part):
     @property
     def is_numpy(self) -> bool:
         """Whether the files are NumPy files."""
-        return self.pattern.endswith(".npy")
+        return all(each.endswith(".npy") for each in all_patterns(self.pattern))
 
     @property
     def value_of_one(self) -> float:
@@ -202,26 +198,58 @@ class LabelFiles(_Part):
         files: TaskFiles | None = getattr(self, task)
         return files
 
+    def described(self) -> tuple[Task, ...]:
+        """Tasks whose files are described."""
+        return tuple(task for task in TASKS if self.of(task) is not None)
+
 
 class HoldOut(_Part):
-    """Part of the train split that is set aside: every n-th block of neighbouring keys."""
+    """Part of the train split that is set aside: a share of the keys, or every n-th block."""
 
-    every: Annotated[int, Field(ge=2)]
+    fraction: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        default=None,
+        description="Share of the keys, chosen by their hash: images that are added or taken away "
+        "later change nothing for the others.",
+    )
+    together: Literal["key", "folder"] = Field(
+        default="key", description="folder: keys of one folder (a scene) are not parted."
+    )
+    every: Annotated[int, Field(ge=2)] | None = Field(
+        default=None, description="Every n-th block of neighbouring keys, by place in the list."
+    )
     block: PositiveInt = Field(
         default=1, description="Neighbours kept together; raise it if neighbours are alike."
     )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> HoldOut:
+        if (self.fraction is None) == (self.every is None):
+            raise ValueError("give either fraction or every")
+        if self.every is not None and self.together != "key":
+            raise ValueError("together goes with fraction; every keeps a block together")
+        if self.fraction is not None and self.block != 1:
+            raise ValueError("block goes with every; with fraction say together: folder")
+        return self
 
 
 class Keys(_Part):
     """Which keys a split has; exactly one way to say it."""
 
-    list: str | None = Field(default=None, description="Text file, a key a line.")
+    list: str | None = Field(default=None, description="Text file, a key or path a line.")
+    columns: tuple[str, ...] | None = Field(
+        default=None,
+        description="What the columns of the list are: image and names of tasks, _ for others.",
+    )
     range: tuple[Number, Number] | None = Field(default=None, description="First and last number.")
     digits: Annotated[int, Field(ge=1, le=20)] = Field(
         default=4, description="Digits of the numbers of a range."
     )
-    all: Literal[True] | None = Field(default=None, description="Every file of the pattern.")
+    all: Literal[True, "deep"] | None = Field(
+        default=None,
+        description="Every file of the pattern; deep: in folders below too, keys have slashes.",
+    )
     hold_out: HoldOut | None = None
+    folder: str | None = Field(default=None, description="What {split} stands for in patterns.")
 
     @model_validator(mode="after")
     def _one_way(self) -> Keys:
@@ -229,7 +257,16 @@ class Keys(_Part):
         if len(ways) != 1:
             found = " and ".join(sorted(ways)) or "none"
             raise ValueError(f"give exactly one of list, range, all, hold_out; found {found}")
+        if self.columns is not None:
+            self._expect_columns(self.columns)
         return self
+
+    def _expect_columns(self, columns: tuple[str, ...]) -> None:
+        unknown = [each for each in columns if each not in {"image", "_", *TASKS}]
+        if unknown or columns.count("image") != 1 or self.list is None:
+            raise ValueError(
+                f"columns = {list(columns)}: wanted image once, and tasks or _, of a list"
+            )
 
 
 class Splits(_Part):
@@ -245,14 +282,23 @@ class Splits(_Part):
             raise ValueError("train cannot be held out of itself; give list, range or all")
         return self
 
+    def listed(self) -> dict[Home, Keys]:
+        """The splits that are not held out of ``train``."""
+        found: dict[Home, Keys | None] = {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+        }
+        return {home: keys for home, keys in found.items() if keys and not keys.hold_out}
+
 
 class FolderDescription(_Part):
     """A whole description."""
 
     name: str = "folder"
     root: str
-    image: str = Field(description="Pattern of the images, PNG or JPEG, with {key}.")
-    caption: str | None = Field(default=None, description="Pattern of text files with {key}.")
+    image: Patterns = Field(description="Pattern of the images, with {key} and perhaps {split}.")
+    caption: Patterns | None = Field(default=None, description="Pattern of text files.")
     labels: LabelFiles
     splits: Splits
     size: tuple[Pixels, Pixels] = Field(description="Height and width to resize to.")
@@ -262,13 +308,9 @@ class FolderDescription(_Part):
 
     @model_validator(mode="after")
     def _patterns_hold_key(self) -> FolderDescription:
-        described = {"image": self.image, "caption": self.caption}
+        expect_patterns(self.image, "image")
+        expect_patterns(self.caption, "caption")
         for task in TASKS:
             files = self.labels.of(task)
-            described[f"labels.{task}.pattern"] = files.pattern if files else None
-        for name, pattern in described.items():
-            if pattern is not None and pattern.count("{key}") != 1:
-                raise ValueError(f"{name} = {pattern!r} has to hold {{key}} once")
-            if pattern is not None and leads_out(pattern):
-                raise ValueError(f"{name} = {pattern!r} leads out of root; move root up instead")
+            expect_patterns(files.pattern if files else None, f"labels.{task}.pattern")
         return self

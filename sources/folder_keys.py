@@ -2,56 +2,80 @@
 
 from __future__ import annotations
 
-import glob
+import hashlib
 import re
+import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from schemas.errors import SourceError
-from sources.folder_description import leads_out
+from sources.folder_files import Name
+from sources.folder_lists import read_list
+from sources.folder_matching import find_names
+from sources.folder_patterns import leads_out
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sources.folder_description import FolderDescription, HoldOut, Keys
+    from sources.folder_files import FolderFiles
+    from sources.folder_listing import Unused
+    from sources.folder_patterns import Home
     from sources.protocol import Split
 
-Names = tuple[str, ...]
-"""Texts to put for ``{key}`` in the patterns."""
+Names = tuple[Name, ...]
 
 
-def split_names(description: FolderDescription, root: Path, file: Path) -> dict[Split, Names]:
+def split_names(
+    description: FolderDescription, files: FolderFiles, file: Path, unused: Unused
+) -> dict[Split, Names]:
     """Find the names of all splits.
 
-    ``test`` is held out of ``train`` before ``validation`` is, so the three never overlap.
+    ``test`` is held out of ``train`` before ``validation`` is, so the three never overlap. Where
+    ``train`` is all files of the pattern, it is those that no other list names.
+
+    Args:
+        file: The description, for messages.
+        unused: Gets the files beside the samples that are not used.
 
     Raises:
         SourceError: If a list is missing or empty, a name comes twice, or a sample is in two
             splits.
     """
+    finder = _Finder(description, files, file, unused)
     splits = description.splits
-    train = _listed(splits.train, "train", description, root, file)
+    train = finder.listed(splits.train, "train")
     found: dict[Split, Names] = {}
-    others: dict[Split, Keys | None] = {"test": splits.test, "validation": splits.validation}
-    for split, keys in others.items():
+    others: dict[Home, Keys | None] = {"test": splits.test, "validation": splits.validation}
+    for home, keys in others.items():
         if keys is None:
-            found[split] = ()
+            found[home] = ()
         elif keys.hold_out:
-            train, found[split] = _hold_out(train, keys.hold_out)
+            train, found[home] = _hold_out(train, keys.hold_out, home)
         else:
-            found[split] = _listed(keys, split, description, root, file)
+            found[home] = finder.listed(keys, home)
+            if splits.train.all and not keys.all:
+                scored = {key_of(name, files) for name in found[home]}
+                train = tuple(name for name in train if key_of(name, files) not in scored)
     found["train"] = train
-    _expect_disjoint(found, file)
+    _expect_disjoint(found, files, file)
     return found
+
+
+def key_of(name: Name, files: FolderFiles) -> str:
+    """Key of a sample; where splits have folders of their own, it begins with the split."""
+    key = sample_key(name.text)
+    return f"{name.home}_{key}" if files.is_apart else key
 
 
 def sample_key(name: str) -> str:
     """Key of the sample of a name: a tar reads dots and slashes as its own signs.
 
     Letters and digits of any script, ``_`` and ``-`` stay; all other signs become ``_``, so two
-    names may get one key: whoever collects keys must refuse that.
+    names may get one key: whoever collects keys must refuse that. Accents are composed, so that a
+    name has one key on every system.
     """
-    return re.sub(r"[^\w-]", "_", name)
+    return re.sub(r"[^\w-]", "_", unicodedata.normalize("NFC", name))
 
 
 def spread(names: Names, limit: int | None) -> Names:
@@ -64,70 +88,94 @@ def spread(names: Names, limit: int | None) -> Names:
     return tuple(names[i * len(names) // limit] for i in range(limit))
 
 
-def _hold_out(names: Names, rule: HoldOut) -> tuple[Names, Names]:
+def _hold_out(names: Names, rule: HoldOut, home: Home) -> tuple[Names, Names]:
     def is_held_out(index: int) -> bool:
-        return (index // rule.block) % rule.every == rule.every - 1
+        if rule.fraction is not None:
+            return _position(names[index], rule, home) < rule.fraction
+        every = rule.every or 1
+        return (index // rule.block) % every == every - 1
 
     kept = tuple(name for i, name in enumerate(names) if not is_held_out(i))
     held_out = tuple(name for i, name in enumerate(names) if is_held_out(i))
     return kept, held_out
 
 
-def _listed(
-    keys: Keys, split: Split, description: FolderDescription, root: Path, file: Path
-) -> Names:
-    field = f"{file}: splits.{split}"
-    if keys.list is not None:
-        if leads_out(keys.list):
-            raise SourceError(f"{field}.list = {keys.list}: leads out of {root}; put it below")
-        names = _read_list(root / keys.list, f"{field}.list = {keys.list}")
-    elif keys.range is not None:
-        first, last = keys.range
-        names = tuple(f"{number:0{keys.digits}d}" for number in range(first, last + 1))
-    else:
-        names = _matching(description.image, root)
-    if not names:
-        raise SourceError(
-            f"{field}: no key found in {root}; correct the list, range or image pattern"
-        )
-    outside = [name for name in names if leads_out(description.image.replace("{key}", name))]
-    if outside:
-        raise SourceError(
-            f"{field}: {outside[0]!r:.200} leads out of {root}; list names below it, without '..'"
-        )
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        raise SourceError(f"{field}: {name!r} comes more than once; list each key once")
-    return names
+def _position(name: Name, rule: HoldOut, home: Home) -> float:
+    """Where a key lies between 0 and 1, whatever other keys there are; another place each split."""
+    text = unicodedata.normalize("NFC", name.text)
+    group = text.rpartition("/")[0] if rule.together == "folder" else text
+    digest = hashlib.blake2b(f"{home}/{group}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
 
 
-def _read_list(path: Path, field: str) -> Names:
-    if not path.is_file():
-        raise SourceError(f"{field}: {path}: no such file; it has to hold a key a line")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{field}: {path}: wanted text in UTF-8, found {error}; save it as UTF-8"
-        ) from error
-    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+class _Finder:
+    """Finds the names of a split as its part of the description says."""
+
+    def __init__(
+        self, description: FolderDescription, files: FolderFiles, file: Path, unused: Unused
+    ) -> None:
+        self._description = description
+        self._files = files
+        self._file = file
+        self._unused = unused
+
+    def listed(self, keys: Keys, home: Home) -> Names:
+        """Names of a split that is not held out.
+
+        Raises:
+            SourceError: If there are none, or one comes twice or leads out of the root.
+        """
+        field = f"{self._file}: splits.{home}"
+        names = self._find(keys, home, field)
+        if not names:
+            there = self._unused.describe()
+            raise SourceError(
+                f"{field}: no key found in {self._files.root}"
+                + (f" ({there})" if there else "")
+                + "; correct the list, range or image pattern"
+            )
+        for name in names:
+            self._expect_inside(name, field)
+        key, count = Counter(unicodedata.normalize("NFC", each.text) for each in names).most_common(
+            1
+        )[0]
+        if count > 1:
+            raise SourceError(f"{field}: {key!r} comes more than once; list each key once")
+        return names
+
+    def _find(self, keys: Keys, home: Home, field: str) -> Names:
+        if keys.list is not None:
+            if leads_out(keys.list):
+                raise SourceError(
+                    f"{field}.list = {keys.list}: leads out of {self._files.root}; put it below"
+                )
+            tasks = self._description.labels.described()
+            return read_list(keys.list, keys.columns, tasks, self._files, home, field=field)
+        if keys.range is not None:
+            first, last = keys.range
+            numbers = range(first, last + 1)
+            return tuple(Name(f"{number:0{keys.digits}d}", home) for number in numbers)
+        lists = [each.list for each in self._description.splits.listed().values() if each.list]
+        known = {self._file.resolve(), *(self._files.root / each for each in lists)}
+        return find_names(self._files, home, self._unused, is_deep=keys.all == "deep", known=known)
+
+    def _expect_inside(self, name: Name, field: str) -> None:
+        outside = [path for path in self._files.paths("image", name) if leads_out(path)]
+        if outside or any(leads_out(path) for path in name.paths.values()):
+            raise SourceError(
+                f"{field}: {name.text!r:.200} leads out of {self._files.root}; list names below "
+                "it, without '..'"
+            )
 
 
-def _matching(pattern: str, root: Path) -> Names:
-    before, after = (root / pattern).as_posix().split("{key}")
-    paths = sorted(
-        path.as_posix() for path in root.glob("*".join(map(glob.escape, pattern.split("{key}"))))
-    )
-    return tuple(path[len(before) : len(path) - len(after)] for path in paths)
-
-
-def _expect_disjoint(found: dict[Split, Names], file: Path) -> None:
+def _expect_disjoint(found: dict[Split, Names], files: FolderFiles, file: Path) -> None:
     seen: dict[str, Split] = {}
     for split, names in found.items():
         for name in names:
-            if name in seen:
+            key = key_of(name, files)
+            if key in seen and seen[key] != split:
                 raise SourceError(
-                    f"{file}: splits: {name!r} is in both {seen[name]} and {split}; "
+                    f"{file}: splits: {name.text!r} is in both {seen[key]} and {split}; "
                     "a sample that is scored must not be learnt from: take it out of one"
                 )
-            seen[name] = split
+            seen[key] = split

@@ -32,11 +32,17 @@ DANGLING = "links that lead nowhere"
 CLOSED = "folders that may not be read"
 NO_FILES = "names of no plain files"
 RESULTS = "folders of results"
+WITHOUT_LABELS = "pictures without all labels"
+TAKEN = "pictures of a name that another has"
+UNFIT = "pictures that do not fit the pattern"
 _ONE = {
     DANGLING: "link that leads nowhere",
     CLOSED: "folder that may not be read",
     NO_FILES: "name of no plain file",
     RESULTS: "folder of results",
+    WITHOUT_LABELS: "picture without all labels",
+    TAKEN: "picture of a name that another has",
+    UNFIT: "picture that does not fit the pattern",
 }
 
 _SYSTEM_NAMES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
@@ -148,6 +154,8 @@ def list_files(
                 found.append(path)
             elif levels is None or level < levels:
                 (linked if kind == "linked folder" else waiting).append((path, level + 1))
+            elif is_image_name(path.name):
+                unused.add(NO_FILES, path)
     return sorted(found)
 
 

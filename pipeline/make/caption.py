@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.make.isolate import Failure, map_isolated
-from schemas.sample import Sample
+from schemas.sample import CAPTION_ERROR, Sample
 from storage.records.captions import (
     CaptionRow,
     add_captions,
@@ -56,7 +56,11 @@ def caption_shard(
     """
     samples = [each for each in source.read(shard, keys) if isinstance(each, Sample)]
     if isinstance(captioner, SourceCaptions):
-        return [CaptionRow(each.key, each.caption, captioner.model_id) for each in samples]
+        return [
+            CaptionRow(each.key, each.caption, captioner.model_id)
+            for each in samples
+            if CAPTION_ERROR not in each.meta
+        ]
 
     def describe(batch: Sequence[Sample]) -> list[str]:
         return captioner.caption([s.image for s in batch], keys=[s.key for s in batch])

@@ -9,7 +9,7 @@ from perception.seeding import sample_seed
 from pipeline.make.isolate import Failure
 from pipeline.make.rows import Draft, ImageOrder, failed_row, pixels_sha256, planned_rows
 from schemas.errors import SourceError
-from schemas.sample import UnreadableSample
+from schemas.sample import CAPTION_ERROR, UnreadableSample
 from storage.records.captions import read_captions
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class RealImages:
             return _unreadable(draft, sample, uri=sample.uri)
         caption = self._caption(row.source_shard, sample.key)
         if caption is None:
-            failure = Failure("caption_missing", "the caption pass left it out")
+            failure = _without_caption(sample)
             return draft.out(failed_row(row, failure))
         seed = sample_seed(row.unit_id, sample.key, row.variant)
         row = replace(
@@ -158,6 +158,13 @@ class UnlabelledPool:
         row = replace(row, source_uri=shard.uri, source_sha256=pixels_sha256(found.image))
         order = ImageOrder(source_shard=shard.name, source=found, caption="", seed=0)
         return replace(draft, row=row, order=order)
+
+
+def _without_caption(sample: Sample) -> Failure:
+    """Why the caption pass left a sample out."""
+    if CAPTION_ERROR in sample.meta:
+        return Failure("caption_invalid", str(sample.meta[CAPTION_ERROR]))
+    return Failure("caption_missing", "the caption pass left it out")
 
 
 def _unreadable(draft: Draft, found: UnreadableSample, *, uri: str) -> Draft:

@@ -1,0 +1,51 @@
+"""Text that people and their programs wrote on any system."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+
+# UTF-32 first: its mark begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_JOINERS = re.compile("[\u200c\u200d\U000e0020-\U000e007f]")
+"""Format signs with a meaning: they join emoji, flags and the letters of some scripts."""
+
+
+def decode_text(data: bytes) -> str:
+    """Decode UTF-8, or what the mark of the byte order at the start says; the mark is left out.
+
+    Raises:
+        UnicodeDecodeError: If it is something else.
+    """
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    return data.decode(encoding)
+
+
+def without_format_signs(text: str) -> str:
+    """Leave out what cannot be seen: soft hyphens, blanks of no width, marks of direction, …."""
+    return "".join(
+        sign for sign in text if unicodedata.category(sign) != "Cf" or _JOINERS.match(sign)
+    )
+
+
+def control_sign(text: str) -> str:
+    """Name of the first sign that no text holds, such as ``U+001B``; "" if there is none."""
+    odd = (
+        sign for sign in text if unicodedata.category(sign) in {"Cc", "Cs"} and not sign.isspace()
+    )
+    return next((f"U+{ord(sign):04X}" for sign in odd), "")
+
+
+def same_name(name: str) -> str:
+    """A form of a file name that is equal for names that people take for the same.
+
+    Systems store accents in two ways, and some of them do not tell large from small letters.
+    """
+    return unicodedata.normalize("NFC", name).casefold()
