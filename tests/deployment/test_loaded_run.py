@@ -158,7 +158,7 @@ def test_weights_of_another_method_are_not_loaded(tmp_path):
     store = open_store(config.run.url)
     text = store.read_bytes("config.resolved.yaml").decode()
     store.write_bytes(
-        "config.resolved.yaml", text.replace("num_classes: 5", "num_classes: 6").encode()
+        "config.resolved.yaml", text.replace("num_classes: 21", "num_classes: 22").encode()
     )
     with pytest.raises(ConfigError, match="another method than its weights"):
         load_run(config.run.url)

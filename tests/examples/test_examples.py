@@ -62,18 +62,21 @@ def test_read_manifest_with_duckdb(example, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_train_on_your_folder(example, tmp_path):
+    """The tasks are those of the description, whichever they are."""
     normals = np.zeros((64, 64, 3), np.float32)
     normals[..., 2] = 1
     for i in range(4):
         Image.fromarray(gradient_image(64, 64)).save(tmp_path / f"{i:04d}.jpg")
         (tmp_path / f"{i:04d}_normals.png").write_bytes(encode_normals_png(normals))
+        Image.fromarray(np.full((64, 64), i % 3, np.uint8)).save(tmp_path / f"{i:04d}_ids.png")
     (tmp_path / "mine.yaml").write_text(
-        "root: .\nimage: '{key}.jpg'\nlabels: {normals: {pattern: '{key}_normals.png'}}\n"
+        "root: .\nimage: '{key}.jpg'\nlabels:\n  normals: {pattern: '{key}_normals.png'}\n"
+        "  semseg: {pattern: '{key}_ids.png', num_classes: 3}\n"
         "splits: {train: {all: true}}\nsize: [64, 64]\n"
     )
     shown = example("train_on_your_folder", tmp_path / "mine.yaml", tmp_path / "run", 2)
     assert "2 steps" in shown
-    assert "predicts ('normals',)" in shown
+    assert "predicts ('normals', 'semseg')" in shown
 
 
 def test_every_example_is_short_and_run_here():

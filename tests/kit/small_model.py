@@ -25,7 +25,7 @@ TASKS: tuple[Task, ...] = ("normals", "depth", "semseg")
 def make_run(tmp_path: Path, *, versions: int = 2, **changes: Any) -> RunConfig:
     """A run of three tasks in ``tmp_path/run`` with published versions of random weights."""
     sections = {
-        "method": {"tasks": list(TASKS), "num_classes": 5},
+        "method": {"tasks": list(TASKS), "num_classes": 21},
         "model": {"captioner": "blip2", "captioner_path": str(tiny_captioner_folder())},
     }
     config = make_config(tmp_path, **(sections | changes))
