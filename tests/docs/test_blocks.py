@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from schemas.config_file import load_config, parse_config
-from tests.kit.pages.blocks import LANGUAGES, PAGES, ROOT, Block, blocks_of
+from tests.kit.pages import small
+from tests.kit.pages.blocks import LANGUAGES, PAGES, ROOT, Block, blocks_of, inline_codes
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 COMMAND = re.compile(r"^\s*(?:\$ |python |ray |make |pip |duckdb |tar |export |source )", re.M)
@@ -82,11 +83,20 @@ def test_every_page_with_commands_says_how_to_activate_the_environment(page):
 
 
 def test_small_configurations_are_configurations(tmp_path, monkeypatch):
-    from tests.kit.pages import small
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
     shipped = (ROOT / "configs" / "rooms_demo.yaml").read_text()
     (tmp_path / "configs" / "demo.yaml").write_text(shipped)
     small.main()
     assert load_config("configs/demo.yaml").training.warm_up.steps == 6
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_command_in_a_sentence_calls_exists(page):
+    """Commands in sentences are not run; their options are tests/architecture's."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for code in inline_codes(page):
+        if called := re.match(r"(?:\w+=\S+ )?python (\S+\.py)\b", code):
+            assert (ROOT / called[1]).is_file(), code
+        elif called := re.fullmatch(r"make ([a-z-]+)", code):
+            assert called[1] in targets, code

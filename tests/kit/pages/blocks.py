@@ -56,6 +56,13 @@ class Block:
         return self.language in RUN and self.reason is None
 
 
+def inline_codes(page: Path) -> list[str]:
+    """What stands between backticks in sentences and tables."""
+    tokens = MarkdownIt().enable("table").parse(page.read_text())
+    children = (child for token in tokens for child in token.children or ())
+    return [child.content for child in children if child.type == "code_inline"]
+
+
 def blocks_of(page: Path, text: str | None = None) -> list[Block]:
     """All fenced blocks of a page, in order."""
     found, mark = [], ""

@@ -18,6 +18,7 @@ AT_MOST: dict[str, dict[str, Any]] = {
     },
 }
 AT_MOST_OF_ROOMS = {"source": {"num_labelled": 8, "num_validation": 8, "num_test": 16}}
+OF_ROOMS = {"evaluation": {"control": False}}
 # Six steps teach little: what they label is kept all the same.
 ALWAYS = {
     "labelling": {"max_pixel_error_deg": 180.0, "min_pixel_confidence": 0.0},
@@ -30,9 +31,14 @@ def make_small(tree: dict[str, Any]) -> dict[str, Any]:
     _lower(tree, AT_MOST)
     if tree.get("source", {}).get("kind") == "rooms":
         _lower(tree, AT_MOST_OF_ROOMS)
-    for section, values in ALWAYS.items():
-        tree[section] = {**tree.get(section, {}), **values}
+        _set(tree, OF_ROOMS)
+    _set(tree, ALWAYS)
     return tree
+
+
+def _set(tree: dict[str, Any], values: dict[str, dict[str, Any]]) -> None:
+    for section, fields in values.items():
+        tree[section] = {**tree.get(section, {}), **fields}
 
 
 def _lower(tree: dict[str, Any], limits: dict[str, Any]) -> None:
