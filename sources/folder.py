@@ -13,7 +13,7 @@ from schemas.text import control_sign, decode_text, without_format_signs
 from sources.folder_description import TaskFiles, load_description, resolve_root
 from sources.folder_files import FolderFiles, Name, is_there
 from sources.folder_keys import Names, key_of, split_names, spread
-from sources.folder_labels import decode_task_file, size_from_header
+from sources.folder_labels import decode_task_file, size_from_header, turned_hint
 from sources.folder_listing import Unused
 from sources.resize import fit_sample
 from storage.samples.codecs import decode_image
@@ -207,6 +207,7 @@ class FolderSource:
                         f"{self._file}: labels.{task}: {label} is {found[0]} x {found[1]}, but its "
                         f"image {image} is {size[0]} x {size[1]} (width x height): wanted equal "
                         "sizes; export both alike, size: then resizes them together"
+                        + turned_hint(image, size, found)
                     )
 
 

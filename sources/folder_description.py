@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.errors import SourceError
 from schemas.problems import problem_lines
 from schemas.sample import IGNORE_ID, NUM_HUMAN_PARTS, TASKS, Task
 from schemas.yaml_text import parse_yaml
-from sources.folder_patterns import Home, Patterns, all_patterns, expect_patterns
+from sources.class_colours import parse_colours
+from sources.folder_patterns import Home, Patterns, expect_patterns
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=1, le=16384)]
@@ -21,6 +22,8 @@ Number = Annotated[int, Field(ge=-10_000_000, le=10_000_000)]
 
 METRES_PER_STEP = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
 
+_MAX_STEP_M = 1000.0
+_FRACTION = re.compile(r"\s*(\d{1,6})\s*/\s*([1-9]\d{0,8})\s*")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -86,7 +89,7 @@ class _Part(BaseModel):
 
 
 class NormalsFiles(_Part):
-    """8-bit RGB PNG, n = 2 v / 255 - 1, (0, 0, 0) = invalid."""
+    """Colour PNG, n = 2 v / 255 - 1, (0, 0, 0) = invalid, or files of vectors."""
 
     pattern: Patterns
     x: Literal["right", "left"] = Field(default="right", description="Where red grows.")
@@ -104,31 +107,60 @@ class NormalsFiles(_Part):
 
 
 class DepthFiles(_Part):
-    """16-bit grey PNG, 0 = invalid."""
+    """16-bit grey PNG or files of numbers, 0 = invalid."""
 
     pattern: Patterns
-    unit: Literal["mm", "cm", "m"] | Annotated[float, Field(gt=0.0, le=1000.0)] = Field(
-        default="mm", description="Length of one step: mm, cm, m, or a number of metres."
+    unit: Literal["mm", "cm", "m"] | float = Field(
+        default="mm",
+        description="Length of one step: mm, cm, m, a number of metres or a fraction (1/256).",
+    )
+    range: tuple[float, float] | None = Field(
+        default=None,
+        description="In place of unit: metres at 0 and at the greatest value that the bits hold.",
     )
     max_m: Annotated[float, Field(gt=0.0)] | None = Field(
         default=None, description="Greater depths, in metres, are invalid."
     )
 
+    @field_validator("unit", mode="before")
+    @classmethod
+    def _unit_is_a_length(cls, unit: Any) -> str | float:
+        if isinstance(unit, str) and unit in METRES_PER_STEP:
+            return unit
+        match = _FRACTION.fullmatch(unit) if isinstance(unit, str) else None
+        metres = int(match[1]) / int(match[2]) if match else unit
+        is_number = isinstance(metres, int | float) and not isinstance(metres, bool)
+        if not is_number or not 0 < metres <= _MAX_STEP_M:
+            raise ValueError(
+                "wanted mm, cm, m, the metres of one step such as 0.0002, or a fraction of a metre "
+                "such as 1/256"
+            )
+        return float(metres)
+
+    @model_validator(mode="after")
+    def _range_stands_alone(self) -> DepthFiles:
+        if self.range and "unit" in self.model_fields_set:
+            raise ValueError("range and unit exclude each other; give one")
+        if self.range and not 0 <= self.range[0] < self.range[1]:
+            raise ValueError("range: wanted [nearest, farthest] in metres, both from 0 on")
+        return self
+
     @property
     def metres_per_step(self) -> float:
-        """Metres of one step of the stored integer."""
+        """Metres of one step of the stored number."""
         return METRES_PER_STEP[self.unit] if isinstance(self.unit, str) else self.unit
 
 
 class ClassFiles(_Part):
-    """8-bit grey or palette PNG of class ids."""
+    """Grey or palette PNG of class ids, colour PNG of class colours, or files of numbers."""
 
     pattern: Patterns
     num_classes: Annotated[int, Field(ge=2, le=IGNORE_ID)] = Field(
         description="Classes after offset or map, ids from 0."
     )
     ignore: tuple[int, ...] = Field(
-        default=(IGNORE_ID,), description="Stored ids that are not scored."
+        default=(IGNORE_ID,),
+        description="Stored ids that are not scored; absent: 255, unless id_map names it.",
     )
     id_offset: Annotated[int, Field(ge=-IGNORE_ID, le=IGNORE_ID)] = Field(
         default=0, description="Added to every other stored id."
@@ -136,18 +168,48 @@ class ClassFiles(_Part):
     id_map: dict[int, int] = Field(
         default_factory=dict, description="Stored id to class id, in place of id_offset."
     )
+    colors: dict[str, int] = Field(
+        default_factory=dict,
+        description="Colours of the stored ids: a list, whose places are the ids, or a mapping.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _map_decides(cls, tree: Any) -> Any:
+        if isinstance(tree, dict) and "ignore" not in tree:
+            id_map = tree.get("id_map")
+            if isinstance(id_map, dict) and IGNORE_ID in id_map:
+                return {**tree, "ignore": ()}
+        return tree
+
+    @field_validator("colors", mode="before")
+    @classmethod
+    def _colours_are_a_table(cls, table: Any) -> dict[str, int]:
+        return parse_colours(table)
 
     @model_validator(mode="after")
     def _map_fits(self) -> ClassFiles:
         if self.id_map and self.id_offset:
             raise ValueError("id_map and id_offset exclude each other; give one")
+        if twice := sorted(set(self.id_map) & set(self.ignore)):
+            raise ValueError(f"{twice[0]} is in id_map and in ignore; give it once")
         for stored, class_id in self.id_map.items():
             if not 0 <= class_id < self.num_classes:
                 raise ValueError(
                     f"id_map: {stored} becomes {class_id}, which is outside "
                     f"0..{self.num_classes - 1}; correct it, or put {stored} under ignore"
                 )
+        for colour, stored in self.colors.items():
+            if stored not in self.ignore and not 0 <= self.class_of(stored) < self.num_classes:
+                raise ValueError(
+                    f"colors: {colour} is id {stored}, which becomes no class of "
+                    f"0..{self.num_classes - 1}; correct it, or put {stored} under ignore"
+                )
         return self
+
+    def class_of(self, stored: int) -> int:
+        """Class of a stored id that is not ignored; outside 0..num_classes - 1 if it has none."""
+        return self.id_map.get(stored, -1) if self.id_map else stored + self.id_offset
 
 
 class HumanPartFiles(ClassFiles):
@@ -157,27 +219,17 @@ class HumanPartFiles(ClassFiles):
 
 
 class ProbabilityFiles(_Part):
-    """Grey PNG or a NumPy file of numbers: how surely a pixel is one."""
+    """Grey PNG or a file of numbers: how surely a pixel is one."""
 
     pattern: Patterns
     max_value: Annotated[float, Field(gt=0.0)] | None = Field(
         default=None,
-        description="Stored value of probability 1; absent: 255 for PNG, 1 for NumPy files.",
+        description="Stored value of probability 1; absent: 255 for grey, 1 for 1 bit and numbers.",
     )
     ignore: tuple[float, ...] = Field(default=(), description="Stored values that are not scored.")
     threshold: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
         default=None, description="Probabilities above it become 1, the others 0."
     )
-
-    @property
-    def is_numpy(self) -> bool:
-        """Whether the files are NumPy files."""
-        return all(each.endswith(".npy") for each in all_patterns(self.pattern))
-
-    @property
-    def value_of_one(self) -> float:
-        """Stored value of probability 1."""
-        return self.max_value or (1.0 if self.is_numpy else 255.0)
 
 
 TaskFiles = NormalsFiles | DepthFiles | ClassFiles | ProbabilityFiles

@@ -183,7 +183,11 @@ def decode_normals(data: bytes, *, what: str = "normals") -> Float32:
         float32 [H, W, 3], unit vectors, all-zero where invalid. The angle to what was encoded is
         below 0.4 degrees.
     """
-    code = read_label_png(data, modes=("RGB",), what=what)
+    return normals_of_codes(read_label_png(data, modes=("RGB",), what=what))
+
+
+def normals_of_codes(code: NDArray[Any]) -> Float32:
+    """Normals of 8-bit codes [H, W, 3], as :func:`decode_normals` says."""
     vectors = code.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
     norm = np.linalg.norm(vectors, axis=2, keepdims=True)
     is_valid = code.any(axis=2, keepdims=True) & (norm > _LEAST_NORM)

@@ -38,6 +38,9 @@ MAX_PIXELS = 64 * 2**20
 HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 """Suffixes of pictures that are read if the extra ``heic`` is installed."""
 
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+"""PIL's names of the formats that are read without an extra."""
+
 HAS_HEIC = importlib.util.find_spec("pillow_heif") is not None
 
 IMAGE_SUFFIXES = frozenset(
@@ -64,10 +67,25 @@ DECODE_ERRORS = (
 )
 """What PIL raises on damaged pictures; the types say where it noticed."""
 
+MODE_WORDS = {
+    "1": "1-bit black and white",
+    "L": "8-bit grey",
+    "LA": "8-bit grey with transparency",
+    "P": "a palette picture",
+    "PA": "a palette picture with transparency",
+    "RGB": "a colour picture",
+    "RGBA": "a colour picture with transparency",
+    "CMYK": "a colour picture for print (CMYK)",
+    "I;16": "16-bit grey",
+    "I;16B": "16-bit grey",
+    "I": "32-bit grey",
+    "F": "floating-point grey",
+}
+"""What people call PIL's pixel formats."""
+
 # They tell of damaged metadata and of sizes that are refused here anyhow, once for each tag.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 _MAX_16_BIT = 65535
 _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -114,14 +132,38 @@ def read_label_png(data: bytes, *, modes: tuple[str, ...], what: str) -> NDArray
     Raises:
         SampleError: ``too_large``, ``decode_failed``, or ``label_format`` if of another mode.
     """
-    picture = _open(
-        data, formats=("PNG",), max_pixels=MAX_PIXELS, convert=_as_it_is, wanted="a PNG"
-    )
-    if picture.mode not in modes:
+    values, mode = read_stored(data, formats=("PNG",), what=what)
+    if mode not in modes:
         raise SampleError(
-            "label_format", f"{what}: wanted a PNG of mode {modes[0]}, found {picture.mode}"
+            "label_format", f"{what}: wanted {MODE_WORDS[modes[0]]}, found {mode_words(mode)}"
         )
-    return np.array(picture)
+    return values
+
+
+def read_stored(
+    data: bytes, *, formats: tuple[str, ...], what: str, convert: str | None = None
+) -> tuple[NDArray[Any], str]:
+    """Decode a picture as it is stored, and PIL's name of its pixel format.
+
+    Args:
+        convert: PIL's name of the pixel format to convert to; of a palette image None gives the
+            indices.
+
+    Raises:
+        SampleError: ``too_large``, ``decode_failed``.
+    """
+
+    def stored(picture: Image.Image) -> tuple[NDArray[Any], str]:
+        picture.load()
+        return np.array(picture.convert(convert) if convert else picture), picture.mode
+
+    wanted = f"{what}: wanted {' or '.join(formats)}"
+    return _open(data, formats=formats, max_pixels=MAX_PIXELS, convert=stored, wanted=wanted)
+
+
+def mode_words(mode: str) -> str:
+    """What people call a pixel format of PIL."""
+    return MODE_WORDS.get(mode, f"pixels of kind {mode}")
 
 
 def rgb_of(picture: Image.Image) -> NDArray[np.uint8]:
@@ -145,7 +187,7 @@ def rgb_of(picture: Image.Image) -> NDArray[np.uint8]:
 
 def _image_formats(data: bytes) -> tuple[str, ...]:
     if picture_format(data) != "HEIC":
-        return _FORMATS
+        return PICTURE_FORMATS
     if not HAS_HEIC:
         raise SampleError("decode_failed", f"wanted a picture, found HEIC; {HEIC_REMEDY}")
     import pillow_heif
@@ -160,7 +202,7 @@ def _open(
     formats: tuple[str, ...],
     max_pixels: int,
     convert: Callable[[Image.Image], T],
-    wanted: str = "a picture",
+    wanted: str = "wanted a picture",
 ) -> T:
     """Open and convert; once more without metadata if that fails.
 
@@ -175,7 +217,7 @@ def _open(
         with contextlib.suppress(*DECODE_ERRORS):
             return _open_once(pixels, formats, max_pixels, convert)
     found = _found(data, formats, cause)
-    raise SampleError("decode_failed", f"wanted {wanted}, found {found}") from cause
+    raise SampleError("decode_failed", f"{wanted}, found {found}") from cause
 
 
 def _open_once(
@@ -212,11 +254,6 @@ def _found(data: bytes, formats: tuple[str, ...], cause: Exception) -> str:
     return f"a damaged {name}{reason}"
 
 
-def _as_it_is(picture: Image.Image) -> Image.Image:
-    picture.load()
-    return picture
-
-
 def decode_npy(data: bytes, *, what: str) -> NDArray[Any]:
     """Decode a file that ``numpy.save`` wrote; objects are refused, nothing is ever unpickled.
 
@@ -241,8 +278,8 @@ def decode_npy(data: bytes, *, what: str) -> NDArray[Any]:
     return flat.reshape(shape, order="F" if is_fortran else "C")
 
 
-def npy_shape(head: bytes, *, what: str) -> tuple[int, ...]:
-    """Shape that the header of a NumPy file states; nothing else is read.
+def npy_layout(head: bytes, *, what: str) -> tuple[tuple[int, ...], int]:
+    """Shape and number of bytes of the whole file that the header of a NumPy file states.
 
     Args:
         head: The first bytes of the file, header included.
@@ -250,7 +287,9 @@ def npy_shape(head: bytes, *, what: str) -> tuple[int, ...]:
     Raises:
         SampleError: ``decode_failed`` if it is no such header.
     """
-    return _read_header(io.BytesIO(head), what)[0]
+    stream = io.BytesIO(head)
+    shape, _, dtype = _read_header(stream, what)
+    return shape, stream.tell() + math.prod(shape) * dtype.itemsize
 
 
 def _read_header(stream: io.BytesIO, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -170,6 +170,10 @@ def test_names_of_letters_keep_different_keys(names):
     assert [sample_key(name) for name in names] == names
 
 
+KINDS = {
+    form: pictures.save(pictures.two_halves(), form)
+    for form in ("WEBP", "TIFF", "BMP", "GIF", "AVIF")
+}
 GREY, COLOUR = pictures.grey(), pictures.save(pictures.two_halves())
 DEPTH, PHOTO = pictures.grey16(map_of(7)), pictures.save(pictures.two_halves(), "JPEG")
 
@@ -180,6 +184,13 @@ def test_a_changed_picture_is_read_or_a_sample_error(data):
     for decode in (decode_image, decode_normals, decode_class_ids):
         with suppress(SampleError):
             assert decode(data).ndim in (2, 3)
+
+
+@settings(few, max_examples=100)
+@given(st.sampled_from(["WEBP", "TIFF", "BMP", "GIF", "AVIF"]).flatmap(lambda f: mutated(KINDS[f])))
+def test_a_changed_picture_of_another_format_is_read_or_a_sample_error(data):
+    with suppress(SampleError):
+        assert decode_image(data).ndim == 3
 
 
 @few

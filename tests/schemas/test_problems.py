@@ -82,7 +82,7 @@ DESCRIPTION = {
         (
             ("labels", "depth", "unit"),
             "1/256x",
-            "labels.depth.unit = '1/256x': wanted mm, cm or m or a number above 0",
+            "labels.depth.unit = '1/256x': wanted mm, cm, m, the metres of one step such as 0.0002",
         ),
         (("size",), "64x96", "size = '64x96': wanted a list of 2, each a whole number at least 1"),
         (("size",), "64x96", "write [64, 96]"),

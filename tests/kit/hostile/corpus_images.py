@@ -207,13 +207,15 @@ IMAGES = [
     image("2000 x 2000", save(Image.new("RGB", (2000, 2000), RED)), shows(RED, RED)),
 ]
 
+CUT_TIFF = Row("decode_failed", "a damaged TIFF")
+EIGHT_BITS = "8-bit grey; depth wants 16 bit or .npy"
 CLASSES = {"num_classes": 4}
 OTHER_SIZE = Refused(SourceError, "wanted equal sizes")
 LABELS = [
     label("empty", "depth", b"", Row("decode_failed")),
     label("cut", "depth", pictures.grey16(map_of(1))[:40], Row("decode_failed")),
     label("JPEG", "semseg", save(two_halves(), "JPEG"), Row("decode_failed"), **CLASSES),
-    label("8 bits for 16", "depth", pictures.grey(), Row("label_format", "I;16")),
+    label("8 bits for 16", "depth", pictures.grey(), Row("label_format", EIGHT_BITS)),
     label("colours for ids", "semseg", GOOD, Row("label_format"), **CLASSES),
     label("ids for colours", "normals", pictures.grey(), Row("label_format")),
     label("16 bits for colours", "normals", pictures.grey16(map_of(1)), Row("label_format")),
@@ -358,6 +360,34 @@ LABELS = [
         "semseg",
         with_chunk(pictures.grey(3), TEXT_BOMB),
         holds("semseg", 3),
+        **CLASSES,
+    ),
+    label("a zip that is none", "depth", b"PK\x03\x04" + bytes(60), Row("decode_failed"), ".npz"),
+    label(
+        "an OpenEXR that is none",
+        "depth",
+        b"\x76\x2f\x31\x01" + b"\xff" * 60,
+        Row("decode_failed", "OpenEXR"),
+        ".exr",
+    ),
+    label("TIFF of ids cut", "semseg", save(two_halves(), "TIFF")[:60], CUT_TIFF, **CLASSES),
+    label("a tile without end", "semseg", pictures.tiled(2**15), OTHER_SIZE, **CLASSES),
+    label("a page for a map", "depth", SVG, Row("decode_failed", "found an SVG drawing")),
+    label("colours without a table", "semseg", GOOD, Row("label_format", "2 colours"), **CLASSES),
+    label(
+        "a colour that the table lacks",
+        "semseg",
+        GOOD,
+        Row("class_id_out_of_range", "colour #1e1ec8"),
+        colors=["#c81e1e"],
+        **CLASSES,
+    ),
+    label(
+        "a table of everything",
+        "semseg",
+        GOOD,
+        Refused(SourceError, "labels.semseg.colors"),
+        colors={str(number): number for number in range(10_000)},
         **CLASSES,
     ),
     label(
