@@ -143,7 +143,7 @@ def busy_and_wall_s(calls: list[dict[str, Any]]) -> tuple[float, float]:
 def peak_memory_mib(loop: GenerationLoop) -> list[float]:
     """Peak resident memory of each generator process, as Linux counts it, in MiB."""
     pids = ray.get([actor.ping.remote() for actor in loop.actors.values()])
-    status = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
+    status = [Path(f"/proc/{pid}/status").read_text(encoding="utf-8") for pid in pids]
     return [int(text.split("VmHWM:")[1].split()[0]) / 1024 for text in status]
 
 

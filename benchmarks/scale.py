@@ -229,7 +229,7 @@ def rss_mb(*, peak: bool = False) -> float:
     """Memory of this process, in megabytes (10^6 bytes)."""
     if peak:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * resource.getpagesize() / 1e6
 
 

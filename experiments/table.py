@@ -36,13 +36,13 @@ def report(ablation: Ablation, runs: Sequence[AblationRun], folder: Path, consol
     found = _read_found(runs)
     lines = table_lines(ablation, found)
     console.print("\n".join([ablation.title, *lines]), soft_wrap=True, markup=False)
-    (folder / "table.md").write_text("\n".join(lines) + "\n")
+    (folder / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     rows = [
         {"row": run.row, "seed": run.seed, "run": run.config.run.url, **found[run.row, run.seed]}
         for run in runs
         if (run.row, run.seed) in found
     ]
-    (folder / "table.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (folder / "table.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     if found:
         write_plot(ablation, found, folder / "plot.png")
         console.print(f"plot: {folder / 'plot.png'}", soft_wrap=True)

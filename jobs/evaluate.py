@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
         scores["constant"] = score_floor(config, split=parsed.split)
     Console().print(scores_table(scores, title=f"{config.run_id}, {parsed.split} split"))
     if parsed.out:
-        Path(parsed.out).write_text(json.dumps(scores, indent=1) + "\n")
+        Path(parsed.out).write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
 
 
 def _make_parser() -> argparse.ArgumentParser:

@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     figures["seconds"] = round(time.monotonic() - started, 1)
     text = json.dumps(_rounded(figures), indent=2)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "report.json").write_text(text + "\n")
+    (options.out / "report.json").write_text(text + "\n", encoding="utf-8")
     contact_sheet(rooms, count=options.rows).save(options.out / "contact_sheet.png")
     print(text)
 

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the run failed, 2 the user has to change something, 130 in
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 from typing import TYPE_CHECKING
@@ -56,12 +57,20 @@ def config_from(arguments: argparse.Namespace) -> RunConfig:
     return load_config(arguments.config, tuple(arguments.set))
 
 
+def print_anything() -> None:
+    """Let this process print any text: what the terminal cannot show appears as its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run_job(main: Callable[[Sequence[str]], None]) -> None:
     """Run a job's main function and leave the process with the right exit code.
 
     Args:
         main: Takes the command-line arguments without the program's name.
     """
+    print_anything()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         main(sys.argv[1:])

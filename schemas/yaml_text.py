@@ -1,10 +1,18 @@
-"""YAML of any origin: plain values, or one sentence on what is wrong with it."""
+"""YAML of any origin: plain values, or one sentence on what is wrong with it.
+
+Numbers are read as people mean them: ``0010`` is a text, which a field of numbers takes for ten and
+a field of names as it is; dates and times of day are texts. (YAML 1.1 reads an eight, a date, and
+a number of seconds.)
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
+
+from schemas.text import decode_text
 
 MAX_BYTES = 1 << 18
 """Longer texts are refused before they are parsed."""
@@ -17,12 +25,22 @@ MAX_DEPTH = 64
 
 _MOST_SAID = 500
 
+_OWN_RULES = {
+    "tag:yaml.org,2002:timestamp": None,
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?$|[-+]?\.(inf|Inf|INF)$"
+        r"|\.(nan|NaN|NAN)$"
+    ),
+}
+"""What a plain value is that looks like a number; None: a text."""
+
 
 def parse_yaml(data: bytes | str) -> Any:
     """Parse one document into plain values; no tag ever makes an object.
 
     Args:
-        data: UTF-8, or a text.
+        data: UTF-8, or what a mark of the byte order says; or a text.
 
     Raises:
         ValueError: If it is not YAML or not UTF-8, is too large or nested too deeply, or its
@@ -31,7 +49,7 @@ def parse_yaml(data: bytes | str) -> Any:
     if len(data) > MAX_BYTES:
         raise ValueError(f"too large: {len(data)} bytes; wanted at most {MAX_BYTES}")
     try:
-        return _build(data if isinstance(data, str) else data.decode("utf-8"))
+        return _build(data if isinstance(data, str) else decode_text(data))
     except UnicodeDecodeError as error:
         raise ValueError(f"wanted text in UTF-8, found {error}; save it as UTF-8") from error
     except RecursionError as error:
@@ -40,7 +58,7 @@ def parse_yaml(data: bytes | str) -> Any:
 
 def _build(text: str) -> Any:
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -57,6 +75,19 @@ def _build(text: str) -> Any:
 
 class _TooLargeError(ValueError):
     """What a small text would become."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without its second readings of what looks like a number."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    sign: [each for each in resolvers if each[0] not in _OWN_RULES]
+    for sign, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _rule in _OWN_RULES.items():
+    if _rule is not None:
+        _Loader.add_implicit_resolver(_tag, _rule, list("-+.0123456789"))
 
 
 def _expect_small(root: yaml.Node) -> None:

@@ -303,6 +303,17 @@ class Keys(_Part):
     hold_out: HoldOut | None = None
     folder: str | None = Field(default=None, description="What {split} stands for in patterns.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _zeros_say_digits(cls, given: Any) -> Any:
+        """Read ``range: [0001, 0794]`` as numbers of four digits."""
+        ends = given.get("range") if isinstance(given, dict) else None
+        if isinstance(ends, list) and "digits" not in given:
+            lengths = {len(end) for end in ends if isinstance(end, str) and end.startswith("0")}
+            if len(lengths) == 1:
+                return {**given, "digits": lengths.pop()}
+        return given
+
     @model_validator(mode="after")
     def _one_way(self) -> Keys:
         ways = {"list", "range", "all", "hold_out"} & self.model_fields_set

@@ -138,6 +138,11 @@ class PinnedSource:
         """The source's."""
         return self._source.num_classes
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The source's."""
+        return self._source.notes
+
     def shards(self, split: Split) -> tuple[SourceShard, ...]:
         """The shards that the splits name."""
         return self._shards.get(split, ())

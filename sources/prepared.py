@@ -103,6 +103,11 @@ class PreparedSource:
         """Classes of ``semseg``; 0 if there are none."""
         return self._num_classes
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def shards(self, split: Split) -> tuple[SourceShard, ...]:
         """The shards of a split, each with the keys that are used."""
         return self._shards.get(split, ())

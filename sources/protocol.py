@@ -28,6 +28,10 @@ class LabelledSource(Protocol):
     def num_classes(self) -> int:
         """Classes of ``semseg``, ids from 0; 0 if the source has no such labels."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know who uses it, a line each, such as files that are not used."""
+
     def shards(self, split: Split) -> tuple[SourceShard, ...]:
         """The shards of a split in stable order; empty if the source has no such split."""
 

@@ -84,6 +84,11 @@ class RoomsSource:
         """Twenty-one, void among them."""
         return len(CLASSES)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def shards(self, split: Split) -> tuple[SourceShard, ...]:
         """The shards of a split, each with the keys that are used."""
         return self._shards[split]

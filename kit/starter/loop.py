@@ -156,6 +156,6 @@ def _log(path: Path, stage: str, state: TrainingState, losses: Mapping[str, Tens
     values = {name: round(float(value.detach()), 5) for name, value in losses.items()}
     row = {"step": state.step, "elapsed_s": round(state.elapsed_s, 1), **values}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     logger.info("%s: %s", stage, row)

@@ -47,6 +47,7 @@ class DataReport:
         warnings: What is odd, each text with a remedy.
         errors: Why training or scoring cannot work, each text with a remedy.
         unseen: Classes of ``semseg`` that no sample looked at shows, by split.
+        notes: What the source says of itself.
     """
 
     source: str
@@ -55,6 +56,7 @@ class DataReport:
     warnings: tuple[str, ...]
     errors: tuple[str, ...]
     unseen: dict[Split, list[int]]
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """For a terminal: what was looked at, ranges of the training labels, what is odd."""
@@ -67,13 +69,14 @@ class DataReport:
         return [
             f"data {self.source}: looked at {looked_at}",
             *labels,
+            *self.notes,
             *(f"error: {text}" for text in self.errors),
             *(f"warning: {text}" for text in self.warnings),
         ]
 
     def to_json(self) -> str:
         """As text for a file."""
-        fields = ("source", "sizes", "errors", "warnings", "unseen", "tallies")
+        fields = ("source", "sizes", "errors", "warnings", "notes", "unseen", "tallies")
         return json.dumps({name: getattr(self, name) for name in fields}, default=vars, indent=1)
 
 
@@ -127,6 +130,7 @@ def report_of(
             for split, look in looks.items()
             if "semseg" in look.tally.tasks
         },
+        notes=source.notes,
     )
 
 

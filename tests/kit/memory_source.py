@@ -17,6 +17,7 @@ class MemorySource:
 
     name = "memory"
     num_classes = 3
+    notes = ()
 
     def __init__(
         self,

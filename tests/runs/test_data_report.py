@@ -163,3 +163,11 @@ def test_the_report_is_kept_with_the_run_for_programs(root, tmp_path):
     kept = json.loads(store.read_bytes(DATA_REPORT_FILE))
     assert kept["sizes"] == {"train": 6, "test": 2}
     assert kept["tallies"]["train"]["tasks"]["depth"]["images"] == 6
+
+
+def test_files_that_are_not_used_are_said(root):
+    write_photos(root, depth=millimetres)
+    for name in ("._0000.jpg", "notes.pdf"):
+        (root / "rgb" / name).touch()
+    report = data_report_of(config_of(root, DEPTH))
+    assert any("2 files not used: 1 hidden, 1 .pdf" in line for line in report.lines())

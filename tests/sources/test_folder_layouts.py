@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from schemas.config import FolderSource as FolderConfig
 from schemas.errors import SourceError
 from schemas.sample import Sample
+from sources.folder import FolderSource
 from tests.kit.folder_files import HEIGHT, WIDTH, description, open_folder, png, read_all
 from tests.kit.folder_files import write_folder as write_ten
 
@@ -425,3 +428,14 @@ def test_a_share_by_hash_may_keep_scenes_together(tree, root, tmp_path):
 def test_ways_to_hold_out_exclude_each_other(tree, root, tmp_path, rule, message):
     tree["splits"]["test"] = {"hold_out": rule}
     assert message in error_of(tree, tmp_path)
+
+
+def test_numbers_with_zeros_are_no_octals(tree, root, tmp_path):
+    pairs(root, "00010", "00011")
+    tree["name"] = tree["splits"] = None
+    text = yaml.safe_dump({name: value for name, value in tree.items() if value})
+    file = tmp_path / "mine.yaml"
+    file.write_text(text + "name: 2024-05-01\nsplits: {train: {range: [00010, 00011]}}\n")
+    source = FolderSource(FolderConfig(description=str(file)), ("depth",))
+    assert source.name == "2024-05-01"
+    assert keys_of(source) == ["00010", "00011"]

@@ -33,7 +33,7 @@ CONFIGS = [
     file("a list", b"- run\n", "wanted sections"),
     file("a text", b"run", "wanted sections"),
     file("not UTF-8", b"run: {url: caf\xe9}\n", "UTF-8"),
-    file("UTF-16", "run: {url: a}".encode("utf-16"), "UTF-8"),
+    file("UTF-16 without a mark", "run: {url: ä}".encode("utf-16-le"), "UTF-8|not YAML"),
     file("zero bytes", bytes(4096), NOT_YAML),
     file("two documents", b"run: {url: a}\n---\nrun: {url: b}\n", NOT_YAML),
     file("tabs", b"run:\n\turl: a\n", NOT_YAML),
@@ -41,7 +41,7 @@ CONFIGS = [
     file("a Python name", b"run: !!python/name:os.system\n", NOT_YAML),
     file("an unknown tag", b"run: !shell true\n", NOT_YAML),
     file("a list as key", b"? [a]\n: b\n", NOT_YAML),
-    file("a date that is none", b"run: {url: 2001-99-99}\n", NOT_YAML),
+    file("a date that is none", b"run: {url: 2001-99-99}\n", "training: missing"),
     file("a number of 10 000 digits", b"run: {seed: " + b"9" * 10_000 + b"}\n", NOT_YAML),
     file("aliases that multiply", LAUGHS.encode(), TOO_LARGE),
     file(
