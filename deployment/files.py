@@ -12,6 +12,7 @@ from rich.text import Text
 
 from deployment.inputs import PREDICTIONS_FILE, SAMPLES_FILE, as_rgb
 from runs.contact_sheet import make_contact_sheet, sheet_row
+from runs.counting import counted
 from runs.pictures import (
     MIN_CELL_PX,
     PictureRow,
@@ -80,20 +81,22 @@ def predict_files(
     members = _members(tasks or run.tasks, with_npy=with_npy)
     before = _expect_no_leftovers(out, files, members)
     entries: list[dict[str, Any]] = []
-    for together in _read_together(files, entries, run.predictor.batch_size, console):
-        found = run.predictor.predict(
-            list(together.values()),
-            seeds=[run.seed_of(files[name].name) for name in together],
-            tasks=tasks,
-            keeps_aspect=keeps_aspect,
-            averages_mirrored=averages_mirrored,
-        )
-        waiting = {entry["name"]: entry for entry in entries if entry["name"] in together}
-        for (name, image), each in zip(together.items(), found, strict=True):
-            encoded = _encode_prediction(image, each, with_npy=with_npy)
-            reason = _write(out, name, encoded)
-            if reason:
-                _leave_out(waiting[name], reason, console)
+    with counted("images") as on_done:
+        for together in _read_together(files, entries, run.predictor.batch_size, console):
+            found = run.predictor.predict(
+                list(together.values()),
+                seeds=[run.seed_of(files[name].name) for name in together],
+                tasks=tasks,
+                keeps_aspect=keeps_aspect,
+                averages_mirrored=averages_mirrored,
+            )
+            waiting = {entry["name"]: entry for entry in entries if entry["name"] in together}
+            for (name, image), each in zip(together.items(), found, strict=True):
+                encoded = _encode_prediction(image, each, with_npy=with_npy)
+                reason = _write(out, name, encoded)
+                if reason:
+                    _leave_out(waiting[name], reason, console)
+            on_done(len(entries), len(files))
     for entry in entries:
         if "error" in entry:
             for path in {f"{entry['name']}.{member}" for member in members} & before:

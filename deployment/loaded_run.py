@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from perception.captioner import Captioner
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.methods.protocol import DensePredictor
+    from runs.counting import OnDone
     from schemas.config import RunConfig
     from schemas.sample import Sample, Task
     from schemas.weights import WeightsManifest
@@ -215,17 +216,21 @@ class LoadedRun:
         count: int = 1,
         seed: int = 0,
         options: SamplingOptions | None = None,
+        on_done: OnDone | None = None,
     ) -> list[Sample]:
         """Make images from pure noise under a prompt, and label them: Φ_gen of Diff-2-in-1.
 
         Args:
             seed: Of everything random; the same call gives the same samples.
             options: Sampler's numbers, where they should differ from the run's.
+            on_done: Is told how many samples are done, after each batch.
 
         Returns:
             Samples of the training images' size, with reliability and provenance in ``meta``.
         """
-        return self._pairs.from_prompt(prompt, count=count, seed=seed, options=options)
+        return self._pairs.from_prompt(
+            prompt, count=count, seed=seed, options=options, on_done=on_done
+        )
 
     def vary(
         self,
@@ -235,6 +240,7 @@ class LoadedRun:
         count: int = 1,
         seed: int = 0,
         options: SamplingOptions | None = None,
+        on_done: OnDone | None = None,
     ) -> list[Sample]:
         """Noise an image halfway, denoise it under a prompt, and label the result.
 
@@ -242,6 +248,7 @@ class LoadedRun:
             image: As for :meth:`predict`; it is stretched to the training images' size.
             prompt: What the images should show; the run's captioner describes the image if None.
             options: Sampler's numbers, where they should differ from the run's.
+            on_done: Is told how many samples are done, after each batch.
 
         Returns:
             Samples of the training images' size, with reliability and provenance in ``meta``.
@@ -254,7 +261,13 @@ class LoadedRun:
         if prompt is None:
             prompt, model = self.caption(pixels), self._captioner.model_id
         made = self._pairs.from_image(
-            pixels, prompt, name=name_of(image), count=count, seed=seed, options=options
+            pixels,
+            prompt,
+            name=name_of(image),
+            count=count,
+            seed=seed,
+            options=options,
+            on_done=on_done,
         )
         return [replace(each, meta={**each.meta, "caption_model": model}) for each in made]
 

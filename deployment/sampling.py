@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from deployment.predictor import Predictor
+    from runs.counting import OnDone
     from schemas.weights import WeightsManifest
 
     Images = NDArray[np.uint8]
@@ -89,7 +90,13 @@ class PairMaker:
     weights: WeightsManifest
 
     def from_prompt(
-        self, prompt: str, *, count: int, seed: int, options: SamplingOptions | None
+        self,
+        prompt: str,
+        *,
+        count: int,
+        seed: int,
+        options: SamplingOptions | None,
+        on_done: OnDone | None = None,
     ) -> list[Sample]:
         """See :meth:`deployment.loaded_run.LoadedRun.sample`.
 
@@ -109,7 +116,7 @@ class PairMaker:
 
         seeds = _seeds(seed, f"prompt/{prompt}", count)
         facts = self._facts(settings, creator="gaussian") | {"caption_model": "user"}
-        return self._label(synthesize, seeds, prompt, facts)
+        return self._label(synthesize, seeds, prompt, facts, on_done)
 
     def from_image(
         self,
@@ -120,6 +127,7 @@ class PairMaker:
         count: int,
         seed: int,
         options: SamplingOptions | None,
+        on_done: OnDone | None = None,
     ) -> list[Sample]:
         """See :meth:`deployment.loaded_run.LoadedRun.vary`; ``name`` is the image's, if any.
 
@@ -144,7 +152,7 @@ class PairMaker:
         seeds = _seeds(seed, f"image/{digest}/{prompt}", count)
         facts = self._facts(settings, creator="halfway")
         facts |= {"source_key": name, "source_sha256": digest}
-        return self._label(synthesize, seeds, prompt, facts)
+        return self._label(synthesize, seeds, prompt, facts, on_done)
 
     def _label(
         self,
@@ -152,6 +160,7 @@ class PairMaker:
         seeds: Sequence[int],
         prompt: str,
         facts: dict[str, Any],
+        on_done: OnDone | None,
     ) -> list[Sample]:
         made: list[Sample] = []
         for first in range(0, len(seeds), self.creator.batch_size):
@@ -172,6 +181,8 @@ class PairMaker:
                     zip(chosen, images, found, strict=True)
                 )
             ]
+            if on_done is not None:
+                on_done(len(made), len(seeds))
         return made
 
     def _facts(self, settings: CreatorSection, *, creator: str) -> dict[str, Any]:

@@ -39,6 +39,8 @@ def score_states(
     source: LabelledSource,
     split: Split,
     scoring: Scoring,
+    *,
+    on_done: Callable[[int, int], None] | None = None,
 ) -> dict[str, Scores]:
     """Score several sets of weights on the same images, features and noise.
 
@@ -48,6 +50,7 @@ def score_states(
     Args:
         make_method: Makes an untrained method; called once for each set of weights.
         states: Name to safetensors bytes of a method.
+        on_done: Is told how many images are scored, and of how many, after each batch.
 
     Returns:
         Name to task to metric to value.
@@ -60,6 +63,7 @@ def score_states(
     for name, method in methods.items():
         load_state_bytes(method, states[name])
     boards = {name: scoring.board() for name in states}
+    done, total = 0, sum(len(shard.keys) for shard in source.shards(split))
     for batch in iterate_batches(source, split, scoring):
         seeds = [sample_seed(f"{scoring.seed}", key, 0) for key in batch.keys]
         shared: FeaturePyramid | None = None
@@ -69,6 +73,9 @@ def score_states(
                 shared = observe(backbone, method, batch.images, generators=generators)
             found = method.predict(shared, batch.image_size).labels
             boards[name].update({task: found[task].cpu() for task in scoring.tasks}, batch.labels)
+        done += len(batch.keys)
+        if on_done is not None:
+            on_done(done, total)
     return {name: board.compute() for name, board in boards.items()}
 
 

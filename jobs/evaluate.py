@@ -1,6 +1,6 @@
 """Score the weights of a run on a split of its source.
 
-python jobs/evaluate.py --run runs/demo [--weights final|all|VERSION] [--split test] [--out F.json]
+python jobs/evaluate.py --run runs/demo [--weights final|all|VERSION] [--split test] [--json]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, get_args
 from rich.console import Console
 
 from runs.command_line import run_job
+from runs.counting import counted
 from runs.directory import read_config
 from runs.results import scores_table
 from runs.scoring import score_floor, score_weights, select_states
@@ -29,10 +30,15 @@ def main(arguments: Sequence[str]) -> None:
     store = open_store(parsed.run)
     config = read_config(store, tuple(parsed.set))
     states = select_states(store, parsed.weights)
-    scores = score_weights(config, store, states, split=parsed.split)
+    with counted("images") as on_done:
+        scores = score_weights(config, store, states, split=parsed.split, on_done=on_done)
     if parsed.baseline:
         scores["constant"] = score_floor(config, split=parsed.split)
-    Console().print(scores_table(scores, title=f"{config.run_id}, {parsed.split} split"))
+    if parsed.json:
+        print(json.dumps({"run": store.url, "split": parsed.split, "scores": scores}, indent=1))
+    else:
+        title = f"{config.run_id}, {parsed.split} split"
+        Console().print(scores_table(scores, title=title))
     if parsed.out:
         Path(parsed.out).write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
 
@@ -53,6 +59,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--baseline", action="store_true", help="score a constant answer as well")
     parser.add_argument("--out", help="write the scores to this JSON file")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser
 
 

@@ -9,11 +9,14 @@ The same command resumes. docs/datasets.md shows the files of each layout.
 from __future__ import annotations
 
 import argparse
+import json
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
 from runs.command_line import run_job
+from runs.counting import counted
 from schemas.errors import UserError
 from schemas.sample import TASKS
 from sources.layouts.protocol import LayoutOptions
@@ -26,7 +29,7 @@ from sources.prepare.prepare import (
     prepare,
     resolve_layout,
 )
-from sources.prepare.report import describe
+from sources.prepare.report import as_json, describe
 from sources.protocol import Split
 from sources.resize import Fit
 
@@ -43,13 +46,23 @@ def main(argv: Sequence[str]) -> None:
     options = parse_options(argv)
     request = read_request(options)
     files = open_files(request)
-    print(f"{request.layout} at {request.root}: {', '.join(files.tasks)}", flush=True)
+    # With --json the standard output holds nothing else.
+    told = sys.stderr if options.json else sys.stdout
+
+    def tell(line: str) -> None:
+        print(line, file=told, flush=True)
+
+    tell(f"{request.layout} at {request.root}: {', '.join(files.tasks)}")
     if options.dry_run:
         for plan in plan_request(request, files):
-            print(f"{plan.name}.tar: {len(plan.keys)} samples")
+            tell(f"{plan.name}.tar: {len(plan.keys)} samples")
         return
-    prepared = prepare(request, files, progress=lambda line: print(line, flush=True))
-    print("\n" + "\n".join(describe(request, files, prepared)))
+    with counted("samples") as on_done:
+        prepared = prepare(request, files, progress=tell, on_done=on_done)
+    if options.json:
+        print(json.dumps(as_json(request, files, prepared), indent=1))
+    else:
+        print("\n" + "\n".join(describe(request, files, prepared)))
 
 
 def read_request(options: argparse.Namespace) -> PrepareRequest:
@@ -120,6 +133,7 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--class-map", type=Path, help="table of classes for nyu_depth_v2")
     parser.add_argument("--classes", type=int, help="7 (default) or 19 for cityscapes_mtpsl")
     parser.add_argument("--dry-run", action="store_true", help="print the shards to be made")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser.parse_args(argv)
 
 

@@ -21,6 +21,7 @@ from deployment.inputs import as_rgb
 from deployment.options import add_run_options, open_output, open_run
 from deployment.sampling import SamplingOptions
 from runs.command_line import run_job
+from runs.counting import counted
 from schemas.errors import ConfigError, RunFailedError, SampleError
 from schemas.run_layout import CONTACT_SHEET_FILE
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from deployment import LoadedRun
+    from runs.counting import OnDone
     from schemas.sample import Sample
 
 
@@ -40,7 +42,8 @@ def main(arguments: Sequence[str]) -> None:
     real = read_origin(parsed)
     out = open_output(parsed.out)
     run = open_run(parsed)
-    made = make_samples(run, parsed)
+    with counted("pairs") as on_done:
+        made = make_samples(run, parsed, on_done=on_done)
     write_samples(out, made, run, real=real)
     Console().print(
         f'{len(made)} pairs under "{made[0].caption}": {out.uri(CONTACT_SHEET_FILE)}',
@@ -70,7 +73,9 @@ def read_origin(parsed: argparse.Namespace) -> NDArray[np.uint8] | None:
         raise ConfigError(f"--from {parsed.origin}: {error}; name a JPEG or PNG") from error
 
 
-def make_samples(run: LoadedRun, parsed: argparse.Namespace) -> list[Sample]:
+def make_samples(
+    run: LoadedRun, parsed: argparse.Namespace, *, on_done: OnDone | None = None
+) -> list[Sample]:
     """Make the samples with a loaded run.
 
     Raises:
@@ -82,9 +87,17 @@ def make_samples(run: LoadedRun, parsed: argparse.Namespace) -> list[Sample]:
     count, seed = parsed.count, parsed.seed
     try:
         if parsed.origin is None:
-            return run.sample(parsed.prompt, count=count, seed=seed, options=options)
-        origin = Path(parsed.origin)
-        return run.vary(origin, prompt=parsed.prompt, count=count, seed=seed, options=options)
+            return run.sample(
+                parsed.prompt, count=count, seed=seed, options=options, on_done=on_done
+            )
+        return run.vary(
+            Path(parsed.origin),
+            prompt=parsed.prompt,
+            count=count,
+            seed=seed,
+            options=options,
+            on_done=on_done,
+        )
     except SampleError as error:
         raise RunFailedError(str(error)) from error
 

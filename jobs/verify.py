@@ -1,6 +1,6 @@
 """Check all of a run against what it says about itself; reads its storage, needs no cluster.
 
-    python jobs/verify.py RUN [--workers 4]
+    python jobs/verify.py RUN [--workers 4] [--json]
 
 Reads every manifest, every shard that one names (digest, every member, places), every version of
 weights, the captions and the ends of the training stages. Prints what is wrong, by file, with what
@@ -14,8 +14,9 @@ import argparse
 import json
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runs.command_line import run_job
 from runs.directory import read_config
@@ -60,13 +61,17 @@ def main(arguments: Sequence[str]) -> None:
     store = open_store(parsed.run)
     read_config(store)
     run = Verification(store)
-    problems = 0
+    problems = []
     for problem in run.problems(workers=parsed.workers):
-        problems += 1
-        print(f"{problem.path}: {problem.text}\n    {problem.remedy}")
-    print(run.summary())
+        problems.append(problem)
+        if not parsed.json:
+            print(f"{problem.path}: {problem.text}\n    {problem.remedy}")
+    if parsed.json:
+        print(json.dumps({**run.counts(), "problems": list(map(asdict, problems))}, indent=1))
+    else:
+        print(run.summary())
     if problems:
-        raise RunFailedError(f"{problems} problem(s) in {store.url}")
+        raise RunFailedError(f"{len(problems)} problem(s) in {store.url}")
 
 
 class Verification:
@@ -108,8 +113,20 @@ class Verification:
         yield from self._check_ends()
         self._unnamed = [file.size_bytes for file in tars if file.path not in self._named]
 
+    def counts(self) -> dict[str, Any]:
+        """What was checked, as JSON values."""
+        return {
+            "run": self._store.url,
+            "units": self._units,
+            "samples": self._samples,
+            "shards": len(self._named),
+            "versions": len(self._versions),
+            "unnamed_objects": len(self._unnamed),
+            "unnamed_bytes": sum(self._unnamed),
+        }
+
     def summary(self) -> str:
-        """What was checked, in one line."""
+        """The same in one line."""
         text = (
             f"{self._units} units, {self._samples} samples in {len(self._named)} shards, "
             f"{len(self._versions)} versions of weights"
@@ -196,6 +213,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Check a run against its manifests.")
     parser.add_argument("run", help="run directory, local or a URL")
     parser.add_argument("--workers", type=int, default=4, help="threads that read; default: 4")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parsed = parser.parse_args(arguments)
     if parsed.workers < 1:
         raise ConfigError(f"--workers {parsed.workers}: wanted at least 1")

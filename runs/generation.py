@@ -11,6 +11,7 @@ from pipeline.loop.local_runner import run_units
 from pipeline.loop.plan import make_plan, plan_summary
 from pipeline.make.build import open_captioner, open_generator
 from pipeline.make.caption import caption_source
+from runs.counting import counted
 from runs.progress import ProgressDisplay, RunView
 from schemas.errors import ConfigError, RunFailedError
 from sources.open import open_run_source
@@ -85,12 +86,20 @@ def generate_here(
     control = GenerationControl(
         config, store, plan, pinned_version=version, weights_final=True, lock=lock
     )
+
+    def tell(unit: Unit) -> None:
+        figures = control.progress()
+        console.print(
+            f"committed {unit.kind} unit {unit.unit_id}: {figures['units_committed']} of "
+            f"{figures['units_planned']}"
+        )
+
     ended = run_units(
         control,
         open_generator(config, store),
         store,
         pinned_version=version,
-        on_unit=lambda unit: console.print(f"committed {unit.kind} unit {unit.unit_id}"),
+        on_unit=tell,
     )
     if ended.kind == "failed":
         raise RunFailedError(ended.reason)
@@ -121,7 +130,8 @@ def generate_on_ray(
     from runs.on_ray.gauges import RaySignals
 
     with ray_session.connect(config, console):
-        caption_source_on_ray(config, lock.store.url)
+        with counted("images captioned", console=console) as on_done:
+            caption_source_on_ray(config, lock.store.url, on_done=on_done)
         loop = GenerationLoop(
             config,
             lock.store.url,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.on_ray.captions import caption_source_on_ray
 from pipeline.on_ray.coordinator import GenerationLoop
 from runs.contact_sheet import contact_sheet_from_run
+from runs.counting import counted
 from runs.generation import stop_generation
 from runs.on_ray import session as ray_session
 from runs.on_ray.gauges import RaySignals
@@ -53,7 +54,9 @@ def run_loop(config: RunConfig, lock: RunLock, console: Console) -> dict[str, An
     from runs.scoring import score_run
 
     console.print("[bold]evaluate[/bold]")
-    results: dict[str, Any] = {**score_run(config, store), "seconds": loop.seconds}
+    with counted("images", console=console) as on_done:
+        scores = score_run(config, store, on_done=on_done)
+    results: dict[str, Any] = {**scores, "seconds": loop.seconds}
     if config.training.synthetic_run is None:
         contact_sheet_from_run(config, store)
         results["counts"] = _count_samples(store)
@@ -76,7 +79,7 @@ class _Loop:
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Show the name of a stage, and note how long it takes."""
-        self.view.stage = stage
+        self.view.begin(stage)
         self.console.print(f"[bold]{stage}[/bold]")
         started_s = time.monotonic()
         yield
@@ -107,7 +110,7 @@ def _learn_and_generate(loop: _Loop) -> None:
         stack.enter_context(ProgressDisplay(loop.console, loop.view, refresh))
         if config.training.synthetic_run is None:
             with loop.timed("caption"):
-                caption_source_on_ray(config, store.url)
+                caption_source_on_ray(config, store.url, on_done=loop.view.count)
         _train(loop, "warm_up")
         if config.training.synthetic_run is None:
             generation = GenerationLoop(config, store.url, lock=loop.lock)

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from evaluation.measures import MEASURES
+from runs.counting import PLAIN_EVERY_S, Pace, duration
 from runs.results import COLUMNS
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 REFRESH_S = 1.0
-PLAIN_EVERY_S = 15.0
+BAR_WIDTH = 40
 
 
 @dataclass(kw_only=True)
@@ -31,21 +33,45 @@ class RunView:
         stage: What is running now, in words.
         generation: Gauges of the generation loop; empty while it is not running.
         training: Newest ``trainer_progress`` event; empty before the first.
+        counted: How many of the stage are done, and of how many; (0, 0) where nothing is counted.
         started_s: Clock reading at the start.
+        pace: Of the stage.
     """
 
     stage: str = "starting"
     generation: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    counted: tuple[int, int] = (0, 0)
     started_s: float = field(default_factory=time.monotonic)
+    pace: Pace = field(default_factory=Pace)
+
+    def begin(self, stage: str) -> None:
+        """Show another stage."""
+        self.stage, self.counted, self.pace = stage, (0, 0), Pace()
+
+    def count(self, done: int, total: int) -> None:
+        """Note how many of the stage are done."""
+        self.counted = (done, total)
+        self.pace.seconds_left(done, total)
+
+    @property
+    def done(self) -> tuple[int, int]:
+        """Steps of a training stage, or what is counted otherwise; (0, 0) if nothing is."""
+        steps = self.training.get("steps")
+        return (self.training.get("step", 0), steps) if steps else self.counted
 
 
 def view_rows(view: RunView) -> list[tuple[str, str]]:
     """Label and text of each line; a figure that is not known yet is left out."""
     training, generation = view.training, view.generation
-    rows = [("stage", view.stage), ("elapsed", f"{time.monotonic() - view.started_s:.0f} s")]
+    rows = [("stage", view.stage), ("elapsed", duration(time.monotonic() - view.started_s))]
+    done, total = view.done
     if training:
         rows.append(("step", f"{training.get('step', 0)} / {training.get('steps', '?')}"))
+    elif total:
+        rows.append(("done", f"{done} / {total}"))
+    if total and (left := view.pace.seconds_left(done, total)) is not None:
+        rows.append(("stage ends in", f"about {duration(left)}"))
     shown = (
         ("loss", training, "loss", "{:.3f}"),
         ("training", training, "images_per_s", "{:.1f} images/s"),
@@ -131,4 +157,7 @@ def _as_table(view: RunView) -> Table:
     table = Table.grid(padding=(0, 2))
     for label, text in view_rows(view):
         table.add_row(f"[bold]{label}[/bold]", text)
+    done, total = view.done
+    if total:
+        table.add_row("", ProgressBar(total=total, completed=done, width=BAR_WIDTH))
     return table

@@ -19,28 +19,37 @@ if TYPE_CHECKING:
 
     from evaluation.scores import Scores
     from perception.diffusion.backbone import DiffusionBackbone
+    from runs.counting import OnDone
     from schemas.config import RunConfig
     from sources.protocol import Split
     from storage.files.stores import RunStore
 
 
-def score_run(config: RunConfig, store: RunStore, *, split: Split = "test") -> dict[str, Any]:
+def score_run(
+    config: RunConfig, store: RunStore, *, split: Split = "test", on_done: OnDone | None = None
+) -> dict[str, Any]:
     """Score the final creation weights of every stage that has ended.
 
     Returns:
         ``warm_up``, ``real_only_control`` and ``self_improved``, as far as there are such
         weights, to task to metric to value.
     """
-    return dict(score_weights(config, store, final_states(store), split=split))
+    return dict(score_weights(config, store, final_states(store), split=split, on_done=on_done))
 
 
 def score_weights(
-    config: RunConfig, store: RunStore, states: Mapping[str, bytes], *, split: Split = "test"
+    config: RunConfig,
+    store: RunStore,
+    states: Mapping[str, bytes],
+    *,
+    split: Split = "test",
+    on_done: OnDone | None = None,
 ) -> dict[str, Scores]:
     """Score sets of weights of a run's method.
 
     Args:
         states: Name to safetensors bytes.
+        on_done: Is told how many images are scored, and of how many.
 
     Returns:
         Name to task to metric to value.
@@ -54,7 +63,9 @@ def score_weights(
     source = open_run_source(config)
     make = partial(make_method, config, backbone)
     try:
-        return score_states(backbone, make, states, source, split, _scoring(config))
+        return score_states(
+            backbone, make, states, source, split, _scoring(config), on_done=on_done
+        )
     except WeightsMismatchError as error:
         raise ConfigError(
             f"method or model: {error}; score a run with the method and model it was trained with"

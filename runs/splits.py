@@ -69,8 +69,7 @@ def keep_splits(store: RunStore, config: RunConfig) -> None:
 
 
 def _keys_now(config: RunConfig) -> SplitKeys:
-    method = config.method
-    return keys_of(open_source(config.source, method.tasks, num_classes=method.num_classes))
+    return keys_of(open_source(config.source, config.method.tasks))
 
 
 def _has_work(store: RunStore) -> bool:

@@ -17,16 +17,23 @@ from storage.files.stores import open_store
 from storage.records.captions import write_captions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from schemas.config import RunConfig
 
 PASS_CPUS = 1
 
 
-def caption_source_on_ray(config: RunConfig, store_url: str) -> int:
+def caption_source_on_ray(
+    config: RunConfig, store_url: str, *, on_done: Callable[[int, int], None] | None = None
+) -> int:
     """Caption all shards of the train split that have no captions yet.
 
     A Dataset made of items is not resumed by Ray Data's own checkpoints, so the shards that are
     done are left out here, and each shard's captions are committed as they are made.
+
+    Args:
+        on_done: Is told how many images of these shards are done, and of how many.
 
     Returns:
         The number of shards done.
@@ -56,11 +63,19 @@ def caption_source_on_ray(config: RunConfig, store_url: str) -> int:
         num_cpus=PASS_CPUS,
         num_gpus=config.generation.gpus_per_generator or None,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
-    ).take_all()
-    for row in done:
+    )
+    sizes, images, problem = {s.name: len(s.keys) for s in missing}, 0, None
+    tell = on_done or (lambda _done, _total: None)
+    tell(0, sum(sizes.values()))
+    for row in done.iter_rows():
         if row["problem"]:
-            raise (OSError if row["is_passing"] else UserError)(str(row["problem"]))
-    return len(done)
+            # The others go on to their end: what they have captioned stays.
+            problem = problem or row
+        images += sizes[str(row["shard"])]
+        tell(images, sum(sizes.values()))
+    if problem is not None:
+        raise (OSError if problem["is_passing"] else UserError)(str(problem["problem"]))
+    return len(missing)
 
 
 class CaptionShards:
@@ -86,18 +101,19 @@ class CaptionShards:
             Number of captions of each shard; what was in the way, else ""; and whether that may
             pass without a change by the user.
         """
+        names = [str(name) for name in batch["shard"]]
         columns: dict[str, list[Any]] = {"captions": [], "problem": [], "is_passing": []}
-        for name in batch["shard"]:
+        for name in names:
             count, problem, is_passing = 0, "", False
             try:
-                count = self._caption(str(name))
+                count = self._caption(name)
             except (UserError, OSError) as error:
                 # A value, not an error: Ray Data would wrap it in pages of its own.
                 problem, is_passing = str(error), isinstance(error, OSError)
             columns["captions"].append(count)
             columns["problem"].append(problem)
             columns["is_passing"].append(is_passing)
-        return columns
+        return {"shard": names, **columns}
 
     def _caption(self, name: str) -> int:
         shard = next(s for s in self._source.shards("train") if s.name == name)

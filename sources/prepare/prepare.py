@@ -145,8 +145,13 @@ def prepare(
     files: LabelledFiles,
     *,
     progress: Callable[[str], None] = lambda _: None,
+    on_done: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Prepared:
     """Convert a data set; what is finished already is not made again.
+
+    Args:
+        progress: Is given a line for each shard.
+        on_done: Is told how many samples are converted, and of how many.
 
     Raises:
         SourceError: If the folder holds another preparation, or no sample could be converted.
@@ -156,8 +161,11 @@ def prepare(
     claim_folder(store, _recipe(request, files), plans)
     missing = [plan for plan in plans if not is_finished(store, plan)]
     progress(f"{len(missing)} of {len(plans)} shards to make")
+    done, total = 0, sum(len(plan.keys) for plan in missing)
     for name, tally in _convert(request, files, missing, store):
         progress(f"{name}: {tally.images} samples, {tally.num_failed} failed")
+        done += tally.images + tally.num_failed
+        on_done(done, total)
     return _finish(request, files, plans, store)
 
 

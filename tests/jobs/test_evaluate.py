@@ -96,6 +96,14 @@ def test_weights_of_another_backbone_are_not_scored(config, store):
         score_weights(changed, store, select_states(store, "0"), split="train")
 
 
+def test_the_job_prints_json_alone_for_programs(config, store, capsys):
+    end_stage(store, config, "warm_up", seed=1)
+    main(["--run", config.run.url, "--split", "train", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["run"], found["split"]) == (store.url, "train")
+    assert found["scores"]["warm_up"]["normals"]["mean_deg"] > 0
+
+
 def test_the_job_prints_a_table_and_writes_json(config, store, tmp_path, capsys):
     end_stage(store, config, "warm_up", seed=1)
     out = tmp_path / "scores.json"

@@ -173,7 +173,7 @@ def test_a_folder_of_something_else_is_not_written_to(run_url, photographs):
         (["--tasks", "saliency"], "the run predicts normals, depth, semseg"),
         (["--weights", "9"], "--weights 9: wanted final or"),
         (["--image-size", "large"], "wanted HEIGHTxWIDTH"),
-        (["--device", "cuda:99"], "model.device = cuda:99: this machine has .* --device cpu"),
+        (["--device", "cuda:99"], "model.device = cuda:99: this machine has .*--device cpu"),
         (["--device", "gpu"], "model.device = gpu: no device"),
     ],
 )

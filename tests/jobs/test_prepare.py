@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,22 @@ def test_the_report_has_counts_shares_and_ranges(tmp_path, prepare):
     seen = np.unique(ids[ids > 0])
     semseg = next(line for line in lines if line[:2] == ["semseg", "train"])
     assert semseg[4:] == f"ids {seen[0] - 1} to {seen[-1] - 1}, {len(seen)} of them seen".split()
+
+
+def test_json_holds_the_report_and_nothing_else_is_printed(tmp_path, prepare):
+    nyu_files.write_atrc(tmp_path / "in", train=3, test=2)
+    folders = ("--root", tmp_path / "in", "--out", tmp_path / "out")
+    code, out, said = prepare("auto", *folders, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert list(found) == [
+        *("layout", "root", "out", "tasks", "num_classes", "splits", "remarks", "failures")
+    ]
+    assert found["layout"] == "nyud_mt_atrc"
+    assert found["splits"]["train"] == {"images": 3, "failed": {}}
+    assert found["remarks"]
+    assert all(isinstance(remark, str) for remark in found["remarks"])
+    assert "shards to make" in said
 
 
 def test_wrong_counts_and_sizes_are_remarked_on(tmp_path, prepare):

@@ -98,6 +98,23 @@ def test_the_job_ends_quietly_on_a_good_run_and_fails_on_another(run, capsys):
     assert f"jobs/retry.py RUN --units {UNIT.unit_id}" in printed
 
 
+def test_json_has_counts_and_problems(run, capsys):
+    made = fill(run)
+    main([run.url, "--json"])
+    whole = json.loads(capsys.readouterr().out)
+    assert list(whole) == [
+        *("run", "units", "samples", "shards", "versions", "unnamed_objects", "unnamed_bytes"),
+        "problems",
+    ]
+    assert (whole["units"], whole["samples"], whole["versions"]) == (3, 11, 2)
+    assert whole["problems"] == []
+    run.write_bytes(made.rows[0].tar_uri, b"?")
+    with pytest.raises(RunFailedError):
+        main([run.url, "--json"])
+    (problem, *_) = json.loads(capsys.readouterr().out)["problems"]
+    assert set(problem) == {"path", "text", "remedy"}
+
+
 def test_a_directory_without_a_run_is_the_users_mistake(tmp_path):
     with pytest.raises(ConfigError):
         main([str(tmp_path / "nothing")])
