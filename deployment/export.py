@@ -9,6 +9,7 @@ from deployment.loaded_run import load_run
 from deployment.manifest import EXPORT_FILE, FORMAT, ExportManifest
 from deployment.model_card import make_model_card
 from deployment.model_copy import backbone_files, encoder_files
+from perception.diffusion.backbone_files import CHECKPOINT, is_single_file
 from pipeline.make.rows import code_version
 from runs.directory import read_config
 from schemas.config_file import dump_config
@@ -73,6 +74,8 @@ def export_run(
 
 def _describe(run: LoadedRun, *, with_backbone: bool) -> ExportManifest:
     encoder = run.config.method.encoder
+    is_file = is_single_file(resolve_path(run.config.model.diffusion))
+    copied = f"{BACKBONE_FOLDER}/{CHECKPOINT}" if is_file else BACKBONE_FOLDER
     return ExportManifest(
         format=FORMAT,
         source_run=run.store.url,
@@ -82,7 +85,7 @@ def _describe(run: LoadedRun, *, with_backbone: bool) -> ExportManifest:
         weights_sha256=run.weights.sha256,
         backbone=run.config.model.diffusion,
         backbone_digest=run.predictor.backbone.model_id,
-        backbone_folder=BACKBONE_FOLDER if with_backbone else None,
+        backbone_folder=copied if with_backbone else None,
         encoder=encoder,
         encoder_folder=ENCODER_FOLDER if with_backbone and encoder else None,
         code_version=code_version(),
@@ -106,7 +109,11 @@ def _write_weights(run: LoadedRun, store: RunStore) -> None:
 
 def _copy_models(run: LoadedRun, store: RunStore) -> None:
     model = run.config.model
-    files = backbone_files(resolve_path(model.diffusion), variant=model.variant)
+    files = backbone_files(
+        resolve_path(model.diffusion),
+        variant=model.variant,
+        config=model.diffusion_config and resolve_path(model.diffusion_config),
+    )
     folders = {BACKBONE_FOLDER: files}
     if run.config.method.encoder:
         folders[ENCODER_FOLDER] = encoder_files(resolve_path(run.config.method.encoder))

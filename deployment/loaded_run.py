@@ -101,13 +101,14 @@ def _adapted(
             f"--run {store.url}: models are read from a disk alone; copy the folder to this "
             "machine, or name a folder with the same backbone (diffusion=…, --diffusion …)"
         )
-    model, method = {}, {}
+    model: dict[str, str | None] = {}
+    method = {}
     if device is not None:
         model["device"] = device
     if diffusion is not None:
         model["diffusion"] = diffusion
     elif export is not None and export.backbone_folder is not None:
-        model["diffusion"] = store.uri(export.backbone_folder)
+        model |= {"diffusion": store.uri(export.backbone_folder), "diffusion_config": None}
     if export is not None and export.encoder_folder is not None:
         method["encoder"] = store.uri(export.encoder_folder)
     return config.model_copy(

@@ -48,7 +48,8 @@ class ExportManifest:
         weights_sha256: Digest of the safetensors file.
         backbone: ``model.diffusion`` of the run: a folder or hub name.
         backbone_digest: Digest of the backbone's files, by which it is recognised.
-        backbone_folder: Where a copy lies in the exported folder; None if there is none.
+        backbone_folder: Where a copy lies in the exported folder: a folder, or the one file of all
+            weights, with the configurations beside it; None if there is none.
         encoder: ``method.encoder`` of the run: a folder or hub name; None if it reads none.
         encoder_folder: Where a copy lies in the exported folder; None if there is none.
         code_version: Version of the project that wrote it.

@@ -63,6 +63,7 @@ def open_backbone(
         device=device_of(config) if device is None else device,
         dtype=dtype_of(config),
         variant=model.variant,
+        config=model.diffusion_config and resolve_path(model.diffusion_config),
         options=BackboneOptions(
             channels_last=model.channels_last,
             compile_unet=model.compile,

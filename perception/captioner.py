@@ -105,7 +105,7 @@ class Blip2Captioner:
             local_files_only=local_files_only,
             revision=revision,
         )
-        weights = find_weights(folder, "model").files
+        files = [*sorted(folder.glob("*.json")), *find_weights(folder, "model").files]
         model = load_network(
             Blip2ForConditionalGeneration, folder, dtype=dtype, local_files_only=True
         )
@@ -121,8 +121,7 @@ class Blip2Captioner:
             model=model.to(device).eval().requires_grad_(requires_grad=False),
             image_processor=image_processor,
             tokenizer=tokenizer,
-            model_id="blip2:"
-            + digest_files([*sorted(folder.glob("*.json")), *weights], root=folder),
+            model_id="blip2:" + digest_files({path.name: path for path in files}),
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
         )

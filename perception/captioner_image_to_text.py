@@ -81,7 +81,7 @@ class ImageToTextCaptioner:
             revision=revision,
         )
         kind = _expect_captioning_model(folder)
-        weights = find_weights(folder, "model").files
+        files = [*sorted(folder.glob("*.json")), *find_weights(folder, "model").files]
         reading: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         model = load_network(AutoModelForImageTextToText, folder, dtype=dtype, **reading)
         with loading(folder):
@@ -92,8 +92,7 @@ class ImageToTextCaptioner:
             model=model.to(device).eval().requires_grad_(requires_grad=False),
             image_processor=image_processor,
             tokenizer=tokenizer,
-            model_id=f"{kind}:"
-            + digest_files([*sorted(folder.glob("*.json")), *weights], root=folder),
+            model_id=f"{kind}:" + digest_files({path.name: path for path in files}),
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _CHUNK_BYTES = 1 << 22
 _POINTER = b"version https://git-lfs"
@@ -60,12 +61,15 @@ def find_model_folder(
     return folder
 
 
-def find_local_model(path_or_id: str | Path, *, required: Sequence[str]) -> Path | None:
+def find_local_model(
+    path_or_id: str | Path, *, required: Sequence[str], patterns: Sequence[str]
+) -> Path | None:
     """Return the local folder of a model without downloading anything.
 
     Args:
         path_or_id: As for :func:`find_model_folder`.
         required: Files, relative to the folder, without which it is not such a model.
+        patterns: What would be downloaded.
 
     Returns:
         None for an id that is not (completely) in the cache and may be downloaded later.
@@ -84,7 +88,7 @@ def find_local_model(path_or_id: str | Path, *, required: Sequence[str]) -> Path
         except LocalEntryNotFoundError as error:
             if may_download:
                 return None
-            raise ConfigError(_not_cached(str(path_or_id), error)) from error
+            raise ConfigError(_not_cached(str(path_or_id), patterns, error)) from error
         if may_download and _missing(folder, required):
             return None
     if missing := _missing(folder, required):
@@ -105,7 +109,7 @@ def _download(
     except HFValidationError as error:
         raise ConfigError(_no_folder(model_id)) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, ConnectionError) as error:
-        raise ConfigError(_not_cached(model_id, error)) from error
+        raise ConfigError(_not_cached(model_id, patterns, error)) from error
     return Path(folder)
 
 
@@ -131,15 +135,16 @@ def _other_pipeline(folder: Path) -> str:
 
 
 def _no_folder(path: str | Path) -> str:
-    return f"model folder {Path(path).absolute()}: wanted a folder, found none. {_REMEDY}"
+    found = "a file" if Path(path).is_file() else "none"
+    return f"model folder {Path(path).absolute()}: wanted a folder, found {found}. {_REMEDY}"
 
 
-def _not_cached(model_id: str, error: Exception) -> str:
+def _not_cached(model_id: str, patterns: Sequence[str], error: Exception) -> str:
     return (
         f"model {model_id!r}: found no folder {Path(model_id).absolute()}, nothing of that id in "
         f"the Hugging Face cache {constants.HF_HUB_CACHE}, and could not download it "
         f"({'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else type(error).__name__}). "
-        f"{_REMEDY}, for instance by: hf download {model_id}"
+        f"{_REMEDY}, for instance by: hf download {model_id} --include {shlex.join(patterns)}"
     )
 
 
@@ -173,16 +178,14 @@ def expect_no_pointer(path: Path) -> None:
             )
 
 
-def digest_files(files: Sequence[Path], *, root: Path) -> str:
+def digest_files(files: Mapping[str, Path]) -> str:
     """Hash names and contents, in the given order, to 16 hexadecimal digits.
 
     Args:
-        files: Files below ``root``.
-        root: Names are taken relative to it, so that moving the folder keeps the digest.
+        files: By a name that does not tell where they lie.
     """
     digest = hashlib.blake2b(digest_size=8)
-    for path in files:
-        name = path.relative_to(root).as_posix()
+    for name, path in files.items():
         digest.update(f"{name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as stream:
             while chunk := stream.read(_CHUNK_BYTES):

@@ -1,4 +1,4 @@
-"""What can be known of the frozen models without loading them: files, headers, what fits together.
+"""What can be known of captioners and encoders without loading them: files and headers.
 
 Only small files and the headers of weights are read, so that a dry run of a run with models of many
 gigabytes takes a moment.
@@ -17,21 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from perception.weight_files import TensorHeader
+    from perception.weight_files import TensorHeader, WeightFiles
 
-DIFFUSION_CONFIGS = (
-    "vae/config.json",
-    "unet/config.json",
-    "text_encoder/config.json",
-    "tokenizer/tokenizer_config.json",
-    "scheduler/scheduler_config.json",
-)
-DIFFUSION_WEIGHTS = {
-    "vae": "diffusion_pytorch_model",
-    "unet": "diffusion_pytorch_model",
-    "text_encoder": "model",
-}
-CAPTIONER_CONFIGS = ("config.json", "tokenizer_config.json")
+_CAPTIONER_CONFIGS = ("config.json", "tokenizer_config.json")
+_CAPTIONER_PATTERNS = ("*.json", "*.txt", "model*.safetensors")
+_ENCODER_PATTERNS = ("config.json", "model*.safetensors*")
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -57,36 +47,6 @@ class NetworkHeaders:
         return tuple(sorted({each.dtype for each in self.tensors.values()}))
 
 
-def read_diffusion_headers(
-    path_or_id: str | Path, *, variant: str | None = None
-) -> dict[str, NetworkHeaders] | None:
-    """Check a Stable Diffusion checkpoint as far as its small files and headers tell.
-
-    Args:
-        path_or_id: As for ``load_backbone``.
-        variant: Preferred variant of weights.
-
-    Returns:
-        ``vae``, ``unet`` and ``text_encoder``; None for a name on the hub that is not (completely)
-        in the cache and may be downloaded later.
-
-    Raises:
-        ConfigError: If a file is missing, damaged, cut off or a pointer of git-lfs, if the weights
-            are not safetensors, several variants leave a choice, or the parts do not fit together;
-            or if the model is not in the cache and HF_HUB_OFFLINE is set.
-    """
-    folder = find_local_model(path_or_id, required=DIFFUSION_CONFIGS)
-    if folder is None:
-        return None
-    found = {
-        part: _network(folder / part, stem, variant) for part, stem in DIFFUSION_WEIGHTS.items()
-    }
-    for name in DIFFUSION_CONFIGS:
-        read_json(folder / name)
-    expect_fitting_parts(folder, {part: each.config for part, each in found.items()})
-    return found
-
-
 def read_captioner_headers(path_or_id: str | Path, *, is_blip2: bool) -> NetworkHeaders | None:
     """Check a captioner as far as its small files and headers tell.
 
@@ -103,10 +63,10 @@ def read_captioner_headers(path_or_id: str | Path, *, is_blip2: bool) -> Network
             not safetensors, or the model is of the other kind; or if it is not in the cache and
             HF_HUB_OFFLINE is set.
     """
-    folder = find_local_model(path_or_id, required=CAPTIONER_CONFIGS)
+    folder = find_local_model(path_or_id, required=_CAPTIONER_CONFIGS, patterns=_CAPTIONER_PATTERNS)
     if folder is None:
         return None
-    found = _network(folder, "model", None)
+    found = read_network(folder, find_weights(folder, "model"))
     kind = str(found.config.get("model_type", "unknown"))
     if (kind == "blip-2") != is_blip2:
         raise ConfigError(
@@ -136,42 +96,16 @@ def read_encoder_headers(path_or_id: str | Path) -> NetworkHeaders | None:
         ConfigError: If a file is missing, damaged, cut off or a pointer of git-lfs, or the weights
             are not safetensors; or if it is not in the cache and HF_HUB_OFFLINE is set.
     """
-    folder = find_local_model(path_or_id, required=("config.json",))
-    return None if folder is None else _network(folder, "model", None)
+    folder = find_local_model(path_or_id, required=("config.json",), patterns=_ENCODER_PATTERNS)
+    return None if folder is None else read_network(folder, find_weights(folder, "model"))
 
 
-def expect_fitting_parts(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that autoencoder, U-Net and text encoder belong together.
-
-    Args:
-        folder: Named in the message.
-        configs: Configurations of ``vae``, ``unet`` and ``text_encoder``.
+def read_network(folder: Path, weights: WeightFiles) -> NetworkHeaders:
+    """Read what is known of one network.
 
     Raises:
-        ConfigError: If they do not.
+        ConfigError: If a file is damaged, cut off or a pointer of git-lfs.
     """
-    vae, unet, text = configs["vae"], configs["unet"], configs["text_encoder"]
-    latent_channels = vae.get("latent_channels", 4)
-    pairs = (
-        ("in_channels", unet.get("in_channels", 4), latent_channels),
-        ("out_channels", unet.get("out_channels", 4), latent_channels),
-        (
-            "cross_attention_dim",
-            unet.get("cross_attention_dim", 1280),
-            text.get("hidden_size", 512),
-        ),
-    )
-    for name, found, wanted in pairs:
-        if found != wanted:
-            raise ConfigError(
-                f"{folder}: wanted U-Net {name} {wanted} to fit the autoencoder and text encoder, "
-                f"found {found}; use a Stable Diffusion v1 or v2 for text-to-image (no SDXL, no "
-                "inpainting, no upscaling)"
-            )
-
-
-def _network(folder: Path, stem: str, variant: str | None) -> NetworkHeaders:
-    weights = find_weights(folder, stem, variant=variant)
     return NetworkHeaders(
         config=read_json(folder / "config.json"),
         tensors=read_headers(weights.files),

@@ -50,6 +50,7 @@ class TensorHeader:
 
     dtype: str
     shape: tuple[int, ...]
+    num_bytes: int
 
 
 def find_weights(folder: Path, stem: str, *, variant: str | None = None) -> WeightFiles:
@@ -204,7 +205,7 @@ def _tensor(description: Any) -> TensorHeader:
     shape = tuple(int(side) for side in description["shape"])
     if not 0 <= start <= end or any(side < 0 for side in shape):
         raise ValueError
-    return TensorHeader(dtype=str(description["dtype"]), shape=shape)
+    return TensorHeader(dtype=str(description["dtype"]), shape=shape, num_bytes=end - start)
 
 
 def _no_safetensors(path: Path, why: str) -> str:

@@ -49,7 +49,13 @@ class ModelSection(Section, fields_are="science"):
 
     diffusion: str = Field(
         default="starter/diffusion",
-        description="Folder or hub name in diffusers form (Stable Diffusion v1-5 or alike).",
+        description="Folder or hub name in diffusers form (Stable Diffusion v1-5 or alike), or one "
+        ".safetensors file of all weights in the form of its authors.",
+    )
+    diffusion_config: str | None = Field(
+        default=None,
+        description="For one .safetensors file: folder or hub name that configurations and "
+        "tokenizer are read from; if absent, beside the file, else those of v1-5 on the hub.",
     )
     variant: str | None = Field(
         default=None,

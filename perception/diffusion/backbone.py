@@ -8,23 +8,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.utils import is_accelerate_available
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPTextModel
+from transformers import AutoTokenizer
 
+from perception.diffusion.backbone_files import find_backbone_files
+from perception.diffusion.headers import expect_fitting_parts
+from perception.diffusion.networks import load_networks
 from perception.diffusion.schedule import NoiseSchedule
 from perception.diffusion.text import PromptEncoder
-from perception.model_files import digest_files, find_model_folder, read_json
-from perception.model_headers import DIFFUSION_CONFIGS, DIFFUSION_WEIGHTS, expect_fitting_parts
-from perception.model_loading import load_network, loading
-from perception.weight_files import find_weights
+from perception.model_files import digest_files, read_json
+from perception.model_loading import loading
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-
-    from perception.weight_files import WeightFiles
 
 logger = logging.getLogger(__name__)
 
@@ -59,17 +56,22 @@ def load_backbone(
     local_files_only: bool = False,
     revision: str | None = None,
     variant: str | None = None,
+    config: str | Path | None = None,
     options: BackboneOptions | None = None,
 ) -> DiffusionBackbone:
     """Load a Stable Diffusion v1/v2 checkpoint, frozen.
 
     Args:
-        path_or_id: A folder in the form of ``StableDiffusionPipeline.save_pretrained`` or a Hugging
-            Face id such as ``stable-diffusion-v1-5/stable-diffusion-v1-5``.
+        path_or_id: A folder in the form of ``StableDiffusionPipeline.save_pretrained``, a Hugging
+            Face id such as ``stable-diffusion-v1-5/stable-diffusion-v1-5``, or one safetensors file
+            of all weights in their authors' names.
         dtype: Dtype of weights and activations; latents and the sampler's arithmetic stay float32.
         revision: Branch, tag or commit of a Hugging Face id.
         variant: Weight variant to prefer, for instance ``fp16``; found by itself where there is no
             choice.
+        config: For one file of all weights: folder or Hugging Face id that configurations,
+            tokenizer and scheduler are read from; if None, they are looked for beside the file,
+            then, for a version 1, under ``stable-diffusion-v1-5/stable-diffusion-v1-5``.
         options: The defaults of ``BackboneOptions`` if None.
 
     Returns:
@@ -78,18 +80,15 @@ def load_backbone(
     Raises:
         ConfigError: If files are missing or the parts do not fit together.
     """
-    folder = find_model_folder(
+    files = find_backbone_files(
         path_or_id,
-        required=DIFFUSION_CONFIGS,
-        patterns=_download_patterns(variant),
+        variant=variant,
+        config=config,
         local_files_only=local_files_only,
         revision=revision,
     )
-    weights = {
-        part: find_weights(folder / part, stem, variant=variant)
-        for part, stem in DIFFUSION_WEIGHTS.items()
-    }
-    vae, unet, text_encoder = _load_networks(folder, weights, dtype=dtype)
+    folder = files.folder
+    vae, unet, text_encoder = load_networks(files, dtype=dtype)
     with loading(folder):
         tokenizer = AutoTokenizer.from_pretrained(
             folder, subfolder="tokenizer", local_files_only=True, trust_remote_code=False
@@ -105,63 +104,18 @@ def load_backbone(
     for network in (vae, unet, text_encoder):
         _freeze(network, device, options)
     _set_up(vae, unet, options)
-    tokenizer_files = sorted(path for path in (folder / "tokenizer").iterdir() if path.is_file())
-    config_files = [
-        folder / name for name in DIFFUSION_CONFIGS if not name.startswith("tokenizer/")
-    ]
-    weight_files = [path for each in weights.values() for path in each.files]
     backbone = DiffusionBackbone(
         vae=vae,
         unet=unet,
         prompts=PromptEncoder(tokenizer, text_encoder),
         schedule=schedule,
-        model_id=digest_files([*config_files, *tokenizer_files, *weight_files], root=folder),
+        model_id=digest_files(files.by_name),
         device=torch.device(device),
         dtype=dtype,
         compiled_unet=torch.compile(unet) if options.compile_unet else None,
     )
-    logger.info("backbone_loaded", extra={"path": str(folder), "model_id": backbone.model_id})
+    logger.info("backbone_loaded", extra={"path": str(path_or_id), "model_id": backbone.model_id})
     return backbone
-
-
-def _download_patterns(variant: str | None) -> list[str]:
-    """Name only the files that are read: checkpoints carry several copies of their weights."""
-    suffix = f".{variant}" if variant else ""
-    patterns = ["model_index.json", "*/*config.json", "tokenizer/*"]
-    for part, stem in DIFFUSION_WEIGHTS.items():
-        patterns += [
-            f"{part}/{stem}{suffix}.safetensors",
-            f"{part}/{stem}{suffix}-*-of-*.safetensors",
-        ]
-        patterns += [f"{part}/{stem}.safetensors.index{suffix}.json"]
-    return patterns
-
-
-def _load_networks(
-    folder: Path, weights: Mapping[str, WeightFiles], *, dtype: torch.dtype
-) -> list[Any]:
-    """Load autoencoder, U-Net and text encoder."""
-    # Without accelerate diffusers warns on every load unless told to do without.
-    diffusers: dict[str, Any] = {
-        "torch_dtype": dtype,
-        "low_cpu_mem_usage": is_accelerate_available(),
-    }
-    kinds = (
-        ("vae", AutoencoderKL, diffusers),
-        ("unet", UNet2DConditionModel, diffusers),
-        ("text_encoder", CLIPTextModel, {"dtype": dtype}),
-    )
-    return [
-        load_network(
-            kind,
-            folder,
-            subfolder=part,
-            variant=weights[part].variant,
-            local_files_only=True,
-            **options,
-        )
-        for part, kind, options in kinds
-    ]
 
 
 def _freeze(network: Any, device: torch.device | str, options: BackboneOptions) -> None:

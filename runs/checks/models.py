@@ -7,11 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perception.model_headers import (
-    read_captioner_headers,
-    read_diffusion_headers,
-    read_encoder_headers,
-)
+from perception.diffusion.headers import read_diffusion_headers
+from perception.model_headers import read_captioner_headers, read_encoder_headers
 from schemas.errors import ConfigError
 from schemas.paths import resolve_path
 
@@ -33,7 +30,8 @@ def expect_models(config: RunConfig, *, with_captioner: bool = True) -> None:
     """
     model, encoder = config.model, config.method.encoder
     with _naming("model.diffusion", model.diffusion) as path:
-        read_diffusion_headers(path, variant=model.variant)
+        config_folder = model.diffusion_config and resolve_path(model.diffusion_config)
+        read_diffusion_headers(path, variant=model.variant, config=config_folder)
     if encoder is not None:
         with _naming("method.encoder", encoder) as path:
             read_encoder_headers(path)
@@ -51,10 +49,10 @@ def _naming(field: str, name: str) -> Iterator[str]:
     """
     path = resolve_path(name)
     folder = Path(path).expanduser()
-    if not folder.is_dir() and not _is_on_hub(name):
+    if not folder.exists() and not _is_on_hub(name):
         raise ConfigError(
-            f"{field} = {name}: no folder {folder.absolute()}; name an existing one (the shipped "
-            "models are in starter/), or a Hugging Face model as owner/name"
+            f"{field} = {name}: no folder or file {folder.absolute()}; name an existing one (the "
+            "shipped models are in starter/), or a Hugging Face model as owner/name"
         )
     try:
         yield path

@@ -11,11 +11,14 @@ from transformers import ViTModel
 
 from deployment import load_run
 from jobs.export import main
+from perception.build import open_backbone
 from perception.vit import vit_config
 from runs.results import write_results
 from schemas.errors import ConfigError
 from storage.files.stores import open_store
+from tests.kit.models.single_file import write_single_file
 from tests.kit.small_model import gradient_image, make_run
+from tests.kit.small_run import publish
 from tests.kit.tiny_models import tiny_backbone, tiny_diffusion_folder
 
 pytestmark = pytest.mark.slow
@@ -63,6 +66,21 @@ def test_a_chosen_version_is_exported_alone(run, tmp_path):
     main(["--run", run.run.url, "--out", str(tmp_path / "exported"), "--weights", "0"])
     assert load_run(tmp_path / "exported").weights.version == 0
     assert [path.name for path in (tmp_path / "exported" / "weights").iterdir()] == ["v00000000"]
+
+
+def test_one_file_of_all_weights_is_exported_with_its_configurations(tmp_path):
+    source = shutil.copytree(tiny_diffusion_folder(), tmp_path / "models")
+    path = write_single_file(source, tmp_path / "dream.safetensors")
+    model = {"diffusion": str(path), "diffusion_config": str(source), "captioner": "none"}
+    config = make_run(tmp_path, model=model, versions=0)
+    publish(config, 0, backbone=open_backbone(config))
+    out = tmp_path / "exported"
+    main(["--run", config.run.url, "--out", str(out), "--with-backbone"])
+    wanted = load_run(config.run.url).predict(IMAGE)
+    shutil.rmtree(source)
+    path.unlink()
+    found = load_run(out.rename(tmp_path / "carried away")).predict(IMAGE)
+    np.testing.assert_array_equal(found["depth"], wanted["depth"])
 
 
 def test_with_its_backbone_the_folder_stands_alone(tmp_path):

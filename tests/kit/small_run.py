@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from perception.build import make_method
+from perception.diffusion.backbone import DiffusionBackbone
 from perception.state_file import keys_digest, state_to_bytes
 from pipeline.loop.control import GenerationControl
 from pipeline.loop.plan import make_plan
@@ -76,9 +77,17 @@ def make_config(tmp_path: Path, name: str = "run", **changes: dict) -> RunConfig
     return parse_config(tree, origin="test")
 
 
-def publish(config: RunConfig, version: int, *, seen_images: int = 0, shift: float = 0.0) -> None:
+def publish(
+    config: RunConfig,
+    version: int,
+    *,
+    seen_images: int = 0,
+    shift: float = 0.0,
+    backbone: DiffusionBackbone | None = None,
+) -> None:
     """Publish the initial weights as a version; ``shift`` is added to every parameter."""
-    method = make_method(config, tiny_backbone())
+    backbone = backbone or tiny_backbone()
+    method = make_method(config, backbone)
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(shift)
@@ -89,7 +98,7 @@ def publish(config: RunConfig, version: int, *, seen_images: int = 0, shift: flo
         step=version * 10,
         seen_images=seen_images,
         ema_decay=0.998,
-        base_model_hash=tiny_backbone().model_id,
+        base_model_hash=backbone.model_id,
         keys_hash=keys_digest(method),
         stage="warm_up" if version == 0 else "self_improve",
         parent=version - 1,

@@ -161,6 +161,7 @@ def test_a_run_configuration_sets_every_option(monkeypatch):
         "vae_tiling": True,
         "attention_slicing": True,
         "variant": "fp16",
+        "diffusion_config": "starter/diffusion",
     }
     stage = {"steps": 1}
     tree = {
@@ -174,6 +175,7 @@ def test_a_run_configuration_sets_every_option(monkeypatch):
         "device": "cpu",
         "dtype": torch.bfloat16,
         "variant": "fp16",
+        "config": resolve_path("starter/diffusion"),
         "options": BackboneOptions(
             channels_last=False,
             compile_unet=True,

@@ -11,11 +11,8 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from perception.model_headers import (
-    read_captioner_headers,
-    read_diffusion_headers,
-    read_encoder_headers,
-)
+from perception.diffusion.headers import read_diffusion_headers
+from perception.model_headers import read_captioner_headers, read_encoder_headers
 from schemas.errors import ConfigError
 from tests.kit.models.folders import WEIGHTS, with_shards, with_variant
 from tests.kit.tiny_models import tiny_captioner_folder, tiny_diffusion_folder

@@ -91,6 +91,13 @@ def test_the_recipe_changes_with_the_creator_and_not_with_the_trainer() -> None:
     assert base.recipe_hash == other_trainer.recipe_hash
 
 
+def test_a_field_that_came_later_leaves_the_recipe_as_it_was_where_it_is_not_used() -> None:
+    config = load_config("configs/rooms_demo.yaml")
+    assert config.recipe_hash == "9d7fc3d7d51c6979"
+    other = load_config("configs/rooms_demo.yaml", ("model.variant=fp16",))
+    assert other.recipe_hash != config.recipe_hash
+
+
 def test_the_recipe_does_not_depend_on_how_images_are_computed() -> None:
     base = parse_config(LEAST, origin="test")
     elsewhere = parse_config(
