@@ -14,7 +14,10 @@ from pathlib import Path
 from tests.kit.job_process import environment, ray_folder, running
 from tests.kit.pages.blocks import ROOT, Block
 
-_NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "shared")
+# .gitignore is copied: it says what `ray job submit` leaves out.
+_NOT_COPIED = shutil.ignore_patterns(
+    *(".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "shared")
+)
 _ONLY_READ = ("data", "starter")
 _OF_ITS_OWN = ("unshare", "-rnpf", "--mount-proc", "--kill-child")
 """A network and process ids of its own, so that a page may use Ray's usual ports and
