@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,14 +11,15 @@ import torch
 from transformers import AutoTokenizer, Blip2ForConditionalGeneration
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from perception.model_files import digest_files, find_model_folder, read_json
+from perception.model_files import digest_files, find_model_folder
 from perception.model_loading import load_network, loading
 from perception.shapes import ShapeError, expect_shape
 from perception.weight_files import find_weights
-from schemas.errors import ConfigError, SampleError
+from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -263,92 +261,6 @@ def _write_batch(
     )
     texts = captioner.tokenizer.batch_decode(tokens[:, skip:], skip_special_tokens=True)
     return [" ".join(text.split()) for text in texts]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FileCaptions:
-    """Captions made elsewhere, looked up by sample key.
-
-    Attributes:
-        captions: Caption of each key.
-    """
-
-    captions: Mapping[str, str]
-
-    @classmethod
-    def load(cls, path: str | Path) -> FileCaptions:
-        """Read captions.
-
-        Args:
-            path: A JSON file that maps keys to captions, or a folder of ``<key>.txt`` files.
-
-        Raises:
-            ConfigError: If there is no such file or folder, or a caption is not a text in UTF-8.
-        """
-        path = Path(path).expanduser()
-        if path.is_dir():
-            files = sorted(file for file in path.glob("*.txt") if file.is_file())
-            texts: dict[str, Any] = {file.stem: _read_text(file) for file in files}
-        elif path.is_file():
-            texts = read_json(path)
-        else:
-            raise ConfigError(
-                f"captions {path.absolute()}: wanted a JSON file or a folder of <key>.txt, found "
-                "nothing; make the captions, or choose another captioner"
-            )
-        wrong = [key for key, text in texts.items() if not _is_caption(text)]
-        if wrong or not texts:
-            raise ConfigError(
-                f"captions {path.absolute()}: wanted a text for each key, at most "
-                f"{MAX_CAPTION_CHARS} signs without control signs, found "
-                f"{f'something else for {wrong[:3]}'[:300] if wrong else 'no captions'}"
-            )
-        return cls(captions={key: " ".join(text.split()) for key, text in texts.items()})
-
-    @property
-    def model_id(self) -> str:
-        """``file:`` and a digest of all captions."""
-        text = json.dumps(dict(self.captions), sort_keys=True)
-        return "file:" + hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-    def caption(
-        self, images: Sequence[NDArray[np.uint8]], *, keys: Sequence[str] | None = None
-    ) -> list[str]:
-        """Look captions up; see ``Captioner.caption``.
-
-        Raises:
-            ShapeError: If there is not one key per image.
-            SampleError: If a key has no caption (reason ``no_caption``).
-        """
-        if keys is None or len(keys) != len(images):
-            found = "none" if keys is None else str(len(keys))
-            raise ShapeError(f"captions: wanted {len(images)} keys to look up, found {found}")
-        missing = [key for key in keys if key not in self.captions]
-        if missing:
-            raise SampleError("no_caption", f"the captions file has no entry for {missing[:5]}")
-        return [self.captions[key] for key in keys]
-
-
-def _read_text(path: Path) -> str:
-    """A caption's file; a mark of the byte order at its start is left out.
-
-    Raises:
-        ConfigError: If it is no UTF-8, or too large to be a caption.
-    """
-    if path.stat().st_size > 4 * MAX_CAPTION_CHARS:
-        raise ConfigError(f"{path}: wanted a caption, found {path.stat().st_size} bytes")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: wanted UTF-8, found {error}; convert the captions (iconv -t UTF-8)"
-        ) from error
-
-
-def _is_caption(text: Any) -> bool:
-    if not isinstance(text, str) or len(text) > MAX_CAPTION_CHARS:
-        return False
-    return all(sign.isprintable() or sign.isspace() for sign in text)
 
 
 @dataclass(frozen=True)

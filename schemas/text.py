@@ -49,3 +49,13 @@ def same_name(name: str) -> str:
     Systems store accents in two ways, and some of them do not tell large from small letters.
     """
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def sample_key(name: str) -> str:
+    """Key of the sample of a name: a tar reads dots and slashes as its own signs.
+
+    Letters and digits of any script, ``_`` and ``-`` stay; all other signs become ``_``, so two
+    names may get one key: whoever collects keys must refuse that. Accents are composed, so that a
+    name has one key on every system.
+    """
+    return re.sub(r"[^\w-]", "_", unicodedata.normalize("NFC", name))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from schemas.errors import SourceError
+from schemas.text import sample_key
 from sources.folder_files import Name
 from sources.folder_lists import read_list
 from sources.folder_matching import find_names
@@ -66,16 +66,6 @@ def key_of(name: Name, files: FolderFiles) -> str:
     """Key of a sample; where splits have folders of their own, it begins with the split."""
     key = sample_key(name.text)
     return f"{name.home}_{key}" if files.is_apart else key
-
-
-def sample_key(name: str) -> str:
-    """Key of the sample of a name: a tar reads dots and slashes as its own signs.
-
-    Letters and digits of any script, ``_`` and ``-`` stay; all other signs become ``_``, so two
-    names may get one key: whoever collects keys must refuse that. Accents are composed, so that a
-    name has one key on every system.
-    """
-    return re.sub(r"[^\w-]", "_", unicodedata.normalize("NFC", name))
 
 
 def spread(names: Names, limit: int | None) -> Names:

@@ -41,8 +41,9 @@ def open_captioner(config: RunConfig) -> Captioner | SourceCaptions:
         ConfigError: If its files are missing or malformed.
     """
     from perception.build import device_of, dtype_of
-    from perception.captioner import Blip2Captioner, FileCaptions, NoCaptions
+    from perception.captioner import Blip2Captioner, NoCaptions
     from perception.captioner_image_to_text import ImageToTextCaptioner
+    from perception.file_captions import FileCaptions
     from pipeline.make.caption import SourceCaptions
 
     kind = config.model.captioner

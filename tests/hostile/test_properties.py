@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from schemas.config_file import dump_config, parse_config, parse_tree
 from schemas.errors import DamagedShardError, SampleError, UserError
 from schemas.manifest import ManifestRow
+from schemas.text import sample_key
 from schemas.yaml_text import parse_yaml
-from sources.folder_keys import sample_key
 from storage.files.stores import open_store
 from storage.manifests.table import commit_unit, read_unit
 from storage.manifests.unit_outcome import UnitCommit

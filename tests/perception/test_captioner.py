@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from perception.captioner import Blip2Captioner, FileCaptions, NoCaptions
+from perception.captioner import Blip2Captioner, NoCaptions
 from perception.shapes import ShapeError
-from schemas.errors import ConfigError, SampleError
+from schemas.errors import ConfigError
 from tests.kit.tiny_models import CAPTION_WORDS, tiny_captioner, tiny_captioner_folder
 
 
@@ -93,44 +93,6 @@ def test_images_must_be_rgb_bytes():
         tiny_captioner().caption([np.zeros((8, 8), dtype=np.uint8)])
     with pytest.raises(ShapeError, match="uint8"):
         tiny_captioner().caption([np.zeros((8, 8, 3))])
-
-
-@pytest.mark.parametrize("form", ["json", "folder"])
-def test_captions_from_files_are_found_by_key(tmp_path, form):
-    texts = {"k1": " a bed\n", "k2": "a lamp"}
-    path = tmp_path / "captions.json"
-    if form == "json":
-        path.write_text(json.dumps(texts))
-    else:
-        path = tmp_path / "captions"
-        path.mkdir()
-        for key, text in texts.items():
-            (path / f"{key}.txt").write_text(text)
-    captions = FileCaptions.load(path)
-    assert captions.caption(make_images(3), keys=["k2", "k1", "k2"]) == [
-        "a lamp",
-        "a bed",
-        "a lamp",
-    ]
-    assert captions.model_id == FileCaptions(captions={"k2": "a lamp", "k1": "a bed"}).model_id
-    assert captions.model_id != FileCaptions(captions={"k1": "a bed"}).model_id
-    with pytest.raises(SampleError) as caught:
-        captions.caption(make_images(1), keys=["k3"])
-    assert caught.value.reason == "no_caption"
-    with pytest.raises(ShapeError, match="2 keys"):
-        captions.caption(make_images(2))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(None, "found nothing"), ("{}", "no captions"), ('{"k": 3}', "something else"), ("[", "JSON")],
-)
-def test_unusable_caption_files_are_refused(tmp_path, content, message):
-    path = tmp_path / "captions.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(ConfigError, match=message):
-        FileCaptions.load(path)
 
 
 def test_no_captions_are_empty_prompts():

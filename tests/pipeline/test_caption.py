@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 from pipeline.loop.local_runner import run_units
 from pipeline.make.build import open_captioner
-from pipeline.make.caption import caption_shard, caption_source, shards_without_captions
+from pipeline.make.caption import (
+    SourceCaptions,
+    caption_shard,
+    caption_source,
+    shards_without_captions,
+)
+from schemas.config import FolderSource
 from sources.open import open_run_source
 from storage.files.stores import open_store
 from storage.records.captions import CaptionRow, read_captions, write_captions
+from tests.kit.folder_files import write_folder
 from tests.kit.models.tiny_captioners import write_captioner
 from tests.kit.small_run import (
     BROKEN_KEY,
@@ -75,3 +83,25 @@ def test_an_image_without_a_caption_becomes_a_failed_row(tmp_path):
     made = {row.source_key: row for row in all_rows(config)}
     assert made.pop(keys[0]).error_class == "caption_missing"
     assert {row.caption for row in made.values()} == {f"text of {key}" for key in keys[1:]}
+
+
+def test_an_own_caption_that_cannot_be_read_becomes_a_failed_row_with_the_reason(tmp_path):
+    root = tmp_path / "photographs"
+    tree = write_folder(root)
+    (root / "train.txt").write_text("0000\n0001\n0002\n0003\n")
+    for key in ("0000", "0001", "0002"):
+        (root / f"rgb/{key}.txt").write_text("a room")
+    (root / "rgb/0003.txt").write_bytes(b"caf\xe9")
+    tree |= {"caption": "rgb/{key}.txt", "size": [32, 32]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree))
+    config = make_config(tmp_path, model={"captioner": "source"})
+    folder = FolderSource(description=str(tmp_path / "mine.yaml"))
+    config = config.model_copy(update={"source": folder})
+    store = open_store(config.run.url)
+    caption_source(store, open_run_source(config), SourceCaptions())
+    publish(config, 0)
+    run_units(make_control(config), make_generator(config), store)
+    made = {row.source_key: row for row in all_rows(config)}
+    assert made["0003"].error_class == "caption_invalid"
+    assert "0003.txt: wanted UTF-8" in made["0003"].error_msg
+    assert {made[key].caption for key in ("0000", "0001", "0002")} == {"a room"}

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from perception.captioner import Blip2Captioner, FileCaptions
+from perception.captioner import Blip2Captioner
 from perception.captioner_image_to_text import ImageToTextCaptioner
 from perception.diffusion.backbone import load_backbone
+from perception.file_captions import FileCaptions
 from perception.model_loading import load_encoder
 from schemas.errors import ConfigError
 from tests.kit.hostile.outcomes import PICKLE, Accepted, Item, Refused
@@ -314,7 +315,7 @@ NO_UTF8 = Refused(ConfigError, "a.txt: wanted UTF-8")
 CAPTION_FILES = [
     captions("plain", {"a.txt": " a  röom\n".encode()}, become(a="a röom")),
     captions("latin-1", {"a.txt": b"caf\xe9"}, NO_UTF8),
-    captions("UTF-16", {"a.txt": "a room".encode("utf-16")}, NO_UTF8),
+    captions("UTF-16", {"a.txt": "a room".encode("utf-16")}, become(a="a room")),
     captions("UTF-16 without a mark", {"a.txt": "a room".encode("utf-16-le")}, NO_CAPTION),
     captions("a mark of the byte order", {"a.txt": b"\xef\xbb\xbfa room"}, become(a="a room")),
     captions("a zero byte", {"a.txt": b"a\0b"}, NO_CAPTION),
