@@ -16,6 +16,7 @@ from runs.counting import counted
 from runs.pictures import (
     MIN_CELL_PX,
     PictureRow,
+    class_legend,
     describe_reliability,
     draw_rows,
     label_as_rgb,
@@ -24,6 +25,7 @@ from runs.pictures import (
 from schemas.errors import ConfigError, SampleError
 from schemas.run_layout import CONTACT_SHEET_FILE
 from schemas.sample import LABEL_MEMBERS, RELIABILITY_MEMBERS
+from sources.class_names import class_names_of
 from sources.folder_listing import is_hidden
 from storage.samples.codecs import encode_label, encode_reliability_png, encode_sample
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from deployment import LoadedRun
     from deployment.predictor import Prediction
     from schemas.sample import Sample, Task
+    from sources.class_names import ClassNames
     from storage.files.stores import RunStore
 
 MAX_HELD_BYTES = 64 * 2**20
@@ -81,6 +84,7 @@ def predict_files(
     members = _members(tasks or run.tasks, with_npy=with_npy)
     before = _expect_no_leftovers(out, files, members)
     entries: list[dict[str, Any]] = []
+    names = class_names_of(run.config)
     with counted("images") as on_done:
         for together in _read_together(files, entries, run.predictor.batch_size, console):
             found = run.predictor.predict(
@@ -92,7 +96,7 @@ def predict_files(
             )
             waiting = {entry["name"]: entry for entry in entries if entry["name"] in together}
             for (name, image), each in zip(together.items(), found, strict=True):
-                encoded = _encode_prediction(image, each, with_npy=with_npy)
+                encoded = _encode_prediction(image, each, with_npy=with_npy, names=names)
                 reason = _write(out, name, encoded)
                 if reason:
                     _leave_out(waiting[name], reason, console)
@@ -126,16 +130,23 @@ def write_samples(
         for member, data in encode_sample(sample).items():
             out.write_bytes(f"{sample.key}.{member}", data)
     rows = [sheet_row(sample, real=real, made=_how_made(sample.meta)) for sample in made[:_SHOWN]]
-    out.write_bytes(CONTACT_SHEET_FILE, make_contact_sheet(rows))
+    sheet = make_contact_sheet(rows, names=class_names_of(run.config))
+    out.write_bytes(CONTACT_SHEET_FILE, sheet)
     listed = [{"key": sample.key, "caption": sample.caption, **sample.meta} for sample in made]
     out.write_bytes(SAMPLES_FILE, _json({"run": run.store.url, "samples": listed}))
 
 
-def draw_overview(image: NDArray[np.uint8], found: Prediction) -> Image.Image:
+def draw_overview(
+    image: NDArray[np.uint8],
+    found: Prediction,
+    *,
+    names: Mapping[Task, Sequence[str]] | None = None,
+) -> Image.Image:
     """Draw the image beside its predictions, and their reliability in grey below.
 
     Args:
         image: uint8 RGB [H, W, 3].
+        names: Task to the names of its class ids, as far as they are known.
 
     Returns:
         RGB picture; reliability is white where surest, black where least sure.
@@ -152,7 +163,8 @@ def draw_overview(image: NDArray[np.uint8], found: Prediction) -> Image.Image:
     longer = max(height, width)
     scale = min(max(longer, MIN_CELL_PX), _MAX_CELL_PX) / longer
     cell_px = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return draw_rows([labels, below], cell_px=cell_px)
+    legend = class_legend({task: [found[task]] for task in tasks}, names or {})
+    return draw_rows([labels, below], cell_px=cell_px, legend=legend)
 
 
 def _read_together(
@@ -246,7 +258,7 @@ def _write(out: RunStore, name: str, encoded: Iterable[tuple[str, bytes]]) -> st
 
 
 def _encode_prediction(
-    image: NDArray[np.uint8], found: Prediction, *, with_npy: bool
+    image: NDArray[np.uint8], found: Prediction, *, with_npy: bool, names: ClassNames
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the last part of each file's name, and its content."""
     for task, label in found.items():
@@ -257,7 +269,7 @@ def _encode_prediction(
             yield f"{task}.npy", _npy(label)
             yield f"{task}_confidence.npy", _npy(sure)
     buffer = io.BytesIO()
-    draw_overview(image, found).save(buffer, format="PNG")
+    draw_overview(image, found, names=names).save(buffer, format="PNG")
     yield _OVERVIEW, buffer.getvalue()
 
 

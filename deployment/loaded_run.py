@@ -8,7 +8,7 @@ found = run.predict("photograph.jpg")
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
@@ -152,7 +152,7 @@ def _load_weights(
         ) from error
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LoadedRun:
     """A run that predicts from images and makes labelled images.
 
@@ -166,7 +166,14 @@ class LoadedRun:
     config: RunConfig
     store: RunStore
     weights: WeightsManifest
-    predictor: Predictor = field(repr=False)
+    predictor: Predictor
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        return (
+            f"LoadedRun({self.config.run_id}: {self.config.method.name}, {', '.join(self.tasks)}; "
+            f"weights version {self.weights.version}, learnt at {height}x{width})"
+        )
 
     @property
     def tasks(self) -> tuple[Task, ...]:

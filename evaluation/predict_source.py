@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def score_states(
+def count_states(
     backbone: DiffusionBackbone,
     make_method: Callable[[], DensePredictor],
     states: Mapping[str, bytes],
@@ -41,7 +41,7 @@ def score_states(
     scoring: Scoring,
     *,
     on_done: Callable[[int, int], None] | None = None,
-) -> dict[str, Scores]:
+) -> dict[str, ScoreBoard]:
     """Score several sets of weights on the same images, features and noise.
 
     The noise of an image depends on the seed and its key alone, so a score does not depend on
@@ -53,7 +53,7 @@ def score_states(
         on_done: Is told how many images are scored, and of how many, after each batch.
 
     Returns:
-        Name to task to metric to value.
+        Name to what was counted.
 
     Raises:
         SourceError: If the split has no readable image.
@@ -76,6 +76,19 @@ def score_states(
         done += len(batch.keys)
         if on_done is not None:
             on_done(done, total)
+    return boards
+
+
+def score_states(
+    backbone: DiffusionBackbone,
+    make_method: Callable[[], DensePredictor],
+    states: Mapping[str, bytes],
+    source: LabelledSource,
+    split: Split,
+    scoring: Scoring,
+) -> dict[str, Scores]:
+    """The scores of :func:`count_states`: name to task to metric to value."""
+    boards = count_states(backbone, make_method, states, source, split, scoring)
     return {name: board.compute() for name, board in boards.items()}
 
 

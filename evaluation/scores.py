@@ -159,6 +159,14 @@ class ScoreBoard:
         for task, metrics in self.metrics.items():
             metrics.merge(other.metrics[task])
 
+    def iou_per_class(self) -> dict[Task, list[float]]:
+        """Intersection over union of each class, of tasks with classes; see their metrics."""
+        return {
+            task: metrics.iou_per_class().tolist()
+            for task, metrics in self.metrics.items()
+            if isinstance(metrics, SegmentationMetrics)
+        }
+
     def compute(self) -> Scores:
         """Return the metrics of every task."""
         return {task: metrics.compute() for task, metrics in self.metrics.items()}

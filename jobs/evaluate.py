@@ -15,8 +15,8 @@ from rich.console import Console
 from runs.command_line import run_job
 from runs.counting import counted
 from runs.directory import read_config
-from runs.results import scores_table
-from runs.scoring import score_floor, score_weights, select_states
+from runs.results import classes_table, scores_table
+from runs.scoring import class_scores, count_weights, score_floor, select_states
 from sources.protocol import Split
 from storage.files.stores import open_store
 
@@ -31,14 +31,19 @@ def main(arguments: Sequence[str]) -> None:
     config = read_config(store, tuple(parsed.set))
     states = select_states(store, parsed.weights)
     with counted("images") as on_done:
-        scores = score_weights(config, store, states, split=parsed.split, on_done=on_done)
+        boards = count_weights(config, store, states, split=parsed.split, on_done=on_done)
+    scores = {name: board.compute() for name, board in boards.items()}
+    classes = class_scores(config, boards)
     if parsed.baseline:
         scores["constant"] = score_floor(config, split=parsed.split)
     if parsed.json:
-        print(json.dumps({"run": store.url, "split": parsed.split, "scores": scores}, indent=1))
+        found = {"scores": scores, "iou_per_class": classes}
+        print(json.dumps({"run": store.url, "split": parsed.split, **found}, indent=1))
     else:
         title = f"{config.run_id}, {parsed.split} split"
-        Console().print(scores_table(scores, title=title))
+        console = Console()
+        console.print(scores_table(scores, title=title))
+        console.print(classes_table(classes, title=title))
     if parsed.out:
         Path(parsed.out).write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
 

@@ -18,7 +18,7 @@ from runs.directory import claim_run_directory, resumed_config
 from runs.driving import driving
 from runs.generation import describe_plan, plan_of
 from runs.loop import run_loop
-from runs.results import gain_lines, read_results, scores_table
+from runs.results import classes_table, gain_lines, read_results, scores_table
 from schemas.run_layout import CONTACT_SHEET_FILE, RESULTS_FILE
 from schemas.stages import RESULT_ROWS
 from storage.files.stores import open_store
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str]) -> None:
             results = run_loop(config, lock, console)
     scores: dict[str, Any] = {row: results[row] for row in RESULT_ROWS if results.get(row)}
     console.print(scores_table(scores, title="test split"))
+    console.print(classes_table(results.get("iou_per_class", {}), title="test split"))
     for line in gain_lines(results):
         console.print(line, highlight=False)
     console.print(f"results: {store.uri(RESULTS_FILE)}")

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from runs.pictures import PictureRow, describe_reliability, draw_rows, label_as_rgb
+from runs.pictures import (
+    PictureRow,
+    class_legend,
+    describe_reliability,
+    draw_rows,
+    label_as_rgb,
+)
 from schemas.run_layout import CONTACT_SHEET_FILE
 from schemas.sample import Sample, Task
+from sources.class_names import class_names_of
 from sources.live_shards import LiveShardList
 from sources.open import open_run_source
 from sources.streams import DecodedShards
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -38,6 +45,7 @@ class SheetRow:
         real: uint8 RGB [H, W, 3], the image it was made from; None if there is none.
         synthetic: uint8 RGB [H, W, 3].
         labels: Of the synthetic image, encoded as ``schemas.sample`` says.
+        truth: Labels of the real image, as its source has them; empty if it has none.
         caption: Text under which it was made.
         note: Where it came from, in small.
     """
@@ -47,6 +55,7 @@ class SheetRow:
     labels: dict[Task, NDArray[Any]]
     caption: str
     note: str = ""
+    truth: Mapping[Task, NDArray[Any]] = field(default_factory=dict)
 
 
 def contact_sheet_from_run(config: RunConfig, store: RunStore, *, limit: int = 8) -> bool:
@@ -61,7 +70,8 @@ def contact_sheet_from_run(config: RunConfig, store: RunStore, *, limit: int = 8
     source = open_run_source(config)
     rows = rows_of_run(store, source, limit=limit)
     if rows:
-        store.write_bytes(CONTACT_SHEET_FILE, make_contact_sheet(rows))
+        sheet = make_contact_sheet(rows, names=class_names_of(config))
+        store.write_bytes(CONTACT_SHEET_FILE, sheet)
     return bool(rows)
 
 
@@ -83,26 +93,35 @@ def rows_of_run(store: RunStore, source: LabelledSource, *, limit: int) -> list[
     return rows
 
 
-def make_contact_sheet(rows: Sequence[SheetRow]) -> bytes:
+def make_contact_sheet(
+    rows: Sequence[SheetRow], *, names: Mapping[Task, Sequence[str]] | None = None
+) -> bytes:
     """Draw rows of ``real | synthetic | labels`` with the caption under each.
+
+    Where the source labels the real images, those labels stand beside the predicted ones. Below
+    all, colours of classes are explained.
 
     Args:
         rows: At least one; those of the first decide which labels are shown. If none has a real
             image, there is no such column.
+        names: Task to the names of its class ids, as far as they are known.
 
     Returns:
         A PNG file.
     """
     tasks = tuple(rows[0].labels)
     has_real = any(row.real is not None for row in rows)
-    titles = (*(("real",) if has_real else ()), "synthetic", *tasks)
+    with_truth = {task for task in tasks if any(task in row.truth for row in rows)}
+    titles = [*(["real"] if has_real else []), "synthetic"]
+    for task in tasks:
+        titles += [f"{task} of the real", task] if task in with_truth else [task]
     drawn = [
         PictureRow(
             titles=() if number else titles,
             images=[
                 *([row.real] if has_real else []),
                 row.synthetic,
-                *(label_as_rgb(row.labels[task], task) for task in tasks),
+                *(cell for task in tasks for cell in _cells(row, task, with_truth)),
             ],
             text=row.caption or "(no caption)",
             note=row.note,
@@ -110,16 +129,37 @@ def make_contact_sheet(rows: Sequence[SheetRow]) -> bytes:
         for number, row in enumerate(rows)
     ]
     buffer = io.BytesIO()
-    draw_rows(drawn, cell_px=(CELL_PX, CELL_PX)).save(buffer, format="PNG", optimize=True)
+    shown = {
+        task: [each[task] for row in rows for each in (row.labels, row.truth) if task in each]
+        for task in tasks
+    }
+    picture = draw_rows(drawn, cell_px=(CELL_PX, CELL_PX), legend=class_legend(shown, names or {}))
+    picture.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
-def sheet_row(sample: Sample, *, real: NDArray[np.uint8] | None, made: Sequence[str]) -> SheetRow:
+def _cells(
+    row: SheetRow, task: Task, with_truth: Container[Task]
+) -> Iterator[NDArray[np.uint8] | None]:
+    """The label of the real image, if there is a column for it, and the predicted one."""
+    if task in with_truth:
+        yield label_as_rgb(row.truth[task], task) if task in row.truth else None
+    yield label_as_rgb(row.labels[task], task)
+
+
+def sheet_row(
+    sample: Sample,
+    *,
+    real: NDArray[np.uint8] | None,
+    made: Sequence[str],
+    truth: Mapping[Task, NDArray[Any]] | None = None,
+) -> SheetRow:
     """A row that shows a sample, and how sure its labels are.
 
     Args:
         real: uint8 RGB [H, W, 3], the image it was made from; None if there is none.
         made: How it was made, for the note.
+        truth: Labels of that image, if there are any.
     """
     sure = [f"{task}: {describe_reliability(v, task)}" for task, v in sample.reliability.items()]
     return SheetRow(
@@ -128,12 +168,18 @@ def sheet_row(sample: Sample, *, real: NDArray[np.uint8] | None, made: Sequence[
         labels=sample.labels,
         caption=sample.caption,
         note="; ".join([*made, *sure]),
+        truth=truth or {},
     )
 
 
-def _row(sample: Sample, shard: LiveShard, real: NDArray[np.uint8] | None) -> SheetRow:
+def _row(sample: Sample, shard: LiveShard, real: Sample | None) -> SheetRow:
     made_from = f"from {sample.meta.get('source_key', '?')}, T = {sample.meta.get('t_start', '?')}"
-    return sheet_row(sample, real=real, made=[made_from, f"labels of version {shard.version}"])
+    return sheet_row(
+        sample,
+        real=real.image if real else None,
+        made=[made_from, f"labels of version {shard.version}"],
+        truth=real.labels if real else None,
+    )
 
 
 class _RealImages:
@@ -143,10 +189,10 @@ class _RealImages:
         self._source = source
         self._shards = {shard.name: shard for shard in source.shards("train")}
 
-    def find(self, sample: Sample) -> NDArray[np.uint8] | None:
+    def find(self, sample: Sample) -> Sample | None:
         shard = self._shards.get(sample.meta.get("source_shard", ""))
         key = sample.meta.get("source_key")
         if shard is None or key not in shard.keys:
             return None
         found = next(iter(self._source.read(shard, [key])))
-        return found.image if isinstance(found, Sample) else None
+        return found if isinstance(found, Sample) else None

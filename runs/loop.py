@@ -51,12 +51,15 @@ def run_loop(config: RunConfig, lock: RunLock, console: Console) -> dict[str, An
         loop = _Loop(config=config, lock=lock, console=console)
         _learn_and_generate(loop)
     # Here, since it loads the models' libraries, which takes seconds that the start need not wait.
-    from runs.scoring import score_run
+    from runs.scoring import class_scores, count_weights, final_states
 
     console.print("[bold]evaluate[/bold]")
     with counted("images", console=console) as on_done:
-        scores = score_run(config, store, on_done=on_done)
-    results: dict[str, Any] = {**scores, "seconds": loop.seconds}
+        boards = count_weights(config, store, final_states(store), on_done=on_done)
+    results: dict[str, Any] = {name: board.compute() for name, board in boards.items()}
+    if classes := {row: found for row, found in class_scores(config, boards).items() if found}:
+        results["iou_per_class"] = classes
+    results["seconds"] = loop.seconds
     if config.training.synthetic_run is None:
         contact_sheet_from_run(config, store)
         results["counts"] = _count_samples(store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from schemas.sample import IGNORE_ID, RELIABILITY_MEASURES, TASK_KINDS, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -21,6 +22,8 @@ MIN_CELL_PX = 160
 _MARGIN_PX = 8
 _TEXT_PX = 14
 _LINE_PX = 22
+_SWATCH_PX = 14
+_MOST_IN_LEGEND = 60
 _BACKGROUND = (250, 250, 250)
 _INK = (25, 25, 25)
 _FAINT_INK = (110, 110, 110)
@@ -50,12 +53,21 @@ class PictureRow:
     note: str = ""
 
 
-def draw_rows(rows: Sequence[PictureRow], *, cell_px: tuple[int, int]) -> Image.Image:
-    """Draw rows of images below each other.
+Colour = tuple[int, int, int]
+
+
+def draw_rows(
+    rows: Sequence[PictureRow],
+    *,
+    cell_px: tuple[int, int],
+    legend: Sequence[tuple[Colour, str]] = (),
+) -> Image.Image:
+    """Draw rows of images below each other, and below them what colours mean.
 
     Args:
         rows: At least one.
         cell_px: Width and height that every image is fitted into; its aspect is kept.
+        legend: Colours and what they stand for.
 
     Returns:
         RGB picture.
@@ -63,6 +75,8 @@ def draw_rows(rows: Sequence[PictureRow], *, cell_px: tuple[int, int]) -> Image.
     column_px = max(cell_px[0], MIN_CELL_PX) + _MARGIN_PX
     width = _MARGIN_PX + max(len(row.images) for row in rows) * column_px
     strips = [_draw_row(row, cell_px, column_px, width) for row in rows]
+    if legend:
+        strips.append(_draw_legend(legend, width))
     height = _MARGIN_PX + sum(strip.height for strip in strips)
     picture = Image.new("RGB", (width, height), _BACKGROUND)
     top = _MARGIN_PX
@@ -93,6 +107,32 @@ def label_as_rgb(label: NDArray[Any], task: Task) -> NDArray[np.uint8]:
         grey = np.rint(np.clip(label, 0, 1) * 255).astype(np.uint8)[..., None]
         return np.where(label[..., None] >= 0, grey, np.array(_IGNORED_GREY, np.uint8))
     return _palette()[label]
+
+
+def class_legend(
+    labels: Mapping[Task, Iterable[NDArray[Any]]], names: Mapping[Task, Sequence[str]]
+) -> list[tuple[Colour, str]]:
+    """What the colours of class maps mean: the ids that occur in them, with their names.
+
+    Args:
+        labels: Task to uint8 maps; tasks without classes are passed over.
+        names: Task to the names of its ids, as far as they are known.
+    """
+    entries: list[tuple[Colour, str]] = []
+    with_classes = [task for task in labels if TASK_KINDS[task] == "classes"]
+    for task in with_classes:
+        prefix = f"{task} " if len(with_classes) > 1 else ""
+        known = names.get(task, ())
+        for class_id in sorted({int(each) for one in labels[task] for each in np.unique(one)}):
+            name = "not labelled" if class_id == IGNORE_ID else f"{class_id}"
+            if class_id < len(known):
+                name = f"{class_id} {known[class_id]}"
+            red, green, blue = (int(part) for part in _palette()[class_id])
+            entries.append(((red, green, blue), prefix + name))
+    if len(entries) > _MOST_IN_LEGEND:
+        more = len(entries) - _MOST_IN_LEGEND
+        entries = [*entries[:_MOST_IN_LEGEND], (_BACKGROUND, f"and {more} more")]
+    return entries
 
 
 def _depth_as_rgb(depth_m: NDArray[Any]) -> NDArray[np.uint8]:
@@ -156,6 +196,27 @@ def _draw_row(row: PictureRow, cell_px: tuple[int, int], column_px: int, width: 
     for number, (line, ink) in enumerate(lines):
         top = lines_top + number * _LINE_PX
         draw.text((_MARGIN_PX, top), line, fill=ink, font=font)
+    return strip
+
+
+def _draw_legend(legend: Sequence[tuple[Colour, str]], width: int) -> Image.Image:
+    """Swatches with their text, in lines as wide as the picture."""
+    font = ImageFont.load_default(size=_TEXT_PX)
+    widths = [_SWATCH_PX + 3 * _MARGIN_PX + math.ceil(font.getlength(text)) for _, text in legend]
+    places: list[tuple[int, int]] = []
+    left, line = _MARGIN_PX, 0
+    for each in widths:
+        if left > _MARGIN_PX and left + each > width:
+            left, line = _MARGIN_PX, line + 1
+        places.append((left, line * _LINE_PX))
+        left += each
+    strip = Image.new("RGB", (width, (line + 1) * _LINE_PX + _MARGIN_PX), _BACKGROUND)
+    draw = ImageDraw.Draw(strip)
+    for (colour, text), (left, top) in zip(legend, places, strict=True):
+        box = (left, top + 2, left + _SWATCH_PX, top + 2 + _SWATCH_PX)
+        outline = None if colour == _BACKGROUND else _FAINT_INK
+        draw.rectangle(box, fill=colour, outline=outline)
+        draw.text((left + _SWATCH_PX + _MARGIN_PX, top), text, fill=_INK, font=font)
     return strip
 
 

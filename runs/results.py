@@ -40,7 +40,8 @@ def write_results(store: RunStore, results: Mapping[str, Any]) -> None:
 
     Args:
         results: ``warm_up``, ``real_only_control`` and ``self_improved`` hold metrics by task;
-            ``counts`` and ``seconds`` say what it took.
+            ``iou_per_class`` likewise that of each class; ``counts`` and ``seconds`` say what it
+            took.
     """
     store.write_bytes(RESULTS_FILE, (json.dumps(results, indent=1) + "\n").encode())
 
@@ -120,6 +121,25 @@ def scores_table(scores: Mapping[str, Mapping[Task, Mapping[str, float]]], *, ti
             # A file of an earlier version may lack a metric.
             known = {key: float(found[task].get(key, math.nan)) for key in measures}
             table.add_row(name, *(cell(known[key], each) for key, each in measures.items()))
+        tables.append(Padding(table, (0, 0, 1, 0)))
+    return Group(*tables)
+
+
+def classes_table(
+    found: Mapping[str, Mapping[Task, Mapping[str, float | None]]], *, title: str
+) -> Group:
+    """A table for each task with classes, with a row for each class that occurs or is predicted.
+
+    Args:
+        found: Weights to task to class to intersection over union.
+    """
+    tables = []
+    for task in next(iter(found.values()), {}):
+        table = narrow_table(f"{task} IoU", *found, title=f"{task} classes, {title}")
+        for name in next(iter(found.values()))[task]:
+            values = [scores[task].get(name) for scores in found.values()]
+            if any(value is not None for value in values):
+                table.add_row(name, *("–" if v is None else f"{v:.1%}" for v in values))
         tables.append(Padding(table, (0, 0, 1, 0)))
     return Group(*tables)
 

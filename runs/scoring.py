@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from evaluation.predict_source import Scoring, score_constant, score_states
+from evaluation.predict_source import Scoring, count_states, score_constant
 from perception.build import make_method, open_backbone
 from schemas.errors import ConfigError, WeightsMismatchError
 from schemas.stages import STAGES_OF_RESULT
+from sources.class_names import class_names_of, name_of_class
 from sources.open import open_run_source
 from storage.records.weights import latest_version, list_versions, read_manifest, read_weights
 from trainers.checkpoint import CREATION_FILE, EXPLOITATION_FILE
@@ -17,34 +19,62 @@ from trainers.final import read_final, read_final_weights
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from evaluation.scores import Scores
+    from evaluation.scores import ScoreBoard, Scores
     from perception.diffusion.backbone import DiffusionBackbone
     from runs.counting import OnDone
     from schemas.config import RunConfig
+    from schemas.sample import Task
     from sources.protocol import Split
     from storage.files.stores import RunStore
 
 
-def score_run(
-    config: RunConfig, store: RunStore, *, split: Split = "test", on_done: OnDone | None = None
-) -> dict[str, Any]:
+def score_run(config: RunConfig, store: RunStore, *, split: Split = "test") -> dict[str, Any]:
     """Score the final creation weights of every stage that has ended.
 
     Returns:
         ``warm_up``, ``real_only_control`` and ``self_improved``, as far as there are such
         weights, to task to metric to value.
     """
-    return dict(score_weights(config, store, final_states(store), split=split, on_done=on_done))
+    return dict(score_weights(config, store, final_states(store), split=split))
 
 
 def score_weights(
+    config: RunConfig, store: RunStore, states: Mapping[str, bytes], *, split: Split = "test"
+) -> dict[str, Scores]:
+    """The scores of :func:`count_weights`: name to task to metric to value."""
+    boards = count_weights(config, store, states, split=split)
+    return {name: board.compute() for name, board in boards.items()}
+
+
+def class_scores(
+    config: RunConfig, boards: Mapping[str, ScoreBoard]
+) -> dict[str, dict[Task, dict[str, float | None]]]:
+    """Intersection over union of each class: weights to task to class to value, as JSON values.
+
+    A class is its id with its name, if that is known; None stands for a class that neither occurs
+    nor is predicted.
+    """
+    names = class_names_of(config)
+    return {
+        row: {
+            task: {
+                name_of_class(index, names.get(task, ())): None if math.isnan(value) else value
+                for index, value in enumerate(values)
+            }
+            for task, values in board.iou_per_class().items()
+        }
+        for row, board in boards.items()
+    }
+
+
+def count_weights(
     config: RunConfig,
     store: RunStore,
     states: Mapping[str, bytes],
     *,
     split: Split = "test",
     on_done: OnDone | None = None,
-) -> dict[str, Scores]:
+) -> dict[str, ScoreBoard]:
     """Score sets of weights of a run's method.
 
     Args:
@@ -52,7 +82,7 @@ def score_weights(
         on_done: Is told how many images are scored, and of how many.
 
     Returns:
-        Name to task to metric to value.
+        Name to what was counted.
 
     Raises:
         ConfigError: If the weights belong to another backbone, or do not fit the method that the
@@ -63,7 +93,7 @@ def score_weights(
     source = open_run_source(config)
     make = partial(make_method, config, backbone)
     try:
-        return score_states(
+        return count_states(
             backbone, make, states, source, split, _scoring(config), on_done=on_done
         )
     except WeightsMismatchError as error:

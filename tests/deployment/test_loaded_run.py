@@ -45,6 +45,13 @@ def test_the_same_file_gives_the_same_prediction_and_another_name_other_noise(ru
 
 
 @pytest.mark.slow
+def test_a_run_shows_itself_in_one_short_line(config, run):
+    text = repr(run)
+    assert text.startswith(f"LoadedRun({config.run_id}: bae, normals, depth, semseg; ")
+    assert text.endswith(f"weights version {run.weights.version}, learnt at 32x32)")
+    assert len(text) < 160
+
+
 def test_a_version_can_be_chosen(config, run):
     assert load_run(config.run.url, weights=0).weights.version == 0
     image = gradient_image(8, 8)

@@ -199,7 +199,8 @@ def test_an_overview_shows_the_image_and_every_map_and_confidence():
         {"depth": np.ones(size, np.float32), "semseg": np.zeros(size, np.float32)},
     )
     picture = np.asarray(draw_overview(gradient_image(*size), found))
-    assert picture.shape == (8 + 2 * (200 + 22 + 8), 8 + 3 * (300 + 8), 3)
+    legend = 22 + 8
+    assert picture.shape == (8 + 2 * (200 + 22 + 8) + legend, 8 + 3 * (300 + 8), 3)
     np.testing.assert_array_equal(picture[30:230, 8:308], gradient_image(*size))
     assert (picture[260:460, 316:616] == 255).all(), "all sure is white"
     assert (picture[260:460, 624:924] == 0).all(), "not sure at all is black"

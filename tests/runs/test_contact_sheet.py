@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from runs.contact_sheet import CELL_PX, SheetRow, make_contact_sheet, rows_of_run
-from runs.pictures import label_as_rgb
+from runs.pictures import class_legend, label_as_rgb
 from schemas.sample import IGNORE_ID, TASKS
 from sources.open import open_source
 from storage.files.stores import open_store
@@ -44,6 +45,38 @@ def test_a_sheet_shows_a_column_for_each_task_beside_the_images():
         assert (sheet == colour).all(axis=-1).sum() == CELL_PX**2
 
 
+def test_labels_of_the_real_image_stand_beside_the_predicted_ones():
+    row = make_row()
+    plain = draw([row])
+    truth = {"semseg": row.labels["semseg"], "depth": row.labels["depth"]}
+    with_truth = draw([replace(row, truth=truth)])
+    assert with_truth.shape[1] == plain.shape[1] + 2 * (CELL_PX + 8)
+
+
+def test_colours_of_classes_are_explained_by_id_and_name():
+    maps = [np.array([[0, 2], [2, IGNORE_ID]], np.uint8), np.array([[5]], np.uint8)]
+    legend = class_legend({"semseg": maps, "depth": []}, {"semseg": ("void", "wall", "floor")})
+    assert [text for _, text in legend] == ["0 void", "2 floor", "5", "not labelled"]
+    assert [colour for colour, _ in legend] == [
+        tuple(label_as_rgb(np.array([[each]], np.uint8), "semseg")[0, 0])
+        for each in (0, 2, 5, IGNORE_ID)
+    ]
+
+
+def test_two_tasks_with_classes_are_told_apart_in_the_legend():
+    one = [np.zeros((1, 1), np.uint8)]
+    legend = class_legend({"semseg": one, "human_parts": one}, {"human_parts": ("background",)})
+    assert [text for _, text in legend] == ["semseg 0", "human_parts 0 background"]
+
+
+def test_the_legend_lies_below_the_rows():
+    row = make_row()
+    rows = [replace(row, labels={"semseg": np.full((4, 4), 3, np.uint8)})]
+    sheet = draw(rows)
+    colour = label_as_rgb(np.array([[3]], np.uint8), "semseg")[0, 0]
+    assert (sheet[-25:, :40] == colour).all(axis=-1).sum() > 100
+
+
 def test_a_row_without_a_real_image_is_drawn_without_it():
     row = make_row()
     empty = SheetRow(real=None, synthetic=row.synthetic, labels=row.labels, caption="noise")
@@ -58,7 +91,10 @@ def test_a_long_caption_is_wrapped_within_the_sheet():
 
 
 def test_rows_lie_below_each_other():
-    one, two = draw([make_row()]), draw([make_row(), make_row()])
+    row = make_row()
+    # Without classes there is no legend, which both would have.
+    row = replace(row, labels={"depth": row.labels["depth"]})
+    one, two = draw([row]), draw([row, row])
     assert two.shape[0] > 1.8 * one.shape[0]
 
 

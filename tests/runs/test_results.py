@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
+import torch
 from rich.console import Console
 
 from evaluation.measures import MEASURES, Measure
-from evaluation.scores import HEADLINE_METRICS, make_metrics
-from runs.results import COLUMNS, gain_lines, scores_table, spread, spread_of_changes
+from evaluation.scores import HEADLINE_METRICS, ScoreBoard, make_metrics
+from runs.results import (
+    COLUMNS,
+    classes_table,
+    gain_lines,
+    scores_table,
+    spread,
+    spread_of_changes,
+)
+from runs.scoring import class_scores
 from schemas.sample import TASKS
 from schemas.stages import RESULT_ROWS
+from tests.kit.small_run import make_config
 
 WIDTH = 80
 
@@ -90,6 +101,22 @@ def test_a_control_without_an_error_has_no_relative_gain():
     assert gain_lines(results) == [
         "depth RMSE: 0.250 m against 0.000 m of the real-only control: +0.250 m"
     ]
+
+
+def test_every_class_is_scored_under_its_name_and_shown_where_it_occurs(tmp_path):
+    config = make_config(tmp_path, method={"tasks": ["semseg"], "num_classes": 21})
+    board = ScoreBoard(("semseg",), num_classes=21)
+    labels = torch.tensor([[[1, 1, 2, 4]]])
+    board.update({"semseg": torch.tensor([[[1, 2, 2, 2]]])}, {"semseg": labels})
+    found = class_scores(config, {"self_improved": board})
+    semseg = found["self_improved"]["semseg"]
+    assert (semseg["1 wall"], semseg["4 bed"], semseg["0 void"]) == (0.5, 0.0, None)
+    json.dumps(found, allow_nan=False)
+    text = printed(classes_table(found, title="test split"))
+    assert "semseg classes, test split" in text
+    assert ["1", "wall", "50.0%"] in [line.split() for line in text.splitlines()]
+    assert "void" not in text
+    assert not printed(classes_table({"warm_up": {}}, title="x")).strip()
 
 
 def test_a_spread_has_the_unit_of_its_mean():
