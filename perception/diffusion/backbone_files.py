@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,13 +96,17 @@ def find_backbone_files(
                 revision=revision,
             )
         return BackboneFiles(folder=folder, weights={}, checkpoint=path)
-    folder = find_model_folder(
+    find = partial(
+        find_model_folder,
         path_or_id,
         required=_REQUIRED,
-        patterns=_patterns(variant),
         local_files_only=local_files_only,
         revision=revision,
     )
+    folder = find(patterns=_patterns(variant))
+    if not all(any((folder / part).glob("*.safetensors")) for part in WEIGHT_STEMS):
+        # Of a name on the hub that has no weights of that name, those that it has are downloaded.
+        find(patterns=[*_patterns(None), *_patterns("*")])
     return BackboneFiles(folder=folder, weights=_weights(folder, variant), checkpoint=None)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from fnmatch import fnmatch
 
 import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
+from perception.diffusion.backbone_files import find_backbone_files
 from perception.diffusion.headers import read_diffusion_headers
 from perception.model_headers import read_captioner_headers, read_encoder_headers
 from schemas.errors import ConfigError
@@ -159,3 +161,29 @@ def test_a_model_that_may_be_downloaded_later_is_left_to_the_loader(tmp_path, mo
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=r"HF_HUB_OFFLINE is set.*hf download nobody/nothing"):
         read_diffusion_headers("nobody/nothing")
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_of_a_hub_name_no_more_weights_are_downloaded_than_are_read(tmp_path, monkeypatch, variant):
+    """The hub is a folder here, and its cache another: what the patterns name is copied."""
+    hub = shutil.copytree(tiny_diffusion_folder(), tmp_path / "hub")
+    for name in WEIGHTS:
+        with_variant(hub / name, "fp16", keep=name != UNET)
+    (hub / "unet/diffusion_pytorch_model.bin").touch()
+
+    def download(model_id, *, allow_patterns, **_):
+        for path in (path for path in hub.rglob("*") if path.is_file()):
+            name = path.relative_to(hub).as_posix()
+            if any(fnmatch(name, pattern) for pattern in allow_patterns):
+                (tmp_path / "cache" / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, tmp_path / "cache" / name)
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr("perception.model_files.snapshot_download", download)
+    found = find_backbone_files("owner/name", variant=variant)
+    assert found.weights["unet"].variant == "fp16"
+    assert {each.variant for each in found.weights.values()} == {variant, "fp16"}
+    copied = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert "diffusion_pytorch_model.bin" not in copied
+    if variant:
+        assert "model.safetensors" not in copied
