@@ -42,7 +42,7 @@ def expect_useful(report: DataReport) -> None:
     """
     if report.errors:
         lines = [*report.errors, *(f"(also: {text})" for text in report.warnings)]
-        raise SourceError(f"data {report.source}: " + "\n  ".join(lines))
+        raise SourceError(f"data of {report.source}: " + "\n  ".join(lines))
 
 
 def keep_data_report(store: RunStore, report: DataReport) -> None:

@@ -109,6 +109,14 @@ def label_as_rgb(label: NDArray[Any], task: Task) -> NDArray[np.uint8]:
     return _palette()[label]
 
 
+def overlaid(image: NDArray[np.uint8], label: NDArray[Any], task: Task) -> NDArray[np.uint8]:
+    """Class ids in colours over their image; other labels as :func:`label_as_rgb` shows them."""
+    colours = label_as_rgb(label, task)
+    if TASK_KINDS[task] != "classes":
+        return colours
+    return np.rint(0.35 * image + 0.65 * colours).astype(np.uint8)
+
+
 def class_legend(
     labels: Mapping[Task, Iterable[NDArray[Any]]], names: Mapping[Task, Sequence[str]]
 ) -> list[tuple[Colour, str]]:

@@ -67,7 +67,7 @@ class DataReport:
         counts = describe_counts({"train": self.tallies["train"]})
         labels = counts[counts.index("") + 1 :]
         return [
-            f"data {self.source}: looked at {looked_at}",
+            f"data of {self.source}: looked at {looked_at}",
             *labels,
             *self.notes,
             *(f"error: {text}" for text in self.errors),

@@ -1,0 +1,71 @@
+"""Begin with a folder of images and label maps: say what it holds, and write what a run needs.
+
+    python jobs/new_run.py /data/photographs --out my_run
+
+Shows what was understood, in a table and in a picture, and writes a description and a configuration
+for this machine; the images are only read.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from runs.command_line import run_job
+from runs.new_run import (
+    DESCRIPTION_FILE,
+    PICTURE_FILE,
+    Machine,
+    check_new_run,
+    write_new_run,
+)
+from runs.understood import draw_understood
+from sources.recognise.folder import Recognised, recognise_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Look, say what was understood, write, check, and name the next command."""
+    parser = argparse.ArgumentParser(description="Write description and configuration of a folder.")
+    parser.add_argument("folder", type=Path, help="images, and their label maps beside them")
+    parser.add_argument("--out", type=Path, help="new folder for what is written; default NAME_run")
+    parsed = parser.parse_args(arguments)
+    console, root = Console(), parsed.folder.expanduser().resolve()
+    found = recognise_folder(root)
+    console.print(_table(found))
+    for text in found.said:
+        console.print(f"- {text}", highlight=False, markup=False, soft_wrap=True)
+    out = parsed.out or Path(f"{found.name}_run")
+    path = write_new_run(found, out, Machine.here())
+    console.print(f"wrote {path} and {out / DESCRIPTION_FILE}", soft_wrap=True, highlight=False)
+    config, report = check_new_run(path)
+    for line in report.lines():
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if picture := draw_understood(config):
+        (out / PICTURE_FILE).write_bytes(picture)
+        console.print(f"look at {out / PICTURE_FILE}: are these the labels of these images?")
+    command = f".venv/bin/python jobs/self_improve.py --config {path}"
+    console.print(f"next: {command}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _table(found: Recognised) -> Table:
+    table = Table(title=f"{found.root}", title_justify="left")
+    for name in ("files", "number", "understood as"):
+        table.add_column(name, overflow="fold", justify="right" if name == "number" else "left")
+    for collection, content in found.found:
+        task = content.task or content.what
+        is_used = found.uses(collection)
+        doubt = f"\n[yellow]{content.doubt}[/yellow]" if content.doubt and is_used else ""
+        text = f"[bold]{task}[/bold]: {content.said}" if is_used else f"not used: {content.said}"
+        table.add_row(collection.name, str(collection.count), text + doubt)
+    return table
+
+
+if __name__ == "__main__":
+    run_job(main)

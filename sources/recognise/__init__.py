@@ -1,0 +1,1 @@
+"""What a folder of somebody else holds, told from names and content."""

@@ -1,0 +1,232 @@
+"""A stranger's folder becomes a run without a file being edited, or is explained."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from jobs.new_run import main
+from runs.data_report import data_report_of
+from runs.new_run import Machine, write_new_run
+from schemas.config_file import load_config
+from schemas.errors import ConfigError, SourceError
+from schemas.sample import Sample
+from sources.open import open_source
+from sources.recognise.folder import recognise_folder
+from tests.kit.photo_folder import HEIGHT, WIDTH, normals_code, save, scene, write_photos
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def new_run(tmp_path, capsys):
+    """What the command writes and says: description, configuration, and text."""
+
+    def run(folder):
+        out = tmp_path / "first"
+        main([str(folder), "--out", str(out)])
+        description = yaml.safe_load((out / "folder.yaml").read_text())
+        return description, load_config(out / "config.yaml"), capsys.readouterr().out
+
+    return run
+
+
+def millimetres(made):
+    return np.rint(made["depth"] * 1000).astype(np.uint16)
+
+
+def mask_255(made):
+    return np.where(made["ids"] == 2, np.uint8(255), np.uint8(0))
+
+
+def samples_of(config, split="train"):
+    source = open_source(config.source, config.method.tasks)
+    return [one for shard in source.shards(split) for one in source.read(shard)]
+
+
+def test_depth_normals_and_classes_are_told_from_what_the_files_hold(root, new_run):
+    write_photos(
+        root,
+        mm=millimetres,
+        surface=lambda made: normals_code(made["normals"]),
+        ids=lambda made: made["ids"],
+    )
+    description, config, said = new_run(root)
+    assert description["labels"] == {
+        "normals": {"pattern": "surface/{key}.png"},
+        "depth": {"pattern": "mm/{key}.png", "unit": "mm"},
+        "semseg": {"pattern": "ids/{key}.png", "num_classes": 3},
+    }
+    assert config.method.num_classes == 3
+    samples = samples_of(config)
+    assert all(isinstance(one, Sample) for one in samples)
+    assert samples[0].labels["depth"].max() < 5
+    assert "next: .venv/bin/python jobs/self_improve.py --config" in said
+    assert data_report_of(config).errors == ()
+
+
+def test_masks_of_0_and_255_are_background_and_a_class_and_that_is_said(root, new_run):
+    write_photos(root, mask=mask_255)
+    description, config, said = new_run(root)
+    assert description["labels"]["semseg"]["id_map"] == {0: 0, 255: 1}
+    assert "masks hold 0 and 255: taken as" in said
+    assert {1} < set(np.unique(samples_of(config)[0].labels["semseg"])) == {0, 1}
+
+
+def test_folders_of_splits_beside_their_labels_are_the_splits(root, new_run):
+    for split, seeds in {"train": range(6), "val": range(6, 9)}.items():
+        for seed in seeds:
+            made = scene(seed)
+            save(root / f"{split}/{seed:04d}.png", made["image"])
+            save(root / f"{split}annot/{seed:04d}.png", made["ids"])
+    description, config, said = new_run(root)
+    assert description["image"] == {"train": "train/{key}.png", "test": "val/{key}.png"}
+    assert description["labels"]["semseg"]["pattern"] == {
+        "train": "trainannot/{key}.png",
+        "test": "valannot/{key}.png",
+    }
+    assert "there is no test folder: the validation folder is scored as test" in said
+    assert [one.key[-4:] for one in samples_of(config, "test")] == ["0006", "0007", "0008"]
+    assert samples_of(config, "validation")
+
+
+@pytest.mark.parametrize("name", ["{key}_mask.png", "{key}.label.png", "mask_{key}.png"])
+def test_a_map_beside_its_image_is_known_by_its_name(root, new_run, name):
+    for seed in range(8):
+        made = scene(seed)
+        save(root / f"{seed:04d}.jpg", made["image"])
+        save(root / name.format(key=f"{seed:04d}"), made["ids"])
+    description, config, _ = new_run(root)
+    assert description["image"] == "{key}.jpg"
+    assert description["labels"]["semseg"]["pattern"] == name
+    assert isinstance(samples_of(config)[0], Sample)
+
+
+def test_numbers_in_metres_need_no_unit_to_be_named(root, new_run):
+    for seed in range(8):
+        made = scene(seed)
+        save(root / f"rgb/{seed}.jpg", made["image"])
+        save(root / f"depth/{seed}.npy", made["depth"].astype(np.float32))
+    description, _, said = new_run(root)
+    assert description["labels"]["depth"] == {"pattern": "depth/{key}.npy", "unit": "m"}
+    assert "taken as metres" in said
+
+
+def test_sparse_depth_of_a_car_is_taken_in_its_unit(root, new_run):
+    def sparse(made):
+        depth = np.rint(made["depth"] * 10 * 256).astype(np.uint16)
+        depth[np.random.default_rng(0).random(depth.shape) < 0.8] = 0
+        return depth
+
+    write_photos(root, depth=sparse)
+    description, config, said = new_run(root)
+    assert description["labels"]["depth"]["unit"] == "1/256"
+    assert "KITTI" in said
+    assert 10 < samples_of(config)[0].labels["depth"].max() < 50
+
+
+def test_colours_of_classes_become_a_table(root, new_run):
+    colours = np.array([(0, 0, 0), (128, 64, 0), (0, 0, 200)], np.uint8)
+    write_photos(root, labels=lambda made: colours[made["ids"]])
+    description, config, _ = new_run(root)
+    assert description["labels"]["semseg"]["colors"] == ["#000000", "#0000c8", "#804000"]
+    assert set(np.unique(samples_of(config)[0].labels["semseg"])) == {0, 1, 2}
+
+
+def test_a_list_of_classes_names_them_and_tells_what_is_unlabelled(root, new_run):
+    write_photos(root, labels=lambda made: made["ids"])
+    (root / "classes.txt").write_text("0 unlabelled\n1 floor\n2 box\n")
+    description, config, _ = new_run(root)
+    semseg = description["labels"]["semseg"]
+    assert (semseg["num_classes"], semseg["ignore"], semseg["id_offset"]) == (2, [0], -1)
+    assert config.method.class_names == ("floor", "box")
+
+
+def test_lists_of_splits_are_used(root, new_run):
+    write_photos(root, depth=millimetres)
+    (root / "train.txt").write_text("".join(f"rgb/{i:04d}.jpg depth/{i:04d}.png\n" for i in (1, 3)))
+    (root / "test.txt").write_text("".join(f"rgb/{i:04d}.jpg depth/{i:04d}.png\n" for i in (0, 2)))
+    description, config, said = new_run(root)
+    assert description["splits"]["test"] == {"list": "test.txt"}
+    assert "splits are those of" in said
+    assert [one.key for one in samples_of(config, "test")] == ["0000", "0002"]
+
+
+def test_rare_classes_are_found_in_all_files(root, new_run):
+    def with_a_rare_class(made):
+        with_a_rare_class.count += 1
+        return np.where(with_a_rare_class.count == 30, np.uint8(7), made["ids"])
+
+    with_a_rare_class.count = 0
+    write_photos(root, 60, ids=with_a_rare_class)
+    description, _, _ = new_run(root)
+    assert description["labels"]["semseg"]["num_classes"] == 8
+
+
+def test_what_is_not_used_is_named(root, new_run):
+    write_photos(root, depth=millimetres, right=lambda made: made["image"])
+    (root / "notes.docx").write_bytes(b"?")
+    (root / "._0000.jpg").write_bytes(b"?")
+    _, _, said = new_run(root)
+    assert "right/{key}.png is left out: other photographs" in said
+    assert "1 hidden" in said
+
+
+def test_depth_of_8_bits_is_explained_and_not_guessed(root, new_run):
+    write_photos(root, depth=lambda made: (made["depth"] * 50).astype(np.uint8))
+    with pytest.raises(SourceError, match=r"labels\.depth\.range: \[nearest, farthest\]"):
+        new_run(root)
+
+
+def test_photographs_alone_are_refused_with_what_is_there(root, new_run):
+    write_photos(root)
+    with pytest.raises(SourceError, match=r"no label maps .* rgb/\{key\}\.jpg"):
+        new_run(root)
+    shutil.rmtree(root)
+    with pytest.raises(SourceError, match="no such folder"):
+        new_run(root)
+
+
+def test_nothing_is_written_over_nor_among_the_images(root, tmp_path, new_run):
+    write_photos(root, depth=millimetres)
+    new_run(root)
+    with pytest.raises(ConfigError, match=r"holds folder\.yaml already"):
+        new_run(root)
+    with pytest.raises(ConfigError, match="lies in the folder of the images"):
+        main([str(root), "--out", str(root / "run")])
+
+
+def test_one_picture_shows_images_labels_and_the_legend(root, tmp_path, new_run):
+    write_photos(root, ids=lambda made: made["ids"], depth=millimetres)
+    new_run(root)
+    with Image.open(tmp_path / "first/understood.png") as picture:
+        assert picture.width > 3 * 192
+        assert picture.height > 4 * 192
+
+
+def test_a_machine_with_gpus_uses_them(root, tmp_path):
+    write_photos(root, depth=millimetres)
+    found = recognise_folder(root)
+    one = load_config(write_new_run(found, tmp_path / "one", Machine(num_gpus=1)))
+    three = load_config(write_new_run(found, tmp_path / "three", Machine(num_gpus=3)))
+    assert (one.training.use_gpu, one.generation.gpus_per_generator) == (True, 0)
+    assert (three.generation.num_generators, three.generation.gpus_per_generator) == (2, 1)
+
+
+def test_scenes_below_the_folders_of_a_kind_belong_to_the_keys(root, new_run):
+    for seed in range(8):
+        made = scene(seed)
+        save(root / f"images/scene{seed % 2}/{seed}.png", made["image"])
+        save(root / f"labels/scene{seed % 2}/{seed}.png", made["ids"])
+    description, config, _ = new_run(root)
+    assert description["image"] == "images/{key}.png"
+    assert description["splits"]["train"] == {"all": "deep"}
+    assert samples_of(config)[0].image.shape == (64, 64, 3)
+    assert (HEIGHT, WIDTH) == (48, 64)
