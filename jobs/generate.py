@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from runs.checks.models import expect_models
-from runs.command_line import config_from, make_parser, run_job
-from runs.directory import claim_run_directory, resumed_config
+from runs.checks.start import expect_startable
+from runs.command_line import config_from, make_parser, run_job, show
+from runs.data_report import keep_data_report
+from runs.directory import claim_run_directory, describe_replacement, resumed_config
 from runs.driving import driving
 from runs.generation import (
     check_weights,
@@ -28,23 +29,35 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from storage.records.run_lock import Role
+
+ROLES: tuple[Role, ...] = ("generate",)
+
 
 def main(arguments: Sequence[str]) -> None:
     """Generate what the command line describes."""
     parsed, console = _parse(arguments), Console()
     config = config_from(parsed)
-    expect_models(config)
     store = open_store(config.run.url)
     config = resumed_config(store, config)
     plan = plan_of(config, rounds=parsed.rounds)
+    found = expect_startable(
+        config,
+        store,
+        roles=ROLES,
+        plan=plan,
+        on_ray=not parsed.local,
+        is_dry=parsed.dry_run,
+    )
+    show(console, describe_replacement(store, config), found.lines())
     if parsed.dry_run:
-        for line in describe_plan(config, plan, store):
-            console.print(line)
+        show(console, describe_plan(config, plan, store))
         return
-    claim_run_directory(store, config)
     check_weights(store, parsed.weights)
+    claim_run_directory(store, config)
+    keep_data_report(store, found.report)
     generate = generate_here if parsed.local else generate_on_ray
-    with driving(store, job="generate", roles=("generate",)) as lock:
+    with driving(store, job="generate", roles=ROLES) as lock:
         figures = generate(config, lock, plan, version=parsed.weights, console=console)
     for name in ("units", "samples_ok", "samples_filtered", "samples_failed", "reasons"):
         console.print(f"{name}: {figures[name]}")

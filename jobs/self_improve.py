@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from runs.checks.models import expect_models
-from runs.checks.plan import expect_enough_samples
-from runs.command_line import config_from, make_parser, run_job
-from runs.directory import claim_run_directory, resumed_config
+from runs.checks.start import expect_startable
+from runs.command_line import config_from, make_parser, run_job, show
+from runs.data_report import keep_data_report
+from runs.directory import claim_run_directory, describe_replacement, resumed_config
 from runs.driving import driving
 from runs.generation import describe_plan, plan_of
 from runs.loop import run_loop
 from runs.results import classes_table, gain_lines, read_results, scores_table
+from runs.state import ALL_ROLES
 from schemas.run_layout import CONTACT_SHEET_FILE, RESULTS_FILE
 from schemas.stages import RESULT_ROWS
 from storage.files.stores import open_store
@@ -31,22 +32,23 @@ def main(arguments: Sequence[str]) -> None:
     """Run the loop that the command line describes, and show scores and where the results are."""
     parsed = make_parser("Run the self-improving loop.").parse_args(arguments)
     config = config_from(parsed)
-    expect_models(config)
     console = Console()
     store = open_store(config.run.url)
     config = resumed_config(store, config)
-    plan = plan_of(config)
-    expect_enough_samples(config, plan)
+    results = read_results(store)
+    if parsed.dry_run or not results:
+        plan = plan_of(config)
+        found = expect_startable(config, store, roles=ALL_ROLES, plan=plan, is_dry=parsed.dry_run)
+        show(console, describe_replacement(store, config), found.lines())
     if parsed.dry_run:
-        for line in describe_plan(config, plan, store):
-            console.print(line)
+        show(console, describe_plan(config, plan, store))
         return
     claim_run_directory(store, config)
-    results = read_results(store)
     if results:
         console.print(f"{config.run.url}: this run has ended; its results:")
     else:
-        with driving(store, job="self_improve", roles=("generate", "train")) as lock:
+        keep_data_report(store, found.report)
+        with driving(store, job="self_improve", roles=ALL_ROLES) as lock:
             results = run_loop(config, lock, console)
     scores: dict[str, Any] = {row: results[row] for row in RESULT_ROWS if results.get(row)}
     console.print(scores_table(scores, title="test split"))

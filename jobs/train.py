@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, get_args
 
 from rich.console import Console
 
-from runs.checks.models import expect_models
-from runs.command_line import config_from, make_parser, run_job
-from runs.directory import claim_run_directory, resumed_config
+from runs.checks.start import expect_startable
+from runs.command_line import config_from, make_parser, run_job, show
+from runs.data_report import keep_data_report
+from runs.directory import claim_run_directory, describe_replacement, resumed_config
 from runs.driving import driving
 from runs.training import describe_stage, train
 from schemas.stages import Stage
@@ -22,6 +23,10 @@ from storage.files.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from storage.records.run_lock import Role
+
+ROLES: tuple[Role, ...] = ("train",)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -31,15 +36,18 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--local", action="store_true", help="train in this process, without Ray")
     parsed = parser.parse_args(arguments)
     config, stage = config_from(parsed), parsed.stage
-    expect_models(config, with_captioner=False)
     console, store = Console(), open_store(config.run.url)
     config = resumed_config(store, config)
+    found = expect_startable(
+        config, store, roles=ROLES, on_ray=not parsed.local, is_dry=parsed.dry_run
+    )
+    show(console, describe_replacement(store, config), found.lines())
     if parsed.dry_run:
-        for line in describe_stage(config, stage):
-            console.print(line, soft_wrap=True)
+        show(console, describe_stage(config, stage))
         return
     claim_run_directory(store, config)
-    with driving(store, job=f"train --stage {stage}", roles=("train",)) as lock:
+    keep_data_report(store, found.report)
+    with driving(store, job=f"train --stage {stage}", roles=ROLES) as lock:
         ended = train(config, stage, lock, is_local=parsed.local, console=console)
     for name in ("step", "seen_images", "seconds", "steps_per_s", "version", "validation"):
         if ended.get(name) not in (None, {}):

@@ -9,6 +9,7 @@ import argparse
 import io
 import logging
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from schemas.config_file import load_config
@@ -21,7 +22,9 @@ from schemas.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from rich.console import Console
 
     from schemas.config import RunConfig
 
@@ -62,6 +65,12 @@ def print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def show(console: Console, *texts: Iterable[str]) -> None:
+    """Print lines as they are, at any length."""
+    for line in chain.from_iterable(texts):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def run_job(main: Callable[[Sequence[str]], None]) -> None:

@@ -1,13 +1,15 @@
 """The configuration of a run directory, and the errors of a directory that is none.
 
-A run has one set of *science* for ever; its *operations* are those of the newest command
-(:mod:`schemas.config_base`). What a version of the project did not know yet has its default.
+Once something is made, a run has one set of *science* for ever; its *operations* are those of the
+newest command (:mod:`schemas.config_base`). What a version of the project did not know yet has its
+default.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runs.begun import has_begun
 from runs.splits import expect_same_splits, keep_splits
 from schemas.config_base import values_of
 from schemas.config_file import apply_override, dump_config, parse_config, parse_tree
@@ -65,6 +67,8 @@ def read_config(store: RunStore, overrides: Sequence[str] = ()) -> RunConfig:
 def resumed_config(store: RunStore, config: RunConfig) -> RunConfig:
     """The configuration with which the run in a directory begins or goes on; nothing is written.
 
+    A directory for which nothing was made yet takes any configuration.
+
     Raises:
         ConfigError: If a value that decides the run's results is another than the run has; the
             message names each.
@@ -75,19 +79,43 @@ def resumed_config(store: RunStore, config: RunConfig) -> RunConfig:
     try:
         begun = read_config(store)
     except ConfigError as error:
-        raise ConfigError(_refusal(config, str(error))) from error
-    config = config.noting_recipe(begun.run.recipe)
-    if differences := _differences(begun, config, "science"):
+        if has_begun(store):
+            raise ConfigError(_refusal(config, str(error))) from error
+        return config.noting_recipe()
+    resumed = config.noting_recipe(begun.run.recipe)
+    differences = _differences(begun, resumed, "science")
+    if not differences:
+        expect_same_splits(store, resumed)
+        return resumed
+    if has_begun(store):
         lines = [f"  {field}: there {old}, now {new}" for field, old, new in differences]
         raise ConfigError(_refusal(config, "\n".join(lines)))
-    expect_same_splits(store, config)
-    return config
+    return config.noting_recipe()
+
+
+def describe_replacement(store: RunStore, config: RunConfig) -> list[str]:
+    """Say what replaces the configuration of a directory for which nothing was made yet.
+
+    Args:
+        config: As :func:`resumed_config` gives it.
+
+    Returns:
+        No line if no value that decides results is replaced.
+    """
+    changes = [] if has_begun(store) else _changes(store, config, "science")
+    if not changes:
+        return []
+    return [
+        f"{store.url}: nothing was made there yet, so its configuration is replaced:",
+        *(f"  {field}: there {old}, now {new}" for field, old, new in changes),
+    ]
 
 
 def claim_run_directory(store: RunStore, config: RunConfig) -> RunConfig:
     """Begin a run in an empty directory, or go on with the one that is there.
 
-    Operations that changed replace those in the directory, each with an event ``config_changed``.
+    Values that changed replace those in the directory, each with an event ``config_changed``:
+    operations, and all of them where nothing was made yet.
 
     Returns:
         The configuration to work with.
@@ -104,10 +132,11 @@ def claim_run_directory(store: RunStore, config: RunConfig) -> RunConfig:
     else:
         keep_splits(store, begins)
         return begins
-    if differences := _differences(read_config(store), config, "operations"):
+    changes = _changes(store, config, "science") + _changes(store, config, "operations")
+    if changes:
         store.write_bytes(CONFIG_FILE, dump_config(config).encode())
         events = EventWriter(store, "config")
-        for field, old, new in differences:
+        for field, old, new in changes:
             events.emit(Event.CONFIG_CHANGED, field=field, old=old, new=new)
         events.flush()
     keep_splits(store, config)
@@ -170,6 +199,16 @@ def _differences(old: RunConfig, new: RunConfig, kind: Kind) -> list[tuple[str, 
         for path in {**before, **after}
         if before.get(path, "absent") != after.get(path, "absent")
     ]
+
+
+def _changes(store: RunStore, config: RunConfig, kind: Kind) -> list[tuple[str, Any, Any]]:
+    """Fields of a kind that differ from those in a directory."""
+    if not store.exists(CONFIG_FILE):
+        return []
+    try:
+        return _differences(read_config(store), config, kind)
+    except ConfigError:
+        return [("all fields", "what this version cannot read", "replaced")]
 
 
 def _refusal(config: RunConfig, why: str) -> str:

@@ -129,7 +129,7 @@ def generate_on_ray(
     from runs.on_ray import session as ray_session
     from runs.on_ray.gauges import RaySignals
 
-    with ray_session.connect(config, console):
+    with ray_session.connect(config, console, roles=lock.roles):
         with counted("images captioned", console=console) as on_done:
             caption_source_on_ray(config, lock.store.url, on_done=on_done)
         loop = GenerationLoop(

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runs.begun import has_begun
 from schemas.errors import AlreadyCommittedError, SourceError
 from schemas.events import Event
-from schemas.run_layout import (
-    CAPTIONS_DIR,
-    CHECKPOINTS_DIR,
-    COMPACTED_DIR,
-    SPLITS_FILE,
-    UNITS_DIR,
-    WEIGHTS_DIR,
-)
+from schemas.run_layout import SPLITS_FILE
 from sources.open import open_source
 from sources.pinned import Change, change_between, keys_of, with_additions
 from storage.records.events import EventWriter
@@ -24,8 +18,6 @@ if TYPE_CHECKING:
     from storage.files.stores import RunStore
     from storage.records.splits import SplitKeys
 
-_WORK = (CAPTIONS_DIR, UNITS_DIR, COMPACTED_DIR, WEIGHTS_DIR, CHECKPOINTS_DIR)
-
 
 def expect_same_splits(store: RunStore, config: RunConfig) -> None:
     """Check that a run's source has the splits that the run began with; nothing is written.
@@ -34,7 +26,7 @@ def expect_same_splits(store: RunStore, config: RunConfig) -> None:
         SourceError: If not, unless it has only more samples and ``source.accept_additions`` is set.
     """
     began = read_splits(store)
-    if began is not None and _has_work(store):
+    if began is not None and has_begun(store):
         _expect_accepted(store, config, change_between(began, _keys_now(config)))
 
 
@@ -56,7 +48,7 @@ def keep_splits(store: RunStore, config: RunConfig) -> None:
     change = change_between(began, now)
     if not change:
         return
-    if not _has_work(store):
+    if not has_begun(store):
         store.write_bytes(SPLITS_FILE, splits_to_bytes(now))
         return
     _expect_accepted(store, config, change)
@@ -70,11 +62,6 @@ def keep_splits(store: RunStore, config: RunConfig) -> None:
 
 def _keys_now(config: RunConfig) -> SplitKeys:
     return keys_of(open_source(config.source, config.method.tasks))
-
-
-def _has_work(store: RunStore) -> bool:
-    """Whether anything was made of the samples."""
-    return any(store.list_dir(folder) for folder in _WORK)
 
 
 def _expect_accepted(store: RunStore, config: RunConfig, change: Change) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from storage.files.stores import RunStore
+    from storage.records.run_lock import Role
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ StateName = Literal[
 SILENT_AFTER_S = 180.0
 """Trainers and generators write an event at least every 30 s."""
 
-ALL_ROLES = ("generate", "train")
+ALL_ROLES: tuple[Role, ...] = ("generate", "train")
 _DRIVER_EVENTS = (Event.RUN_STARTED, Event.RUN_ENDED, Event.RUN_FAILED, Event.RUN_INTERRUPTED)
 
 

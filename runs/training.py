@@ -42,7 +42,7 @@ def train(
         from runs.on_ray import session as ray_session
         from trainers.on_ray.train import train_stage_on_ray
 
-        with ray_session.connect(config, console):
+        with ray_session.connect(config, console, roles=lock.roles):
             return train_stage_on_ray(config, stage, lock=lock)
 
 

@@ -13,6 +13,7 @@ from perception.diffusion.backbone_files import (
     WEIGHT_STEMS,
     find_local_backbone_files,
 )
+from perception.diffusion.schedule import NoiseSchedule
 from perception.diffusion.single_file import PREFIXES, expect_fitting_config
 from perception.model_files import expect_no_pointer, read_json
 from perception.model_headers import NetworkHeaders, read_network
@@ -57,6 +58,7 @@ def read_diffusion_headers(
         expect_no_pointer(path)
     for name in CONFIG_FILES:
         read_json(files.folder / name)
+    NoiseSchedule.from_config(read_json(files.folder / "scheduler/scheduler_config.json"))
     expect_fitting_parts(files.folder, {part: each.config for part, each in found.items()})
     return found
 

@@ -13,17 +13,24 @@ from schemas.errors import ConfigError
 from schemas.paths import resolve_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from perception.model_headers import NetworkHeaders
     from schemas.config import RunConfig
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def expect_models(config: RunConfig, *, with_captioner: bool = True) -> None:
+def expect_models(
+    config: RunConfig, *, with_captioner: bool = True
+) -> Mapping[str, NetworkHeaders] | None:
     """Check the files of the frozen models and the headers of their weights; nothing is loaded.
 
     A name on the hub that is not in the cache is left to the loader.
+
+    Returns:
+        Headers of the networks of ``model.diffusion``; None if it or ``method.encoder`` has yet to
+        be downloaded.
 
     Raises:
         ConfigError: If a model is missing, incomplete, damaged or of another kind.
@@ -31,13 +38,14 @@ def expect_models(config: RunConfig, *, with_captioner: bool = True) -> None:
     model, encoder = config.model, config.method.encoder
     with _naming("model.diffusion", model.diffusion) as path:
         config_folder = model.diffusion_config and resolve_path(model.diffusion_config)
-        read_diffusion_headers(path, variant=model.variant, config=config_folder)
+        found = read_diffusion_headers(path, variant=model.variant, config=config_folder)
     if encoder is not None:
         with _naming("method.encoder", encoder) as path:
-            read_encoder_headers(path)
+            found = found if read_encoder_headers(path) else None
     if with_captioner and model.captioner in {"blip2", "image_to_text"}:
         with _naming("model.captioner_path", model.captioner_path) as path:
             read_captioner_headers(path, is_blip2=model.captioner == "blip2")
+    return found
 
 
 @contextmanager

@@ -11,17 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from runs.checks.machine import cluster_address, wanted_cpus, wanted_gpus
+from runs.state import ALL_ROLES
 from schemas.errors import ConfigError
 from schemas.names import namespace_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from rich.console import Console
 
     from schemas.config import RunConfig
+    from storage.records.run_lock import Role
 
 SPARE_CPUS = 1
+"""For tasks that pass through while generators and workers hold theirs."""
+
 LEAST_OBJECT_STORE_MB = 80
 
 
@@ -51,11 +56,16 @@ class Session:
 
 
 @contextmanager
-def connect(config: RunConfig, console: Console | None = None) -> Iterator[Session]:
+def connect(
+    config: RunConfig, console: Console | None = None, *, roles: Collection[Role] = ALL_ROLES
+) -> Iterator[Session]:
     """Connect to Ray for the time of the ``with`` block, and say what was found.
 
     The cluster is ``ray.address`` of the configuration, else the one in the environment (where
     ``ray job submit`` puts the cluster that runs the job), else a Ray started on this machine.
+
+    Args:
+        roles: What the job does: it may have to wait for what this needs.
 
     Yields:
         What was connected to.
@@ -65,7 +75,7 @@ def connect(config: RunConfig, console: Console | None = None) -> Iterator[Sessi
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    address = config.ray.address or os.environ.get("RAY_ADDRESS") or None
+    address = cluster_address(config)
     with _keeping_sigterm():
         _init(config, address)
     try:
@@ -78,11 +88,8 @@ def connect(config: RunConfig, console: Console | None = None) -> Iterator[Sessi
         )
         if console is not None:
             console.print(str(session))
-            if session.num_cpus < wanted_cpus(config):
-                console.print(
-                    f"the run asks for {wanted_cpus(config)} CPUs: it waits until the cluster has "
-                    "grown; lower generation.num_generators or training.num_workers if it cannot"
-                )
+            for line in waiting_for(config, session, roles):
+                console.print(line)
         yield session
     finally:
         ray.shutdown()
@@ -99,14 +106,22 @@ def _keeping_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def wanted_cpus(config: RunConfig) -> int:
-    """CPUs that generators and workers hold together, and one for what passes through."""
-    generation, training = config.generation, config.training
-    return (
-        generation.num_generators * generation.cpus_per_generator
-        + training.num_workers * training.cpus_per_worker
-        + SPARE_CPUS
-    )
+def waiting_for(config: RunConfig, session: Session, roles: Collection[Role]) -> list[str]:
+    """What a job will wait for until the cluster has grown: a line each."""
+    cpus, gpus = wanted_cpus(config, roles), sum(wanted_gpus(config, roles).values())
+    lines = []
+    if session.num_cpus < cpus:
+        lines.append(
+            f"the run asks for {cpus} CPUs: it waits until the cluster has grown; lower "
+            "generation.num_generators or training.num_workers if it cannot"
+        )
+    if session.num_gpus < gpus:
+        lines.append(
+            f"the run asks for {gpus:g} GPUs (training.use_gpu, generation.gpus_per_generator): it "
+            "waits until nodes with GPUs have joined; set training.use_gpu=false and "
+            "generation.gpus_per_generator=0 if none will"
+        )
+    return lines
 
 
 def _init(config: RunConfig, address: str | None) -> None:
@@ -120,7 +135,7 @@ def _init(config: RunConfig, address: str | None) -> None:
         ray.init(
             address="local",
             # CPUs are a count of what may run at once; the threads of each are set to its own.
-            num_cpus=max(os.cpu_count() or 1, wanted_cpus(config)),
+            num_cpus=max(os.cpu_count() or 1, wanted_cpus(config, ALL_ROLES) + SPARE_CPUS),
             include_dashboard=False,
             object_store_memory=store_mb * 2**20,
             **common,

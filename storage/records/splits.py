@@ -43,7 +43,7 @@ def read_splits(store: RunStore) -> SplitKeys | None:
     """
     try:
         data = store.read_bytes(SPLITS_FILE)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         table = pq.ParquetFile(io.BytesIO(data)).read(columns=list(_COLUMNS), use_threads=False)

@@ -8,12 +8,18 @@ import json
 import pytest
 import yaml
 
-from runs.directory import claim_run_directory, read_config, resumed_config
+from runs.directory import (
+    claim_run_directory,
+    describe_replacement,
+    read_config,
+    resumed_config,
+)
 from runs.generation import plan_of
 from schemas.config_file import dump_config
 from schemas.errors import ConfigError
 from schemas.run_layout import CONFIG_FILE
 from storage.files.stores import open_store
+from storage.records.captions import CaptionRow, write_captions
 from storage.records.events import read_events
 from tests.kit.small_run import make_config
 
@@ -87,9 +93,14 @@ def test_a_dry_run_sees_the_resumed_configuration_and_writes_nothing(config, tmp
     assert list(read_events(store)) == []
 
 
+def make_something(store):
+    write_captions(store, "train-000000", [CaptionRow("a", "a room", "source")])
+
+
 def test_changed_science_is_refused_and_each_field_is_named(config, tmp_path):
     store = open_store(config.run.url)
     claim_run_directory(store, config)
+    make_something(store)
     changed = make_config(
         tmp_path, creator={"t_start": 300, "batch_size": 1}, labelling={"soft_labels": True}
     )
@@ -120,5 +131,49 @@ def test_a_run_that_was_moved_goes_on_where_it_is_now(config, tmp_path):
 def test_another_configuration_is_refused(config, found):
     store = open_store(config.run.url)
     store.write_bytes(CONFIG_FILE, found.encode())
+    make_something(store)
     with pytest.raises(ConfigError, match="holds a run of another configuration"):
         claim_run_directory(store, config)
+
+
+def test_a_directory_for_which_nothing_was_made_takes_new_science_and_says_so(config, tmp_path):
+    store = open_store(config.run.url)
+    claim_run_directory(store, config)
+    changed = make_config(tmp_path, creator={"t_start": 300})
+    resumed = resumed_config(store, changed)
+    told = describe_replacement(store, resumed)
+    assert "its configuration is replaced" in told[0]
+    assert told[1:] == ["  creator.t_start: there 600, now 300"]
+    taken = claim_run_directory(store, changed)
+    assert taken == read_config(store) == changed.noting_recipe()
+    fields = [event["field"] for event in read_events(store) if event["event"] == "config_changed"]
+    assert "creator.t_start" in fields
+    assert describe_replacement(store, taken) == []
+
+
+def test_a_configuration_that_cannot_be_read_is_replaced_if_nothing_was_made(config):
+    store = open_store(config.run.url)
+    store.write_bytes(CONFIG_FILE, b"run: {url: x, gone: 1}")
+    assert claim_run_directory(store, config) == read_config(store)
+    store.write_bytes(CONFIG_FILE, b"run: {url: x, gone: 1}")
+    make_something(store)
+    with pytest.raises(ConfigError, match="another configuration"):
+        claim_run_directory(store, config)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "captions/train-000000.parquet",
+        "manifest/units/r=0000/a.parquet",
+        "manifest/compacted/part-000000.parquet",
+        "checkpoints/warm_up/epoch-00000001/step-000004/creation.safetensors",
+        "results.json",
+    ],
+)
+def test_whatever_was_made_keeps_the_science(path, config, tmp_path):
+    store = open_store(config.run.url)
+    claim_run_directory(store, config)
+    store.write_bytes(path, b"x")
+    with pytest.raises(ConfigError, match="another configuration"):
+        resumed_config(store, make_config(tmp_path, creator={"t_start": 300}))

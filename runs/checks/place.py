@@ -1,0 +1,84 @@
+"""Whether the run directory can be written as a run writes it; nothing of the probe stays."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from pathlib import Path
+
+from schemas.errors import AlreadyCommittedError, ConfigError
+from storage.files.stores import RunStore, open_store
+
+_JOB_FILES = "working_dir_files"
+"""Folder of Ray that holds its copies of the code of submitted jobs."""
+
+
+def expect_place(store: RunStore, *, wanted_bytes: int | None = None) -> list[str]:
+    """Try a commit beside the run: create an object, see that it cannot be created twice.
+
+    Args:
+        wanted_bytes: What the run is estimated to write.
+
+    Returns:
+        A remark if there may be too little room.
+
+    Raises:
+        ConfigError: If the directory cannot be written, commits are not safe there, or it lies in
+            Ray's copy of a job's code.
+    """
+    if _JOB_FILES in Path(store.url).parts and "://" not in store.url:
+        raise ConfigError(
+            f"run.url = {store.url}: lies in Ray's copy of the code, which Ray removes and other "
+            "nodes do not have; give a path that all nodes see: --set run.url=/absolute/folder or "
+            "--set run.url=s3://bucket/run"
+        )
+    is_local = "://" not in store.url
+    place = open_store(str(_nearest_folder(Path(store.url)))) if is_local else store
+    name = f".probe-{uuid.uuid4().hex}"
+    try:
+        _try_commit(place, name)
+    except (OSError, NotImplementedError) as error:
+        raise ConfigError(
+            f"run.url = {store.url}: {place.url} cannot be written ({error}); give this user the "
+            "right to write there, or choose another run.url"
+        ) from error
+    return _room(Path(place.url), wanted_bytes or 0) if is_local else []
+
+
+def _try_commit(place: RunStore, name: str) -> None:
+    try:
+        place.put_if_absent(name, b"1")
+        with contextlib.suppress(AlreadyCommittedError):
+            place.put_if_absent(name, b"2")
+            raise ConfigError(
+                f"run.url: {place.url}: an object could be created twice, so two writers would "
+                "overwrite each other; use a folder, s3:// or gs://"
+            )
+    finally:
+        with contextlib.suppress(OSError, NotImplementedError):
+            place.remove_file(name)
+
+
+def _nearest_folder(path: Path) -> Path:
+    """The folder itself or the nearest one above it that exists.
+
+    Raises:
+        ConfigError: If a file is in its place.
+    """
+    for each in (path, *path.parents):
+        if each.is_dir():
+            return each
+        if each.exists():
+            break
+    raise ConfigError(f"run.url = {path}: {each} is no folder; choose another run.url")
+
+
+def _room(folder: Path, wanted_bytes: int) -> list[str]:
+    free = shutil.disk_usage(folder).free
+    if free >= wanted_bytes:
+        return []
+    return [
+        f"run.url: {free / 1e9:.1f} GB are free on the disk of {folder}, and the plan is estimated "
+        f"to write {wanted_bytes / 1e9:.1f} GB"
+    ]

@@ -1,0 +1,134 @@
+"""Everything that is checked before a run begins or goes on; a dry run checks the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.loop.plan import plan_summary
+from runs.checks.captions import expect_captions
+from runs.checks.machine import (
+    cluster_address,
+    expect_cluster_answers,
+    expect_device,
+    expect_gpus,
+    expect_ray_can_start,
+)
+from runs.checks.models import expect_models
+from runs.checks.place import expect_place
+from runs.checks.plan import expect_enough_samples
+from runs.checks.splits import expect_splits, expect_unlabelled
+from runs.data_report import data_report_of, expect_useful
+from runs.directory import expect_run
+from schemas.errors import ConfigError
+from sources.open import open_run_source
+from storage.files.stores import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from schemas.config import RunConfig
+    from schemas.unit import Unit
+    from sources.protocol import Split
+    from sources.report.data_report import DataReport
+    from storage.files.stores import RunStore
+    from storage.records.run_lock import Role
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Startable:
+    """What was found where nothing forbids to begin.
+
+    Attributes:
+        report: On the data.
+        remarks: What a run bears, and who starts it should know.
+    """
+
+    report: DataReport
+    remarks: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """For a terminal."""
+        return [*self.report.lines(), *(f"warning: {text}" for text in self.remarks)]
+
+
+def expect_startable(
+    config: RunConfig,
+    store: RunStore,
+    *,
+    roles: Sequence[Role],
+    plan: Sequence[Unit] = (),
+    on_ray: bool = True,
+    is_dry: bool = False,
+) -> Startable:
+    """Check all that a run would otherwise die of later; nothing is left in its directory.
+
+    Args:
+        store: The run directory.
+        roles: What the job does; one that does both also scores.
+        plan: What it generates.
+        on_ray: Whether it uses Ray.
+        is_dry: A cluster that does not answer is a remark.
+
+    Raises:
+        ConfigError: If a value does not fit the machine, the models or the directory.
+        SourceError: If the data cannot be learnt from or scored.
+    """
+    source = open_run_source(config)
+    summary = plan_summary(config, plan, image_size=source.image_size)
+    remarks = expect_place(store, wanted_bytes=summary.bytes_estimate)
+    remarks += _expect_machine(config, roles, on_ray=on_ray, is_dry=is_dry)
+    networks = expect_models(config, with_captioner="generate" in roles)
+    is_scored = len(set(roles)) > 1
+    splits: list[Split] = ["train", "test"] if is_scored else ["train"]
+    expect_splits(source, splits)
+    if "generate" in roles:
+        expect_unlabelled(config, source)
+        remarks += expect_captions(config, store, source)
+    if is_scored:
+        expect_enough_samples(config, plan)
+    _expect_donor(config)
+    if networks is not None:
+        from perception.trial import expect_method_fits
+
+        shapes = {part: each.config for part, each in networks.items()}
+        expect_method_fits(config, shapes, source.image_size)
+    report = data_report_of(config)
+    expect_useful(report)
+    return Startable(report=report, remarks=tuple(remarks))
+
+
+def _expect_machine(
+    config: RunConfig, roles: Sequence[Role], *, on_ray: bool, is_dry: bool
+) -> list[str]:
+    address = cluster_address(config) if on_ray else None
+    if address is None:
+        expect_device(config)
+    if not on_ray:
+        return []
+    expect_ray_can_start()
+    if address is None:
+        import torch
+
+        expect_gpus(config, roles, torch.cuda.device_count(), "this machine")
+        return []
+    try:
+        expect_cluster_answers(address)
+    except ConfigError as error:
+        if not is_dry:
+            raise
+        return [str(error)]
+    return []
+
+
+def _expect_donor(config: RunConfig) -> None:
+    """Check that the run is there whose synthetic samples this one learns from.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if config.training.synthetic_run is not None:
+        try:
+            expect_run(open_store(config.training.synthetic_run))
+        except ConfigError as error:
+            raise ConfigError(f"training.synthetic_run: {error}") from error

@@ -1,0 +1,284 @@
+"""What a run would die of later is said before it begins, and its directory stays untouched."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.self_improve import main
+from runs.directory import claim_run_directory
+from schemas.config_file import load_config
+from schemas.errors import UserError
+from storage.files.stores import open_store
+from storage.records.captions import CaptionRow, write_captions
+from tests.kit.startable_run import KEYS, StartableRun, classes, startable_run
+
+
+@pytest.fixture
+def whole(tmp_path, monkeypatch) -> Iterator[StartableRun]:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    yield startable_run(tmp_path)
+    left = [path.name for path in tmp_path.rglob(".*")]
+    assert not left, "the probe of the directory leaves nothing"
+
+
+def set_method(**values: object) -> Callable[[StartableRun], None]:
+    return lambda run: run.config["method"].update(values)
+
+
+def set_model(**values: object) -> Callable[[StartableRun], None]:
+    return lambda run: run.config["model"].update(values)
+
+
+def set_source(**values: object) -> Callable[[StartableRun], None]:
+    return lambda run: run.config["source"].update(values)
+
+
+def set_training(**values: object) -> Callable[[StartableRun], None]:
+    return lambda run: run.config["training"].update(values)
+
+
+def describe(**values: object) -> Callable[[StartableRun], None]:
+    return lambda run: run.description.update(values)
+
+
+def put_run_at(place: str) -> Callable[[StartableRun], None]:
+    return lambda run: run.config["run"].update(url=place.format(root=run.root))
+
+
+def without_split(name: str) -> Callable[[StartableRun], None]:
+    return lambda run: run.description["splits"].pop(name)
+
+
+def lfs_pointer(run: StartableRun) -> None:
+    file = run.copy_model("diffusion") / "unet/diffusion_pytorch_model.safetensors"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+
+def cut_off_weights(run: StartableRun) -> None:
+    file = run.copy_model("diffusion") / "vae/diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def captions_by_file_name(run: StartableRun) -> None:
+    path = run.root / "captions.json"
+    path.write_text(json.dumps({f"{key}.png": "a room" for key in KEYS}))
+    run.config["model"] |= {"captioner": "file", "captioner_path": str(path)}
+
+
+def grey_depth(run: StartableRun) -> None:
+    run.rewrite_labels("depth", lambda seed: classes(seed) + 100)
+
+
+def grey_depth_in_test(run: StartableRun) -> None:
+    run.rewrite_labels("depth", lambda seed: classes(seed) + 100, keys=KEYS[-2:])
+
+
+def empty_depth(run: StartableRun) -> None:
+    run.rewrite_labels("depth", lambda _: np.zeros((32, 32), np.uint16))
+
+
+def class_out_of_range(run: StartableRun) -> None:
+    run.rewrite_labels("semseg", lambda seed: classes(seed) + 7)
+
+
+def other_size(run: StartableRun) -> None:
+    run.rewrite_labels("depth", lambda _: np.full((32, 40), 2000, np.uint16), keys=KEYS[:1])
+
+
+def label_missing(run: StartableRun) -> None:
+    (run.root / f"depth/{KEYS[3]}.png").unlink()
+
+
+def run_below_a_file(run: StartableRun) -> None:
+    (run.root / "file").write_text("")
+    put_run_at("{root}/file/run")(run)
+
+
+BROKEN = {
+    "a host without the task": (set_method(name="idisc"), r"idisc predicts .* found \['semseg'\]"),
+    "a host for normals": (set_method(name="bae_efficientnet"), "predicts normals alone"),
+    "a host without depth's classes": (set_method(name="vpd", tasks=["boundaries"]), "boundaries"),
+    "a size that the autoencoder does not divide": (
+        describe(size=[30, 32]),
+        "divisible by 4.*size",
+    ),
+    "fewer classes than labelled": (set_method(num_classes=2), "method.num_classes = 2.*3 classes"),
+    "a tuned network in float16": (
+        set_method(backbone_tuning="full"),
+        "small gradients vanish; set model.dtype",
+    ),
+    "no attention to tune": (set_method(backbone_tuning="lora", lora_rank=0), "lora_rank"),
+    "no such device": (set_model(device="gpu"), "model.device = gpu: no device"),
+    "no split test": (without_split("test"), "images of split test to score, found none"),
+    "no test images used": (set_source(num_test=0), "set source.num_test above 0"),
+    "no diffusion model": (set_model(diffusion="gone/model"), "model.diffusion = gone/model"),
+    "a Git LFS pointer": (lfs_pointer, "(?i)git.lfs"),
+    "weights that are cut off": (cut_off_weights, "vae.*(header|bytes)"),
+    "a captioner that is none": (
+        lambda run: run.config["model"].update(
+            captioner="blip2", captioner_path=run.config["model"]["diffusion"]
+        ),
+        "model.captioner_path",
+    ),
+    "captions by file name": (captions_by_file_name, r"8 of 8 .* first is '0000' .*'0000\.png'"),
+    "captions that are not there": (
+        set_model(captioner="file", captioner_path="gone.json"),
+        "gone.json: wanted a JSON file",
+    ),
+    "depth in 8 bits": (grey_depth, "depth"),
+    "depth in 8 bits in the test split": (grey_depth_in_test, "test.*depth"),
+    "depth without a value": (empty_depth, "depth"),
+    "classes that are not described": (class_out_of_range, "class_id_out_of_range|stored id"),
+    "a label of another size": (other_size, r"40 x 32.*wanted equal"),
+    "a label that is not there": (label_missing, "1 of .* files are missing, the first is .*0003"),
+    "no images without labels": (
+        lambda run: run.config["creator"].update(kind="unlabelled"),
+        "wants 8 images without",
+    ),
+    "more samples than are made": (
+        set_training(min_synthetic_samples=99),
+        "min_synthetic_samples = 99",
+    ),
+    "no run to learn from": (set_training(synthetic_run="gone"), "training.synthetic_run: .*gone"),
+    "a directory below a file": (run_below_a_file, "file is no folder"),
+    "a directory that cannot be written": (put_run_at("/proc/run"), "/proc cannot be written"),
+    "a directory in Ray's copy of the code": (
+        put_run_at("{root}/working_dir_files/_ray_pkg_1/run"),
+        "--set run.url=/absolute/folder",
+    ),
+    "no GPU to train on": (set_training(use_gpu=True), r"training.use_gpu: .* found 0 on"),
+    "no GPU to generate on": (
+        lambda run: run.config.update(generation={"gpus_per_generator": 0.5}),
+        "generation.gpus_per_generator: .* found 0 on",
+    ),
+    "no CUDA": (set_model(device="cuda"), r"model.device = cuda: this machine has no GPU"),
+}
+NEEDS_NO_GPU = {"no GPU to train on", "no GPU to generate on", "no CUDA"}
+
+
+def test_a_run_that_nothing_forbids_tells_its_plan_and_writes_nothing(whole, capsys):
+    main([*whole.arguments(), "--dry-run"])
+    told = capsys.readouterr().out
+    assert "looked at 8 of 8 train, 2 of 2 validation, 2 of 2 test" in told
+    assert "all: 2 units" in told
+    assert not whole.run.exists()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_dry_run_says_what_the_run_would_die_of(name, whole):
+    expect_refused(name, whole, "--dry-run")
+
+
+@pytest.mark.parametrize(
+    "name", ["a host without the task", "no split test", "depth in 8 bits", "no CUDA"]
+)
+def test_the_start_says_the_same_before_ray_is_started(name, whole):
+    expect_refused(name, whole)
+
+
+def expect_refused(name: str, whole: StartableRun, *options: str) -> None:
+    if name in NEEDS_NO_GPU and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    break_it, words = BROKEN[name]
+    if name == "a tuned network in float16":
+        whole.config["model"]["dtype"] = "float16"
+    break_it(whole)
+    with pytest.raises(UserError, match=f"(?s){words}"):
+        main([*whole.arguments(), *options])
+    assert not whole.run.exists()
+
+
+def caption(run: StartableRun) -> None:
+    """Begin a run as far as its first captions."""
+    store = open_store(str(run.run))
+    claim_run_directory(store, load_config(run.arguments()[1]))
+    write_captions(store, "train-000000", [CaptionRow("0000", "a room", "none")])
+
+
+def test_the_directory_of_another_configuration_is_refused_and_every_field_is_named(whole):
+    caption(whole)
+    before = sorted(whole.run.rglob("*"))
+    whole.config["run"]["seed"] = 3
+    whole.config["plan"]["variants"] = 2
+    arguments = whole.arguments()
+    for options in (["--dry-run"], []):
+        with pytest.raises(UserError, match=r"(?s)run\.seed: there 0, now 3.*plan\.variants"):
+            main([*arguments, *options])
+    assert sorted(whole.run.rglob("*")) == before
+
+
+def test_a_directory_for_which_nothing_was_made_takes_another_configuration(whole, capsys):
+    claim_run_directory(open_store(str(whole.run)), load_config(whole.arguments()[1]))
+    whole.config["run"]["seed"] = 3
+    main([*whole.arguments(), "--dry-run"])
+    assert "run.seed: there 0, now 3" in capsys.readouterr().out
+
+
+def test_a_missing_validation_split_is_no_reason_to_refuse(whole):
+    del whole.description["splits"]["validation"]
+    main([*whole.arguments(), "--dry-run"])
+
+
+def test_some_captions_may_be_missing_and_are_counted(whole, capsys):
+    path = whole.root / "captions.json"
+    path.write_text(json.dumps(dict.fromkeys(KEYS[1:], "a room")))
+    whole.config["model"] |= {"captioner": "file", "captioner_path": str(path)}
+    main([*whole.arguments(), "--dry-run"])
+    assert "1 of 8 training images have no caption there, the first is '0000'" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_source_without_captions_is_named_if_its_captions_are_wanted(whole, capsys):
+    whole.config["model"]["captioner"] = "source"
+    main([*whole.arguments(), "--dry-run"])
+    assert "8 of 8 training images looked at have no caption" in capsys.readouterr().out
+
+
+def nobody_listens() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        (f"127.0.0.1:{nobody_listens()}", "no Ray cluster answers there"),
+        (f"ray://127.0.0.1:{nobody_listens()}", "no Ray cluster answers there"),
+        ("http://127.0.0.1:8265", "ray job submit sends jobs, not a cluster"),
+        ("127.0.0.1:many", "start that cluster, correct the address"),
+    ],
+    ids=["dead", "dead client", "job server", "no port"],
+)
+def test_a_cluster_that_does_not_answer_is_a_warning_of_the_dry_run_and_stops_the_start(
+    address, words, whole, monkeypatch, capsys
+):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    main([*whole.arguments(), "--dry-run"])
+    assert words in capsys.readouterr().out
+    with pytest.raises(UserError, match=f"{words}.*ray.address=local"):
+        main(whole.arguments())
+    assert not whole.run.exists()
+
+
+def test_a_temporary_folder_that_is_too_long_for_rays_sockets_is_refused(whole, monkeypatch):
+    long = whole.root / ("x" * 120)
+    long.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(long))
+    with pytest.raises(UserError, match=r"too long for the sockets.*set RAY_TMPDIR=/tmp"):
+        main(whole.arguments())
+
+
+def test_a_home_that_is_not_ones_own_is_refused_where_ray_writes_its_token(whole, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setenv("HOME", str(whole.root / "no/home"))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(UserError, match=r"HOME = .*set HOME to a folder of yours"):
+        main(whole.arguments())
