@@ -48,7 +48,7 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
     names = [f"{kind}/{split}" for split in FOLDERS.values() for kind in kinds]
     files.expect_folders(folder, names, remedy=REMEDY)
     images = {
-        split: [(path.stem, path) for path in sorted((folder / "images" / name).glob("*.jpg"))]
+        split: [(path.stem, path) for path in files.list_files(folder / "images" / name, "*.jpg")]
         for split, name in FOLDERS.items()
     }
     class_names = _read_names(folder / NAMES_FILE)

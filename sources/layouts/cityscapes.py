@@ -123,7 +123,7 @@ def _notes(folder: Path, tasks: Iterable[Task]) -> Iterator[str]:
 
 
 def _images(folder: Path) -> Iterator[tuple[str, Path]]:
-    return ((_name_of(path), path) for path in sorted(folder.glob(f"*/*_{IMAGES}.png")))
+    return ((_name_of(path), path) for path in files.list_files(folder, f"*/*_{IMAGES}.png"))
 
 
 def _name_of(image: Path) -> str:

@@ -37,7 +37,7 @@ def open_layout(root: Path, options: LayoutOptions) -> ImageFiles:
         folder, [f"{split}/{name}" for split in SPLITS for name in ("img", "norm")], remedy=REMEDY
     )
     images = {
-        split: [(path.stem, path) for path in sorted((folder / split / "img").glob("*.png"))]
+        split: [(path.stem, path) for path in files.list_files(folder / split / "img", "*.png")]
         for split in SPLITS
     }
     return ImageFiles(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
-from sources.readers.files import expect_folders, inside, read_decoded
+from sources.readers.files import expect_folders, inside, list_files, read_decoded
 from sources.readers.image_files import ImageFiles, index_images
 from storage.samples.codecs import decode_depth
 
@@ -54,7 +54,7 @@ def _inside(root: Path) -> Path:
 
 
 def _images(folder: Path) -> Iterator[tuple[str, Path]]:
-    paths = sorted(folder.glob("*/rgb_*.jpg"))
+    paths = list_files(folder, "*/rgb_*.jpg")
     return ((f"{path.parent.name}_{path.stem.removeprefix('rgb_')}", path) for path in paths)
 
 

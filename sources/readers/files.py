@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from schemas.errors import SampleError, SourceError
 from schemas.sample import IGNORE_ID
+from schemas.text import decode_text
+from sources.folder_listing import is_hidden
 from storage.samples.codecs import decode_class_ids, decode_image, decode_normals
 from storage.samples.members import decode_npy
 
@@ -63,6 +65,17 @@ def expect_folders(root: Path, names: Iterable[str], *, remedy: str) -> None:
         raise SourceError(f"{root / missing[0]}: not there{others}; {remedy}")
 
 
+def list_files(folder: Path, pattern: str) -> list[Path]:
+    """Files of a pattern such as ``*/rgb_*.jpg``, sorted; its suffix counts in any case.
+
+    Hidden files and folders are left out, as :mod:`sources.folder_listing` says.
+    """
+    stem, _, suffix = pattern.rpartition(".")
+    in_any_case = "".join(f"[{sign}{sign.upper()}]" for sign in suffix)
+    found = folder.glob(f"{stem}.{in_any_case}")
+    return sorted(path for path in found if not any(map(is_hidden, path.relative_to(folder).parts)))
+
+
 def read_list(path: Path, *, remedy: str) -> tuple[str, ...]:
     """Lines of a list of a split, without blanks and empty lines.
 
@@ -72,7 +85,7 @@ def read_list(path: Path, *, remedy: str) -> tuple[str, ...]:
     try:
         if path.exists() and not path.is_file():
             raise SourceError(f"{path}: wanted a list, found no plain file; {remedy}")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = decode_text(path.read_bytes()).splitlines()
     except FileNotFoundError as error:
         raise SourceError(f"{path}: the list of the split is missing; {remedy}") from error
     except UnicodeDecodeError as error:
@@ -100,19 +113,23 @@ def read_bytes(path: Path) -> bytes:
     """The bytes of a sample's file.
 
     Raises:
-        SampleError: ``file_missing`` if there is no plain file, ``too_large``, ``outside_root``.
+        SampleError: ``file_missing`` if there is no plain file, ``file_unreadable``,
+            ``too_large``, ``outside_root``.
     """
     root, target = _confined.get(), path.resolve()
     if root is not None and not target.is_relative_to(root):
         raise SampleError(
             "outside_root", f"{path}: leads to {target}, which is not under {root}; copy it there"
         )
-    # A pipe or a device would be read for ever.
-    if not path.is_file():
-        raise SampleError("file_missing", f"{path}: wanted a file, found none")
-    if path.stat().st_size > _MAX_BYTES:
-        raise SampleError("too_large", f"{path}: {path.stat().st_size} bytes for one sample")
-    return path.read_bytes()
+    try:
+        # A pipe or a device would be read for ever.
+        if not path.is_file():
+            raise SampleError("file_missing", f"{path}: wanted a file, found none")
+        if path.stat().st_size > _MAX_BYTES:
+            raise SampleError("too_large", f"{path}: {path.stat().st_size} bytes for one sample")
+        return path.read_bytes()
+    except OSError as error:
+        raise SampleError("file_unreadable", f"{path}: {error.strerror}") from error
 
 
 def read_decoded(path: Path, decode: Callable[[bytes], Array]) -> Array:
@@ -213,7 +230,7 @@ def first_suffix(folder: Path) -> str:
     """Suffix of the first file of a folder, such as ``.png``; "" if it is empty or not there."""
     if not folder.is_dir():
         return ""
-    files = (path.suffix for path in folder.iterdir() if path.suffix and path.name[0] != ".")
+    files = (path.suffix for path in folder.iterdir() if path.suffix and not is_hidden(path.name))
     return next(files, "")
 
 

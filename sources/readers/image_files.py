@@ -17,6 +17,7 @@ from sources.readers.files import (
     confined_to,
     ending_with,
     expect_one_size,
+    list_files,
     read_image,
     stored_norm,
 )
@@ -66,7 +67,7 @@ def numbered_arrays(folder: Path, split: Split) -> Iterator[tuple[str, Path]]:
     Raises:
         SourceError: If a file is named otherwise.
     """
-    paths = list(folder.glob("*.npy"))
+    paths = list_files(folder, "*.npy")
     odd = [path for path in paths if not (path.stem.isascii() and path.stem.isdecimal())]
     if odd:
         raise SourceError(f"{odd[0]}: wanted files named 0.npy, 1.npy, …; move it elsewhere")

@@ -147,3 +147,13 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
     label.symlink_to(outside)
     with pytest.raises(SampleError, match=r"outside_root: .*leads to .*elsewhere\.png"):
         open_at(tmp_path / "in").read("ADE_train_00000001")
+
+
+def test_what_systems_leave_behind_is_no_image_and_a_suffix_counts_in_any_case(tmp_path, ade):
+    images = find_layout("ade20k").open(tmp_path, LayoutOptions()).images["train"]
+    first, second = images.values()
+    first.with_name(f"._{first.name}").write_bytes(b"\0\5\x16\7")
+    second.rename(second.with_suffix(".JPG"))
+    assert open_at(tmp_path).splits()["train"] == tuple(images)
+    samples = read_layout("ade20k", tmp_path)
+    assert set(samples) == set(SIZES)
