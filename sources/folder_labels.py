@@ -277,8 +277,12 @@ def _class_ids(stored: Array, files: ClassFiles, task: Task) -> Array:
         )
         raise SampleError(
             "class_id_out_of_range",
-            f"labels.{task}: stored id {int(outside[0])} {rule}; correct id_offset, id_map or "
-            "num_classes, or add it to ignore",
+            f"labels.{task}: stored id {int(outside[0])} {rule}; "
+            + (
+                "a mask of 0 and 255 wants id_map: {0: 0, 255: 1}"
+                if set(np.unique(stored).tolist()) == {0, IGNORE_ID}
+                else "correct id_offset, id_map or num_classes, or add it to ignore"
+            ),
         )
     table: Array = np.where(is_ignored, IGNORE_ID, ids).astype(np.uint8)
     return table[places]

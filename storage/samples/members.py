@@ -247,6 +247,8 @@ def _tile_pixels(picture: Image.Image) -> int:
 
 def _found(data: bytes, formats: tuple[str, ...], cause: Exception) -> str:
     name = picture_format(data)
+    if name == "HEIC" and "HEIF" in formats:
+        return "a damaged HEIC; export it as JPEG"
     if name not in formats:
         return f"a {name}" if name else what_it_is(data)
     # Where PIL does not know the format either, its message names only the object that it read.

@@ -255,6 +255,7 @@ def test_a_map_that_names_255_is_no_longer_ignored_unless_both_are_said(folder):
     png(folder.path("semseg"), halves(0, 255))
     assert folder.read("semseg", id_map={0: 0, 255: 1})[0, -1] == 1
     assert folder.read("semseg", id_map={0: 0})[0, -1] == IGNORE_ID
+    assert "wants id_map: {0: 0, 255: 1}" in folder.refusal("semseg", ignore=[]).detail
     with pytest.raises(SourceError, match="255 is in id_map and in ignore; give it once"):
         folder.read("semseg", id_map={0: 0, 255: 1}, ignore=[255])
 

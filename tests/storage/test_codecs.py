@@ -255,6 +255,8 @@ def test_heic_is_read_with_its_extra() -> None:
     heif.from_pillow(picture).save(buffer, quality=90)
     image = codecs.decode_image(buffer.getvalue())
     np.testing.assert_allclose(image, np.full((32, 64, 3), (200, 30, 30)), atol=8)
+    with pytest.raises(SampleError, match="found a damaged HEIC"):
+        codecs.decode_image(buffer.getvalue()[:200])
 
 
 def test_without_the_extra_heic_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
