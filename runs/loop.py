@@ -95,8 +95,7 @@ def _learn_and_generate(loop: _Loop) -> None:
     A run that learns from another run's samples generates none.
 
     Raises:
-        RunFailedError: If a part cannot go on; a failed generation is named before the training
-            that starved for it.
+        RunFailedError: If a part cannot go on; a failed generation ends training at once.
     """
     config, store = loop.config, loop.lock.store
     generation: GenerationLoop | None = None
@@ -119,24 +118,32 @@ def _learn_and_generate(loop: _Loop) -> None:
             generation = GenerationLoop(config, store.url, lock=loop.lock)
             stack.callback(stop_generation, generation, loop.lock)
             generation.start()
-        try:
-            if config.evaluation.control:
-                _train(loop, "real_only_control")
-            _train(loop, "self_improve")
-        except RunFailedError as error:
-            if generation and generation.state == "failed":
-                raise RunFailedError(f"generation stopped: {generation.reason}") from error
-            raise
+        if config.evaluation.control:
+            _train(loop, "real_only_control", generation)
+        _train(loop, "self_improve", generation)
         if generation:
             with loop.timed("last units"):
                 generation.join()
 
 
-def _train(loop: _Loop, stage: Stage) -> None:
-    """Run one training stage under Ray Train, unless it has ended already."""
+def _train(loop: _Loop, stage: Stage, generation: GenerationLoop | None = None) -> None:
+    """Run one training stage under Ray Train, unless it has ended already.
+
+    Raises:
+        RunFailedError: If it cannot go on, or the generation beside it has failed.
+    """
+
+    def expect_generation() -> None:
+        if generation and generation.state == "failed":
+            raise RunFailedError(f"generation stopped: {generation.reason}")
+
     if not has_final(loop.lock.store, stage):
         with loop.timed(stage):
-            train_stage_on_ray(loop.config, stage, lock=loop.lock)
+            try:
+                train_stage_on_ray(loop.config, stage, lock=loop.lock, look=expect_generation)
+            except RunFailedError:
+                expect_generation()
+                raise
 
 
 def _count_samples(store: RunStore) -> dict[str, Any]:

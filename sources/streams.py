@@ -12,6 +12,7 @@ from cachetools import FIFOCache, LRUCache
 
 from schemas.errors import DamagedShardError, SampleError, SourceError
 from schemas.sample import Sample, SourceShard, UnreadableSample
+from schemas.systematic import FailureTally
 from storage.samples.codecs import decode_sample
 from storage.samples.shards import load_shard, read_tar
 
@@ -71,6 +72,7 @@ class RealStream:
         self._epoch = -1
         self._order: list[tuple[SourceShard, str]] = []
         self.unreadable: dict[str, UnreadableSample] = {}
+        self._tally = FailureTally(total=self._num_samples)
 
     @property
     def num_samples(self) -> int:
@@ -85,17 +87,24 @@ class RealStream:
         """The next readable sample of this rank.
 
         Raises:
-            SourceError: If not one sample can be read.
+            SourceError: If not one sample can be read, or (nearly) all fail the same way.
         """
         for _ in range(2 * self._num_samples):
             sample = self._read(*self._advance())
             if sample is not None:
                 return sample
+            self._expect_single_failures()
         first = next(iter(self.unreadable.values()))
         raise SourceError(
             f"source {self._source.name}: none of {len(self.unreadable)} samples can be read; "
             f"the first: {first.uri}: {first.reason}: {first.detail}"
         )
+
+    def _expect_single_failures(self) -> None:
+        # Several ranks read different samples: one that stopped would leave the others waiting.
+        is_exempt = self._world > 1 or len(self.unreadable) == self._num_samples
+        if not is_exempt and (cause := self._tally.systematic()):
+            raise SourceError(f"source {self._source.name}: of the samples read {cause}")
 
     def state(self) -> dict[str, int]:
         """Position in the order, for a checkpoint."""
@@ -132,9 +141,11 @@ class RealStream:
             found = next(iter(self._source.read(shard, [key])))
             if isinstance(found, UnreadableSample):
                 self.unreadable[key] = found
+                self._tally.add(found.reason, f"{found.uri}: {found.detail}")
                 logger.warning("%s is left out: %s: %s", found.uri, found.reason, found.detail)
                 return None
             self._cache[key] = found
+            self._tally.add()
         return self._cache[key]
 
 

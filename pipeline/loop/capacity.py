@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from schemas.systematic import JUDGED_FROM, systematic_reason
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -159,6 +161,8 @@ def should_stop(
 ) -> str | None:
     """Look for a run that mostly fails.
 
+    Half of the window is enough where (nearly) all samples fail for one reason.
+
     Args:
         window: Outcomes of the most recent units, at most ``window_units``.
         max_failed_fraction: Greatest share of failed samples that is borne, in [0, 1].
@@ -167,7 +171,7 @@ def should_stop(
     Returns:
         Why the run should stop, with the most frequent errors; None if it need not.
     """
-    if len(window) < window_units:
+    if len(window) <= window_units // 2:
         return None
     errors: Counter[str] = Counter()
     for outcome in window:
@@ -175,6 +179,9 @@ def should_stop(
     total = sum(outcome.num_samples for outcome in window)
     failed = errors.total()
     if not total or failed / total <= max_failed_fraction:
+        return None
+    is_early = len(window) < window_units
+    if is_early and systematic_reason(errors, tried=total, total=JUDGED_FROM) is None:
         return None
     named = ", ".join(f"{name} ({count})" for name, count in errors.most_common(_TOP_ERRORS))
     return (

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.make.isolate import Failure, map_isolated
+from schemas.errors import RunFailedError
 from schemas.sample import CAPTION_ERROR, Sample
+from schemas.systematic import FailureTally
 from storage.records.captions import (
     CaptionRow,
     add_captions,
@@ -44,15 +46,20 @@ def caption_shard(
     captioner: Captioner | SourceCaptions,
     *,
     keys: Sequence[str] | None = None,
+    tally: FailureTally | None = None,
 ) -> list[CaptionRow]:
     """Caption the images of a source shard.
 
     Args:
         keys: Caption these alone; None: all.
+        tally: Of the whole pass; None: no failure counts for more than its image.
 
     Returns:
         A row for each image that could be read and described, in the shard's order; the others
         become failed rows when their synthetic images are due.
+
+    Raises:
+        RunFailedError: If (nearly) all images of the pass fail the same way.
     """
     samples = [each for each in source.read(shard, keys) if isinstance(each, Sample)]
     if isinstance(captioner, SourceCaptions):
@@ -65,14 +72,27 @@ def caption_shard(
     def describe(batch: Sequence[Sample]) -> list[str]:
         return captioner.caption([s.image for s in batch], keys=[s.key for s in batch])
 
-    texts = map_isolated(samples, describe, batch_size=BATCH_SIZE)
     rows = []
-    for sample, text in zip(samples, texts, strict=True):
-        if isinstance(text, Failure):
-            logger.warning("caption_failed key=%s reason=%s", sample.key, text.reason)
-        else:
-            rows.append(CaptionRow(sample.key, text, captioner.model_id))
+    for start in range(0, len(samples), BATCH_SIZE):
+        batch = samples[start : start + BATCH_SIZE]
+        texts = map_isolated(batch, describe, batch_size=BATCH_SIZE)
+        for sample, text in zip(batch, texts, strict=True):
+            if isinstance(text, Failure):
+                logger.warning("caption_failed key=%s reason=%s", sample.key, text.reason)
+            else:
+                rows.append(CaptionRow(sample.key, text, captioner.model_id))
+            if tally is not None:
+                tally.add(*((text.reason, text.detail) if isinstance(text, Failure) else ()))
+        _expect_single_failures(tally, captioner.model_id)
     return rows
+
+
+def _expect_single_failures(tally: FailureTally | None, model_id: str) -> None:
+    if tally is not None and (cause := tally.systematic()):
+        raise RunFailedError(
+            f"captioning stopped: of the images that {model_id} was to describe {cause}; look at "
+            "model.captioner_path, or choose another model.captioner (none: no captions)"
+        )
 
 
 def shards_without_captions(
@@ -92,10 +112,15 @@ def caption_source(
 
     Returns:
         The number of shards done.
+
+    Raises:
+        RunFailedError: If (nearly) all images fail the same way.
     """
     missing = shards_without_captions(store, source.shards("train"))
+    tally = FailureTally(total=sum(len(shard.keys) for shard in missing))
     for shard in missing:
-        write_captions(store, shard.name, caption_shard(source, shard, captioner))
+        rows = caption_shard(source, shard, captioner, tally=tally)
+        write_captions(store, shard.name, rows)
     return len(missing)
 
 

@@ -11,7 +11,8 @@ import torch
 
 from pipeline.make.build import open_captioner
 from pipeline.make.caption import caption_shard, shards_without_captions
-from schemas.errors import UserError
+from schemas.errors import RunFailedError, UserError
+from schemas.systematic import FailureTally
 from sources.open import open_run_source
 from storage.files.stores import open_store
 from storage.records.captions import write_captions
@@ -39,6 +40,7 @@ def caption_source_on_ray(
         The number of shards done.
 
     Raises:
+        RunFailedError: If (nearly) all images fail the same way: the rest is not tried.
         UserError: If source or captioner are not as the configuration says.
         OSError: If the source cannot be read or captions cannot be written now; those of other
             shards are there.
@@ -49,6 +51,7 @@ def caption_source_on_ray(
         return 0
     actors = min(len(missing), config.generation.num_generators)
     threads = str(PASS_CPUS)
+    sizes = {shard.name: len(shard.keys) for shard in missing}
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -57,17 +60,19 @@ def caption_source_on_ray(
     )
     done = items.map_batches(
         CaptionShards,
-        fn_constructor_args=(config, store.url),
+        fn_constructor_args=(config, store.url, sum(sizes.values())),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=PASS_CPUS,
         num_gpus=config.generation.gpus_per_generator or None,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
     )
-    sizes, images, problem = {s.name: len(s.keys) for s in missing}, 0, None
+    images, problem = 0, None
     tell = on_done or (lambda _done, _total: None)
     tell(0, sum(sizes.values()))
     for row in done.iter_rows():
+        if row["is_systematic"]:
+            raise RunFailedError(str(row["problem"]))
         if row["problem"]:
             # The others go on to their end: what they have captioned stays.
             problem = problem or row
@@ -79,10 +84,15 @@ def caption_source_on_ray(
 
 
 class CaptionShards:
-    """Captions the shards it is given and commits their captions."""
+    """Captions the shards it is given and commits their captions.
 
-    def __init__(self, config: RunConfig, store_url: str) -> None:
+    Args:
+        num_images: Of the whole pass.
+    """
+
+    def __init__(self, config: RunConfig, store_url: str, num_images: int) -> None:
         torch.set_num_threads(PASS_CPUS)
+        self._tally = FailureTally(total=num_images)
         self._config = config
         self._store = open_store(store_url)
 
@@ -98,25 +108,31 @@ class CaptionShards:
         """Caption a batch of shards, given by name.
 
         Returns:
-            Number of captions of each shard; what was in the way, else ""; and whether that may
-            pass without a change by the user.
+            Number of captions of each shard; what was in the way, else ""; whether that may pass
+            without a change by the user; and whether it is in the way of all images.
         """
         names = [str(name) for name in batch["shard"]]
-        columns: dict[str, list[Any]] = {"captions": [], "problem": [], "is_passing": []}
+        columns: dict[str, list[Any]] = {
+            "captions": [],
+            "problem": [],
+            "is_passing": [],
+            "is_systematic": [],
+        }
         for name in names:
-            count, problem, is_passing = 0, "", False
+            count, problem = 0, None
             try:
                 count = self._caption(name)
-            except (UserError, OSError) as error:
+            except (UserError, OSError, RunFailedError) as error:
                 # A value, not an error: Ray Data would wrap it in pages of its own.
-                problem, is_passing = str(error), isinstance(error, OSError)
+                problem = error
             columns["captions"].append(count)
-            columns["problem"].append(problem)
-            columns["is_passing"].append(is_passing)
+            columns["problem"].append("" if problem is None else str(problem))
+            columns["is_passing"].append(isinstance(problem, OSError))
+            columns["is_systematic"].append(isinstance(problem, RunFailedError))
         return {"shard": names, **columns}
 
     def _caption(self, name: str) -> int:
         shard = next(s for s in self._source.shards("train") if s.name == name)
-        rows = caption_shard(self._source, shard, self._captioner)
+        rows = caption_shard(self._source, shard, self._captioner, tally=self._tally)
         write_captions(self._store, name, rows)
         return len(rows)

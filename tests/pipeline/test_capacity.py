@@ -137,5 +137,15 @@ def test_a_run_that_fails_within_its_limit_goes_on():
     assert should_stop(outcomes(5, 5, 5), max_failed_fraction=0.5, window_units=3) is None
 
 
-def test_nothing_is_judged_before_the_window_is_full():
-    assert should_stop(outcomes(10, 10), max_failed_fraction=0.5, window_units=3) is None
+def test_single_failures_are_not_judged_before_the_window_is_full():
+    assert should_stop(outcomes(8, 8), max_failed_fraction=0.5, window_units=3) is None
+    mixed = [*outcomes(10), *outcomes(10, errors="not_finite")]
+    assert should_stop(mixed, max_failed_fraction=0.5, window_units=3) is None
+
+
+def test_half_a_window_is_enough_where_all_samples_fail_the_same_way():
+    reason = should_stop(outcomes(10, 10, 10, 10, 10), max_failed_fraction=0.5, window_units=8)
+    assert reason is not None
+    assert "50 of 50 samples of the last 5 units failed" in reason
+    assert should_stop(outcomes(10, 10, 10, 10), max_failed_fraction=0.5, window_units=8) is None
+    assert should_stop(outcomes(10, 10), max_failed_fraction=1.0, window_units=3) is None

@@ -16,10 +16,12 @@ from pipeline.make.caption import (
     shards_without_captions,
 )
 from schemas.config import FolderSource
+from schemas.errors import RunFailedError
 from sources.open import open_run_source
 from storage.files.stores import open_store
 from storage.records.captions import CaptionRow, read_captions, write_captions
 from tests.kit.folder_files import write_folder
+from tests.kit.memory_source import MemorySource
 from tests.kit.models.tiny_captioners import write_captioner
 from tests.kit.small_run import (
     BROKEN_KEY,
@@ -67,6 +69,43 @@ def test_only_shards_without_captions_are_done(tmp_path):
     assert caption_source(store, source, open_captioner(config)) == 1
     assert read_captions(store)[SHARDS[0], "x"].caption == "kept as it is"
     assert caption_source(store, source, open_captioner(config)) == 0
+
+
+class FailingCaptioner:
+    """Fails on every image whose key does not end so."""
+
+    model_id = "failing"
+
+    def __init__(self, *good: str) -> None:
+        self.good = good
+        self.asked: set[str] = set()
+
+    def caption(self, images, *, keys=None):
+        self.asked.update(keys)
+        if not all(key.endswith(self.good) for key in keys):
+            raise TypeError("got an unexpected keyword argument 'image_token'")
+        return ["a room"] * len(images)
+
+
+def test_a_captioner_that_fails_on_every_image_stops_the_pass_and_is_named(tmp_path):
+    config = make_config(tmp_path)
+    store = open_store(config.run.url)
+    with pytest.raises(RunFailedError, match=r"8 of 8 fail the same way, TypeError: got an un"):
+        caption_source(store, open_run_source(config), FailingCaptioner())
+
+
+def test_a_long_pass_stops_after_its_first_batch(tmp_path):
+    source, captioner = MemorySource(200, shard_keys=64), FailingCaptioner()
+    with pytest.raises(RunFailedError, match="16 of 16 fail"):
+        caption_source(open_store(str(tmp_path)), source, captioner)
+    assert len(captioner.asked) == 16
+
+
+def test_a_captioner_that_fails_on_some_images_costs_only_those(tmp_path):
+    config = make_config(tmp_path)
+    store = open_store(config.run.url)
+    caption_source(store, open_run_source(config), FailingCaptioner("-01", "-02"))
+    assert len(read_captions(store)) == 4
 
 
 def test_an_image_without_a_caption_becomes_a_failed_row(tmp_path):

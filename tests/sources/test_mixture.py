@@ -273,3 +273,20 @@ def test_confidence_is_read_and_weighs_pixels_only_when_asked_for(store, with_re
     else:
         assert weights == {}
         assert stream.draw()[0].reliability == {}
+
+
+def test_a_source_whose_samples_nearly_all_fail_is_given_up_early():
+    keys = [f"k{i}" for i in range(200)]
+    source = MemorySource(200, unreadable=keys[:197])
+    with pytest.raises(SourceError, match=r"fail the same way, decode_failed: memory: x"):
+        keys_of(RealStream(source, seed=0), 10)
+    assert source.num_reads < 40
+
+
+def test_of_several_ranks_none_gives_up_before_the_others():
+    keys = [f"k{i}" for i in range(100)]
+    streams = [
+        RealStream(MemorySource(100, unreadable=keys[:98]), seed=0, rank=r, world=2)
+        for r in range(2)
+    ]
+    assert all(keys_of(stream, 3) for stream in streams)

@@ -18,7 +18,7 @@ from storage.records.run_lock import take_run
 from storage.records.weights import list_versions, read_weights
 from tests.kit.small_stage import commit_synthetic, make_config
 from trainers.final import read_final_weights
-from trainers.on_ray.train import train_stage_on_ray
+from trainers.on_ray.train import train_stage_on_ray, wait_for
 from trainers.train_stage import train_stage_locally
 
 pytestmark = pytest.mark.ray
@@ -142,3 +142,20 @@ def test_a_stage_that_starves_fails_once_with_its_reason(tmp_path):
     train_stage_locally(config, "warm_up")
     with pytest.raises(RunFailedError, match=r"waited .* synthetic samples, found 0"):
         train_stage_on_ray(config, "self_improve")
+
+
+class EndlessTrainer:
+    """What Ray Train's trainer looks like from outside while workers train."""
+
+    def fit(self):
+        time.sleep(60)
+
+
+def test_what_the_driver_sees_meanwhile_ends_the_wait_for_training_at_once():
+    def look():
+        raise RunFailedError("generation stopped: 16 of 16 samples failed")
+
+    started_s = time.monotonic()
+    with pytest.raises(RunFailedError, match="generation stopped: 16 of 16"):
+        wait_for(EndlessTrainer(), look)
+    assert time.monotonic() - started_s < 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
 import ray.train
@@ -20,9 +20,13 @@ from trainers.final import read_final
 from trainers.on_ray.checkpoints import epoch_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from schemas import config as schema
     from schemas.stages import Stage
     from storage.files.stores import RunStore
+
+LOOK_S = 1.0
 
 _MAX_FAILURES = 3
 _STOPPED = "stopped"
@@ -32,6 +36,8 @@ def train_stage_on_ray(
     config: schema.RunConfig,
     stage: Stage,
     lock: RunLock | None = None,
+    *,
+    look: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Train a stage with Ray Train and wait for its end; a stage that was stopped goes on.
 
@@ -41,6 +47,7 @@ def train_stage_on_ray(
     Args:
         stage: Which stage; all but ``warm_up`` need version 0 in the store.
         lock: The driver's hold on the run; None if it took none.
+        look: Called each second meanwhile; what it raises ends the wait, as Ctrl-C does.
 
     Returns:
         Content of ``checkpoints/<stage>/final/final.json``.
@@ -54,7 +61,7 @@ def train_stage_on_ray(
         return ended
     # Workers stay in the directory of the job, against which its relative paths were written.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    result = _fit(_make_trainer(config, stage, lock or RunLock(store=store)))
+    result = wait_for(_make_trainer(config, stage, lock or RunLock(store=store)), look)
     if (stopped := (result.return_value or {}).get(_STOPPED)) is not None:
         raise RunFailedError(stopped)
     ended = read_final(store, stage)
@@ -111,8 +118,11 @@ def _ray_storage(store: RunStore, stage: Stage) -> dict[str, Any]:
     }
 
 
-def _fit(trainer: Any) -> Any:
+def wait_for(trainer: Any, look: Callable[[], None] | None) -> Any:
     """Run ``fit`` in a thread: in the main one it takes over SIGINT, and exits with status 0.
+
+    Args:
+        look: As for :func:`train_stage_on_ray`.
 
     Raises:
         RunFailedError: If the workers failed too often.
@@ -127,6 +137,9 @@ def _fit(trainer: Any) -> Any:
 
     threading.Thread(target=run, name="ray-train", daemon=True).start()
     try:
+        while not wait([future], timeout=LOOK_S).done:
+            if look is not None:
+                look()
         return future.result()
     except ray.train.TrainingFailedError as error:
         raise RunFailedError(
