@@ -86,10 +86,10 @@ def folder_of_all_tasks(desk: Path) -> None:
 
 
 def photographs_with_masks(desk: Path) -> None:
-    """``photos/`` with 32 rooms, classes 0 shell, 1 floor, 2 furniture, and two without masks."""
+    """``photos/``: 32 rooms with masks of shell, floor, furniture; ``new_photos/``: two without."""
     rooms = members_by_key(next((desk / "data" / "rooms").glob("train-*.tar")))
-    for folder in ("images", "masks", "new"):
-        (desk / "photos" / folder).mkdir(parents=True)
+    for folder in ("photos/images", "photos/masks", "new_photos"):
+        (desk / folder).mkdir(parents=True)
     for i, members in enumerate(list(rooms.values())[:NUM_WITH_MASKS]):
         image, ids = (Image.open(io.BytesIO(members[name])) for name in ("image.png", "semseg.png"))
         image.resize((96, 72)).save(desk / "photos" / "images" / f"{i:04d}.jpg")
@@ -98,7 +98,13 @@ def photographs_with_masks(desk: Path) -> None:
         mask = Image.fromarray(classes.astype(np.uint8))
         mask.save(desk / "photos" / "masks" / f"{i:04d}.png")
         if i < 2:
-            image.save(desk / "photos" / "new" / f"{i:04d}.jpg")
+            image.save(desk / "new_photos" / f"{i:04d}.jpg")
+
+
+def photographs_of_all_kinds(desk: Path) -> None:
+    """Both."""
+    photographs(desk)
+    photographs_with_masks(desk)
 
 
 def archive(desk: Path) -> None:
@@ -112,7 +118,7 @@ def run_of_operations(desk: Path) -> None:
 
 
 INPUTS: dict[str, Callable[[Path], None]] = {
-    "README.md": photographs,
+    "README.md": photographs_of_all_kinds,
     "using-a-run.md": photographs,
     "first-day.md": photographs_with_masks,
     "howto-your-own-folder.md": folder_of_all_tasks,

@@ -1,4 +1,4 @@
-"""Make the configurations below configs/ small: few steps, few rooms; the rest stays as it is."""
+"""Make the configurations of a desk small: few steps, few rooms; the rest stays as it is."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _lower(tree: dict[str, Any], limits: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    for path in Path("configs").rglob("*.yaml"):
+    for path in (*Path("configs").rglob("*.yaml"), *Path().glob("*/config.yaml")):
         tree = yaml.safe_load(path.read_text())
         if "run" in tree and "source" in tree:
             path.write_text(yaml.safe_dump(make_small(tree)))
