@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -35,16 +36,30 @@ def test_every_path_link_and_dotted_name_exists(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_option_of_a_command_and_every_field_exists(document: Path) -> None:
     text = document.read_text().replace("\\\n", " ")
-    for job, rest in re.findall(r"(?<![\w/.-])(jobs/\w+\.py)([^`\n]*)", text):
-        source = _with_imports(ROOT / job)
-        options = set(re.findall(r"(?<!\S)\[?(--[a-z][a-z-]*)", rest)) - {"--help"}
-        assert not [option for option in options if option not in source], job
+    _expect_options(text)
     fields = (ROOT / "docs" / "configuration.md").read_text()
     sections = set(re.findall(r"^## ([\w.]+)", fields, re.MULTILINE))
     for section, field in re.findall(r"`([a-z_.]+)\.([a-z_]+)(?:`|[=:] ?[^\n`]*`)", text):
         name = f"{section}.{field}"
         if section in sections and name not in sections | NO_FIELDS:
             assert f"| `{field}` |" in fields, name
+
+
+COMMANDED = sorted(
+    [
+        *(ROOT / "jobs").glob("*.py"),
+        *ROOT.glob("*.yaml"),
+        *(path for folder in ("configs", "kuberay") for path in (ROOT / folder).rglob("*.yaml")),
+    ]
+)
+"""Files whose first lines say how they are used."""
+
+
+@pytest.mark.parametrize("file", COMMANDED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_file_says_of_commands_exists(file: Path) -> None:
+    text = _introduction(file)
+    _expect_options(text.replace("\\\n#", " ").replace("\\\n", " "))
+    assert not [path for path in _paths(text) if not (ROOT / path).exists()]
 
 
 def test_every_equation_names_an_existing_function_and_test() -> None:
@@ -58,6 +73,20 @@ def test_every_equation_names_an_existing_function_and_test() -> None:
         *_, function, test = row
         for reference in (*_quoted(function), *_quoted(test)):
             assert _exists(reference), f"{reference} of docs/equations.md does not exist"
+
+
+def _introduction(file: Path) -> str:
+    """The docstring of a module, the comments of a YAML file."""
+    if file.suffix == ".py":
+        return ast.get_docstring(ast.parse(file.read_text())) or ""
+    return "\n".join(line for line in file.read_text().splitlines() if line.startswith("#"))
+
+
+def _expect_options(text: str) -> None:
+    for job, rest in re.findall(r"(?<![\w/.-])(jobs/\w+\.py)([^`\n]*)", text):
+        source = _with_imports(ROOT / job)
+        options = set(re.findall(r"(?<!\S)\[?(--[a-z][a-z-]*)", rest)) - {"--help"}
+        assert not [option for option in options if option not in source], job
 
 
 def _with_imports(path: Path) -> set[str]:

@@ -190,9 +190,9 @@ class ProcessTree:
         os.killpg(self._process.pid, number)
         return self.wait()
 
-    def wait(self) -> Ended:
+    def wait(self, limit_s: float = WAIT_S) -> Ended:
         """Wait for the end of the process, then a little for the end of what it started."""
-        code = self._process.wait(WAIT_S)
+        code = self._process.wait(limit_s)
         seconds = time.monotonic() - self._started_s
         deadline = time.monotonic() + 60
         while self._members() and time.monotonic() < deadline:

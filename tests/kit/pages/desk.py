@@ -22,6 +22,8 @@ _ONLY_READ = ("data", "starter")
 _OF_ITS_OWN = ("unshare", "-rnpf", "--mount-proc", "--kill-child")
 """A network and process ids of its own, so that a page may use Ray's usual ports and
 ``ray stop``."""
+_PAGE_S = 1700
+"""Long enough for a machine that does much else; an idle one needs a minute."""
 _SQL = """import duckdb, sys
 with duckdb.connect() as connection:
     for statement in connection.extract_statements(open(sys.argv[1]).read()):
@@ -83,7 +85,7 @@ def run_blocks(blocks: Sequence[Block], desk: Path, *, activated: bool = True) -
         known["PATH"] = os.pathsep.join([*path, "/usr/sbin", "/sbin"])
         command = [*(_OF_ITS_OWN if can_be_alone() else ()), "bash", str(script)]
         with running(command, log=folder / "log", environment=known) as shell:
-            ended = shell.wait()
+            ended = shell.wait(_PAGE_S)
     printed = {block: _read(folder / f"{i:03d}.out") for i, block in enumerate(blocks)}
     if ended.code != 0:
         last = [block for block in blocks if printed[block] is not None][-1:]
