@@ -302,6 +302,10 @@ class Keys(_Part):
     )
     hold_out: HoldOut | None = None
     folder: str | None = Field(default=None, description="What {split} stands for in patterns.")
+    skip_unlabelled: bool = Field(
+        default=False,
+        description="Leave out images that lack the label file of a task; else they are refused.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from schemas.errors import SourceError
 from schemas.text import sample_key
 from sources.folder_files import Name
+from sources.folder_listing import WITHOUT_LABELS
 from sources.folder_lists import read_list
 from sources.folder_matching import find_names
 from sources.folder_patterns import leads_out
@@ -117,6 +118,8 @@ class _Finder:
         """
         field = f"{self._file}: splits.{home}"
         names = self._find(keys, home, field)
+        if keys.skip_unlabelled:
+            names = self._labelled(names)
         if not names:
             there = self._unused.describe()
             raise SourceError(
@@ -132,6 +135,15 @@ class _Finder:
         if count > 1:
             raise SourceError(f"{field}: {key!r} comes more than once; list each key once")
         return names
+
+    def _labelled(self, names: Names) -> Names:
+        kept = []
+        for name in names:
+            if self._files.has_labels(name):
+                kept.append(name)
+            else:
+                self._unused.add(WITHOUT_LABELS, self._files.image(name))
+        return tuple(kept)
 
     def _find(self, keys: Keys, home: Home, field: str) -> Names:
         if keys.list is not None:

@@ -119,10 +119,18 @@ def recognise_folder(root: Path) -> Recognised:
         )
     said = [text] if (text := unused.describe()) else []
     said += _left_out(found, image, labels)
-    said += _uncovered(image[0], labels)
     if names_file and "semseg" in labels:
         said.append(f"names of the classes are those of {names_file}")
     splits, homes, more = _splits_of(root, files, image[0], labels)
+    if unlabelled := _unlabelled(image[0], labels):
+        said.append(
+            f"{unlabelled} of {image[0].count} images lack the label of a task ("
+            f"{', '.join(labels)}): they are left out (skip_unlabelled)"
+        )
+        splits = {
+            split: keys if "hold_out" in keys else {**keys, "skip_unlabelled": True}
+            for split, keys in splits.items()
+        }
     rest = [each for each in found if each[0] is not image[0]]
     used = [labels[task] for task in TASKS if task in labels]
     others = [each for each in rest if all(each[0] is not one for one, _ in used)]
@@ -191,15 +199,11 @@ def _left_out(
     return texts
 
 
-def _uncovered(image: Collection, labels: dict[Task, Understood]) -> list[str]:
+def _unlabelled(image: Collection, labels: dict[Task, Understood]) -> int:
+    """How many images lack the label of a task."""
     keys = _keys_of(image)
-    texts = []
-    for task, (collection, _) in labels.items():
-        if missing := sorted(keys - _keys_of(collection)):
-            texts.append(
-                f"{len(missing)} of {len(keys)} images have no {task}, such as {missing[0][1]}"
-            )
-    return texts
+    labelled = [_keys_of(one) for one, _ in labels.values()]
+    return sum(any(key not in those for those in labelled) for key in keys)
 
 
 def _names_in_order(names: dict[int, str], labels: dict[Task, Understood]) -> tuple[str, ...]:

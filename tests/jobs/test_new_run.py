@@ -170,6 +170,18 @@ def test_rare_classes_are_found_in_all_files(root, new_run):
     assert description["labels"]["semseg"]["num_classes"] == 8
 
 
+def test_images_without_a_label_are_left_out_and_counted(root, new_run):
+    write_photos(root, 10, ids=lambda made: made["ids"])
+    (root / "ids/0003.png").unlink()
+    description, config, said = new_run(root)
+    assert description["splits"]["train"] == {"all": True, "skip_unlabelled": True}
+    assert "1 of 10 images lack the label of a task (semseg)" in said
+    everything = [
+        s.key for split in ("train", "validation", "test") for s in samples_of(config, split)
+    ]
+    assert sorted(everything) == [f"{i:04d}" for i in range(10) if i != 3]
+
+
 def test_what_is_not_used_is_named(root, new_run):
     write_photos(root, depth=millimetres, right=lambda made: made["image"])
     (root / "notes.docx").write_bytes(b"?")
