@@ -116,6 +116,14 @@ class FolderSource:
                     key=key, uri=str(path), reason=error.reason, detail=error.detail
                 )
 
+    def image_file(self, key: str) -> Path:
+        """The image's file of a sample of a split."""
+        return self._files.image(self._names[key])
+
+    def label_file(self, key: str, task: Task) -> Path:
+        """The label's file of a sample of a split, of a task that is read."""
+        return self._files.label(self._names[key], task)
+
     def _read_one(self, key: str) -> Sample:
         if key not in self._names:
             raise SampleError("key_missing", f"{key} is in no split of {self._file}")
@@ -192,7 +200,7 @@ class FolderSource:
                 raise SourceError(
                     f"{self._file}: {field} = {pattern}: {len(missing)} of {len(names)} files are "
                     f"missing, the first is {missing[0][1]!s:.500}; correct {field}, add the "
-                    "files, or take their keys out of the list"
+                    "files, take their keys out of the list, or say skip_unlabelled: true there"
                 )
 
     def _expect_sizes(self, names: Names) -> None:

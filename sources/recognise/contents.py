@@ -9,7 +9,7 @@ import numpy as np
 
 from schemas.errors import SampleError
 from schemas.sample import IGNORE_ID, Task
-from sources.recognise.stored import Stored, read_stored_file
+from sources.readers.stored import Stored, read_stored_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from schemas.sample import TASKS, Sample, Task
+from sources.folder import FolderSource
+from sources.report.files import Place, describe_turned, equal_files, stored_lengths
 from sources.report.oddities import (
     Expected,
     describe_counts,
@@ -111,6 +113,8 @@ def report_of(
         void_ids=void_ids,
         is_sampled=not looks["train"].is_complete,
     )
+    if isinstance(source, FolderSource) and "normals" in tasks and "train" in looks:
+        _add_stored_lengths(looks["train"], source)
     if find_errors(_tallies(looks), tasks, expected):
         for look in looks.values():
             look.at(TELLING, least=TELLING // 4, patience_s=_LONG_PATIENCE_S)
@@ -122,7 +126,8 @@ def report_of(
         tallies=_tallies(looks),
         warnings=(
             *describe_oddities(_tallies(looks, usable), expected),
-            *_describe_duplicates(looks),
+            *_of_files(source, looks),
+            *_describe_duplicates(looks, source),
         ),
         errors=(*_unreadable(looks), *useless),
         unseen={
@@ -150,6 +155,11 @@ class _Look:
         self._source = source
         self._order = _spread_order(_readable(shards))
         self._next = 0
+
+    @property
+    def keys(self) -> list[str]:
+        """Those looked at."""
+        return [key for _, key in self._order[: self._next]]
 
     @property
     def is_complete(self) -> bool:
@@ -207,31 +217,59 @@ def _unreadable(looks: dict[Split, _Look]) -> Iterator[str]:
             )
 
 
-def _describe_duplicates(looks: dict[Split, _Look]) -> list[str]:
-    places: dict[str, list[tuple[Split, str]]] = defaultdict(list)
-    for split, look in looks.items():
-        for digest, keys in look.seen.digests.items():
-            places[digest] += [(split, key) for key in keys]
-    within: dict[Split, list[tuple[str, str]]] = defaultdict(list)
-    texts = []
-    for (split, key), *others in places.values():
+def _add_stored_lengths(look: _Look, source: FolderSource) -> None:
+    if (tally := look.tally.tasks.get("normals")) is not None:
+        files = (source.label_file(key, "normals") for key in look.keys)
+        tally.sums.update(stored_lengths(files))
+
+
+def _of_files(source: LabelledSource, looks: dict[Split, _Look]) -> Iterator[str]:
+    if isinstance(source, FolderSource):
+        keys = [key for look in looks.values() for key in look.keys]
+        yield from describe_turned(source.image_file(key) for key in keys)
+
+
+def _describe_duplicates(looks: dict[Split, _Look], source: LabelledSource) -> list[str]:
+    """Images that are the same in the pixels that are learnt from, or in bytes of their files."""
+    across: set[tuple[str, str]] = set()
+    within: dict[Split, dict[str, str]] = {}
+    for (split, key), *others in _groups(looks, source):
         for other, twin in others:
             if other == split:
-                within[split].append((key, twin))
+                within.setdefault(split, {})[twin] = key
             else:
-                texts.append(
-                    f"{split}/{key} and {other}/{twin} are the same image; one must not be learnt "
-                    "from and scored: take one out"
-                )
-    more = [f"and {len(texts) - _LISTED} more images in two splits"]
-    texts = texts if len(texts) <= _LISTED else texts[:_LISTED] + more
-    for split, pairs in within.items():
-        (key, twin), count = pairs[0], len(pairs)
+                across.add((f"{split}/{key}", f"{other}/{twin}"))
+    texts = [
+        f"{one} and {other} are the same image; one must not be learnt from and scored: take one "
+        "out"
+        for one, other in sorted(across)[:_LISTED]
+    ]
+    if len(across) > _LISTED:
+        texts.append(f"{len(across) - _LISTED} more images are in two splits")
+    for split, twins in within.items():
+        twin, key = next(iter(twins.items()))
         texts.append(
-            f"{split}: {count} of {looks[split].tally.images} images are copies of others, such as "
+            f"{split}: {len(twins)} of {looks[split].size} images are copies of others, such as "
             f"{twin} of {key}; take copies out, they count twice"
         )
     return texts
+
+
+def _groups(looks: dict[Split, _Look], source: LabelledSource) -> Iterator[list[Place]]:
+    places: dict[str, list[Place]] = defaultdict(list)
+    for split, look in looks.items():
+        for digest, keys in look.seen.digests.items():
+            places[digest] += [(split, key) for key in keys]
+    yield from places.values()
+    if isinstance(source, FolderSource):
+        yield from equal_files(
+            {
+                (split, key): source.image_file(key)
+                for split in looks
+                for shard in source.shards(split)
+                for key in shard.keys
+            }
+        )
 
 
 def _digest(image: Any) -> str:

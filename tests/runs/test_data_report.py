@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from runs.data_report import data_report_of, expect_useful, keep_data_report
 from schemas.config_file import parse_config
@@ -127,6 +128,30 @@ def test_one_image_in_two_splits_is_told(root):
     found = warnings_of(config_of(root, DEPTH))
     assert "train/0000 and test/0002 are the same image" in found
     assert "train: 1 of 6 images are copies of others, such as 0004 of 0003" in found
+
+
+def test_copies_are_found_among_all_files_and_not_only_those_looked_at(root):
+    write_photos(root, 300, depth=millimetres)
+    shutil.copy(root / "rgb/0271.jpg", root / "rgb/0272.jpg")
+    report = data_report_of(config_of(root, DEPTH))
+    assert report.tallies["train"].images == LOOKED_AT
+    assert "train/0271 and test/0272 are the same image" in "\n".join(report.warnings)
+
+
+def test_images_turned_by_their_metadata_are_told_where_sizes_do_not(root):
+    write_photos(root, depth=millimetres)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(root / "rgb/0001.jpg") as picture:
+        picture.save(root / "rgb/0001.jpg", exif=exif)
+    found = warnings_of(config_of(root, DEPTH))
+    assert "1 of 8 images looked at, such as 0001.jpg, are turned by their EXIF" in found
+
+
+def test_vectors_that_were_stored_too_short_are_told(root):
+    write_photos(root, normal=lambda made: normals_code(made["normals"] * 0.7))
+    found = warnings_of(config_of(root, {"normals": {"pattern": "normal/{key}.png"}}))
+    assert "stored vectors have mean length 0.7" in found
 
 
 def test_of_a_large_split_an_even_spread_is_looked_at():
