@@ -24,6 +24,7 @@ from runs.new_run import (
     write_new_run,
 )
 from runs.understood import draw_understood
+from schemas.config_file import load_config
 from sources.recognise.folder import Recognised, recognise_folder
 
 if TYPE_CHECKING:
@@ -44,12 +45,13 @@ def main(arguments: Sequence[str]) -> None:
     out = parsed.out or Path(f"{found.name}_run")
     path = write_new_run(found, out, Machine.here())
     console.print(f"wrote {path} and {out / DESCRIPTION_FILE}", soft_wrap=True, highlight=False)
-    config, report = check_new_run(path)
-    for line in report.lines():
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    config = load_config(path)
     if picture := draw_understood(config):
         (out / PICTURE_FILE).write_bytes(picture)
-        console.print(f"look at {out / PICTURE_FILE}: are these the labels of these images?")
+        text = f"look at {out / PICTURE_FILE}: are these the labels of these images?"
+        console.print(text, soft_wrap=True, highlight=False)
+    for line in check_new_run(config).lines():
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     command = f".venv/bin/python jobs/self_improve.py --config {path}"
     console.print(f"next: {command}", soft_wrap=True, highlight=False, markup=False)
 

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from runs.data_report import data_report_of, expect_useful
-from schemas.config_file import load_config
+from runs.checks.start import expect_startable
+from runs.generation import plan_of
+from runs.state import ALL_ROLES
 from schemas.errors import ConfigError
+from storage.files.stores import open_store
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from runs.checks.start import Startable
     from schemas.config import RunConfig
     from sources.recognise.folder import Recognised
-    from sources.report.data_report import DataReport
 
 DESCRIPTION_FILE = "folder.yaml"
 CONFIG_FILE = "config.yaml"
@@ -124,17 +126,15 @@ def configuration(found: Recognised, out: Path, machine: Machine) -> dict[str, A
     return tree
 
 
-def check_new_run(path: Path) -> tuple[RunConfig, DataReport]:
-    """Read what was written as a run would.
+def check_new_run(config: RunConfig) -> Startable:
+    """Check what was written as a dry run does.
 
     Raises:
-        ConfigError: If a value is wrong.
+        ConfigError: If a value does not fit this machine or the models.
         SourceError: If the data cannot be read or learnt from.
     """
-    config = load_config(path)
-    report = data_report_of(config)
-    expect_useful(report)
-    return config, report
+    store, plan = open_store(config.run.url), plan_of(config)
+    return expect_startable(config, store, roles=ALL_ROLES, plan=plan, is_dry=True)
 
 
 def _as_yaml(tree: dict[str, Any]) -> str:

@@ -62,8 +62,9 @@ def describe_turned(images: Iterable[Path]) -> Iterator[str]:
     if turned:
         yield (
             f"{len(turned)} of {len(files)} images looked at, such as {turned[0]}, are turned by "
-            "their EXIF orientation, and their labels are read as they are stored: see whether they "
-            "lie on each other; else write the images upright without EXIF (mogrify -auto-orient)"
+            "their EXIF orientation, and their labels are read as they are stored: see whether "
+            "they lie on each other; else write the images upright without EXIF (mogrify "
+            "-auto-orient)"
         )
 
 
