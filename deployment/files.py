@@ -48,6 +48,7 @@ MAX_HELD_BYTES = 64 * 2**20
 
 _OVERVIEW = "overview.png"
 _SHOWN = 32
+_LOOKED_AT = 16
 _NAME_ERRORS = frozenset(
     {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR}
 )
@@ -85,8 +86,12 @@ def predict_files(
     before = _expect_no_leftovers(out, files, members)
     entries: list[dict[str, Any]] = []
     names = class_names_of(run.config)
+    told = False
     with counted("images") as on_done:
         for together in _read_together(files, entries, run.predictor.batch_size, console):
+            if not told:
+                told = True
+                _tell_if_foreign(run, list(together.values()), console)
             found = run.predictor.predict(
                 list(together.values()),
                 seeds=[run.seed_of(files[name].name) for name in together],
@@ -195,6 +200,12 @@ def _read_together(
             held = {}
     if held:
         yield held
+
+
+def _tell_if_foreign(run: LoadedRun, images: Sequence[NDArray[np.uint8]], console: Console) -> None:
+    """Warn of images that the run's models do not know."""
+    if remark := run.remark_on(images[:_LOOKED_AT]):
+        console.print(Text(f"warning: {remark}", style="yellow"), soft_wrap=True)
 
 
 def _leave_out(entry: dict[str, Any], reason: str, console: Console) -> None:

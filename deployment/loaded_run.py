@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from deployment.inputs import as_rgb, name_of
@@ -17,17 +18,21 @@ from deployment.manifest import ExportManifest, read_export_manifest
 from deployment.predictor import Prediction, Predictor
 from deployment.sampling import PairMaker, SamplingOptions
 from perception.build import make_method, open_backbone
+from perception.known_images import read_known_images
 from perception.seeding import sample_seed
 from perception.state_file import keys_digest, load_state_bytes
 from pipeline.make.build import open_captioner
 from runs.directory import describe_image_size, find_version, read_config
 from schemas.errors import ConfigError, DamagedShardError, WeightsMismatchError
+from schemas.paths import resolve_path
 from storage.files.stores import RunStore, open_store
 from storage.records.weights import expect_fits, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from deployment.inputs import ImageLike
     from perception.captioner import Captioner
@@ -291,6 +296,18 @@ class LoadedRun:
                 "captions; give a prompt (prompt=…, --prompt …)"
             )
         return self._captioner.caption([as_rgb(image)])[0]
+
+    def remark_on(self, images: Sequence[NDArray[np.uint8]]) -> str | None:
+        """Say that images are unlike what the backbone knows, if it says which images it knows.
+
+        Args:
+            images: uint8 RGB [H, W, 3]; a handful is enough.
+        """
+        known = read_known_images(Path(resolve_path(self.config.model.diffusion)).expanduser())
+        if known is None:
+            return None
+        number = known.count_foreign(self.predictor.backbone, images)
+        return known.describe(number, len(images))
 
     def seed_of(self, name: str) -> int:
         """Seed of the noise that the features of an image are taken with."""

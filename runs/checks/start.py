@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.loop.plan import plan_summary
 from runs.checks.captions import expect_captions
+from runs.checks.known import remarks_on_foreign_images
 from runs.checks.machine import (
     cluster_address,
     expect_cluster_answers,
@@ -95,6 +96,8 @@ def expect_startable(
         expect_method_fits(config, shapes, source.image_size)
     report = data_report_of(config)
     expect_useful(report)
+    if foreign := remarks_on_foreign_images(config, source):
+        report = replace(report, warnings=(*report.warnings, *foreign))
     return Startable(report=report, remarks=tuple(remarks))
 
 

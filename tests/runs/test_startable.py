@@ -170,6 +170,16 @@ def test_a_run_that_nothing_forbids_tells_its_plan_and_writes_nothing(whole, cap
     assert not whole.run.exists()
 
 
+@pytest.mark.slow
+def test_images_that_the_models_do_not_know_are_told_before_the_run(whole, capsys):
+    folder = whole.copy_model("diffusion")
+    content = {"what": "rooms", "image_size": [32, 32], "least_psnr_db": 99}
+    (folder / "known_images.json").write_text(json.dumps(content))
+    main([*whole.arguments(), "--dry-run"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "warning: 8 of 8 images looked at are unlike what the models know (rooms)" in told
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_dry_run_says_what_the_run_would_die_of(name, whole):
     expect_refused(name, whole, "--dry-run")
