@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.make.caption import shards_without_captions
 from schemas.errors import ConfigError
 from schemas.paths import resolve_path
-from schemas.sample import Sample
+from schemas.sample import CAPTION_ERROR, Sample
 
 if TYPE_CHECKING:
     from schemas.config import RunConfig
@@ -32,20 +32,21 @@ def expect_captions(config: RunConfig, store: RunStore, source: LabelledSource) 
         return []
     if config.model.captioner == "file":
         return _entries(config, [key for shard in shards for key in shard.keys])
-    return _own_captions(source, shards[0]) if config.model.captioner == "source" else []
+    return _own_captions(config, source, shards[0]) if config.model.captioner == "source" else []
 
 
 def _entries(config: RunConfig, keys: list[str]) -> list[str]:
     from perception.file_captions import FileCaptions
 
     path = config.model.captioner_path
-    known = FileCaptions.load(resolve_path(path)).captions
-    missing = [key for key in keys if key not in known]
+    captions = FileCaptions.load(resolve_path(path))
+    missing = [key for key in keys if captions.find(key) is None]
     if not missing:
         return []
     text = (
         f"model.captioner_path = {path}: {len(missing)} of {len(keys)} training images have no "
-        f"caption there, the first is {missing[0]!r} (found keys such as {min(known)!r})"
+        f"caption there, the first is {missing[0]!r} (found names such as "
+        f"{min(captions.captions)!r})"
     )
     if len(missing) < len(keys) * config.generation.max_failed_fraction:
         return [f"{text}; nothing is made from them"]
@@ -55,14 +56,32 @@ def _entries(config: RunConfig, keys: list[str]) -> list[str]:
     )
 
 
-def _own_captions(source: LabelledSource, shard: SourceShard) -> list[str]:
+def _own_captions(config: RunConfig, source: LabelledSource, shard: SourceShard) -> list[str]:
+    """Remarks on the captions of some samples.
+
+    Raises:
+        ConfigError: If so many cannot be read that generation stops.
+    """
     step = max(len(shard.keys) // LOOKED_AT, 1)
     found = source.read(shard, shard.keys[::step][:LOOKED_AT])
     samples = [sample for sample in found if isinstance(sample, Sample)]
-    empty = [sample.key for sample in samples if not sample.caption]
+    wrong = [str(each.meta[CAPTION_ERROR]) for each in samples if CAPTION_ERROR in each.meta]
+    remarks = []
+    if wrong:
+        text = (
+            f"model.captioner = source: {len(wrong)} of {len(samples)} captions looked at cannot "
+            f"be used: {wrong[0]}"
+        )
+        if len(wrong) >= len(samples) * config.generation.max_failed_fraction:
+            raise ConfigError(f"{text}; or choose another model.captioner")
+        remarks.append(f"{text}; nothing is made from them")
+    empty = [
+        sample.key for sample in samples if not sample.caption and CAPTION_ERROR not in sample.meta
+    ]
     if not empty:
-        return []
+        return remarks
     return [
+        *remarks,
         f"model.captioner = source: {len(empty)} of {len(samples)} training images looked at have "
-        f"no caption, the first is {empty[0]!r}; synthesis has no text to follow for them"
+        f"no caption, the first is {empty[0]!r}; synthesis has no text to follow for them",
     ]

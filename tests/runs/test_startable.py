@@ -65,9 +65,9 @@ def cut_off_weights(run: StartableRun) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
 
-def captions_by_file_name(run: StartableRun) -> None:
+def captions_by_other_names(run: StartableRun) -> None:
     path = run.root / "captions.json"
-    path.write_text(json.dumps({f"{key}.png": "a room" for key in KEYS}))
+    path.write_text(json.dumps({f"photo{key}.png": "a room" for key in KEYS}))
     run.config["model"] |= {"captioner": "file", "captioner_path": str(path)}
 
 
@@ -126,7 +126,10 @@ BROKEN = {
         ),
         "model.captioner_path",
     ),
-    "captions by file name": (captions_by_file_name, r"8 of 8 .* first is '0000' .*'0000\.png'"),
+    "captions by other names": (
+        captions_by_other_names,
+        r"8 of 8 .* first is '0000' .*'photo0000\.png'",
+    ),
     "captions that are not there": (
         set_model(captioner="file", captioner_path="gone.json"),
         "gone.json: wanted a JSON file",
