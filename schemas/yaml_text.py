@@ -2,7 +2,7 @@
 
 Numbers are read as people mean them: ``0010`` is a text, which a field of numbers takes for ten and
 a field of names as it is; dates and times of day are texts. (YAML 1.1 reads an eight, a date, and
-a number of seconds.)
+a number of seconds.) A key ``[128, 64, 128]`` is the text ``128, 64, 128``, as colours are written.
 """
 
 from __future__ import annotations
@@ -78,7 +78,19 @@ class _TooLargeError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without its second readings of what looks like a number."""
+    """YAML without its second readings of what looks like a number, and with colours as keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's own
+        node.value = [(_colour_as_text(key), value) for key, value in node.value]
+        return super().construct_mapping(node, deep=deep)
+
+
+def _colour_as_text(key: yaml.Node) -> yaml.Node:
+    """The key ``[128, 64, 128]`` as the text ``128, 64, 128``: a list cannot be a key."""
+    parts = [each.value for each in key.value] if isinstance(key, yaml.SequenceNode) else []
+    if len(parts) != 3 or not all(isinstance(part, str) and part.isdecimal() for part in parts):
+        return key
+    return yaml.ScalarNode("tag:yaml.org,2002:str", ", ".join(parts), key.start_mark, key.end_mark)
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -41,7 +41,7 @@ def _pairs(table: Any) -> Iterator[tuple[Any, int]]:
             yield from _entry(key, value)
         return
     if isinstance(table, str) or not isinstance(table, Iterable):
-        raise ValueError(f"wanted a list of colours or a mapping, found {table!r:.80}")  # noqa: TRY004 - pydantic names the field of a ValueError
+        raise ValueError(f"wanted a list of colours or a mapping ({_WANTED}), found {table!r:.80}")  # noqa: TRY004 - pydantic names the field of a ValueError
     for place, colour in enumerate(table):
         yield colour, place
 

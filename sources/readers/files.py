@@ -293,10 +293,11 @@ def expect_one_size(sample: Sample, path: Path) -> Sample:
     size = sample.image.shape[:2]
     for task, label in sample.labels.items():
         if label.shape[:2] != size:
+            turned = "; is the image turned by its EXIF orientation, and the label not?"
             raise SampleError(
                 "label_size_differs",
                 f"{path}: the image is {size[0]} x {size[1]}, its {task} "
                 f"{label.shape[0]} x {label.shape[1]} (height x width); take both from one copy "
-                "of the data set",
+                "of the data set" + (turned if label.shape[:2] == size[::-1] else ""),
             )
     return sample

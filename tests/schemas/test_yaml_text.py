@@ -39,3 +39,10 @@ def test_the_mark_of_the_byte_order_says_the_encoding(encoding):
         "name": "küche",
         "size": [6, 6],
     }
+
+
+def test_a_colour_may_be_a_key():
+    assert parse_yaml(b"colors: {[128, 64, 128]: 7}") == {"colors": {"128, 64, 128": 7}}
+    for other in (b"{[a, b, c]: 1}", b"{[1, 2]: 1}", b"{[[1], 2, 3]: 1}", b"{{a: 1}: 1}"):
+        with pytest.raises(ValueError, match="not YAML"):
+            parse_yaml(other)

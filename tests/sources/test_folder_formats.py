@@ -323,6 +323,7 @@ def test_a_palette_gives_its_indices_and_with_a_table_its_colours(folder):
         ({"#000000": "sky"}, "wanted its id, found 'sky'"),
         ({"#000000": 9}, "#000000 is id 9, which becomes no class of 0..4"),
         ("#000000", "wanted a list of colours or a mapping"),
+        (None, '"#rrggbb" in quotes'),
     ],
 )
 def test_a_table_of_colours_that_is_none_is_refused_by_name(folder, colors, words):
