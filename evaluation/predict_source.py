@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from schemas.config_metrics import MetricsSection
     from sources.protocol import LabelledSource, Split
 
+    OnFound = Callable[[Batch, Mapping[str, Mapping[Task, Tensor]]], None]
+    """Is given a batch and name of weights to task to what they predict for it."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,6 +44,7 @@ def count_states(
     scoring: Scoring,
     *,
     on_done: Callable[[int, int], None] | None = None,
+    on_found: OnFound | None = None,
 ) -> dict[str, ScoreBoard]:
     """Score several sets of weights on the same images, features and noise.
 
@@ -51,6 +55,7 @@ def count_states(
         make_method: Makes an untrained method; called once for each set of weights.
         states: Name to safetensors bytes of a method.
         on_done: Is told how many images are scored, and of how many, after each batch.
+        on_found: Is given each batch with what was predicted for it.
 
     Returns:
         Name to what was counted.
@@ -65,6 +70,7 @@ def count_states(
     boards = {name: scoring.board() for name in states}
     done, total = 0, sum(len(shard.keys) for shard in source.shards(split))
     for batch in iterate_batches(source, split, scoring):
+        predicted: dict[str, dict[Task, Tensor]] = {}
         seeds = [sample_seed(f"{scoring.seed}", key, 0) for key in batch.keys]
         shared: FeaturePyramid | None = None
         for name, method in methods.items():
@@ -72,7 +78,10 @@ def count_states(
                 generators = generators_of(seeds)
                 shared = observe(backbone, method, batch.images, generators=generators)
             found = method.predict(shared, batch.image_size).labels
-            boards[name].update({task: found[task].cpu() for task in scoring.tasks}, batch.labels)
+            predicted[name] = {task: found[task].cpu() for task in scoring.tasks}
+            boards[name].update(predicted[name], batch.labels)
+        if on_found is not None:
+            on_found(batch, predicted)
         done += len(batch.keys)
         if on_done is not None:
             on_done(done, total)

@@ -60,8 +60,8 @@ def main(arguments: Sequence[str]) -> None:
     with driving(store, job="generate", roles=ROLES) as lock:
         figures = generate(config, lock, plan, version=parsed.weights, console=console)
     for name in ("units", "samples_ok", "samples_filtered", "samples_failed", "reasons"):
-        console.print(f"{name}: {figures[name]}")
-    console.print(f"ended: {figures['reason']}")
+        console.print(f"{name}: {figures[name]}", soft_wrap=True, markup=False)
+    console.print(f"ended: {figures['reason']}", soft_wrap=True, markup=False)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -58,6 +58,7 @@ def main(arguments: Sequence[str]) -> None:
     console.print(
         f"{len(entries) - len(failed)} of {len(entries)} images in {seconds:.1f} s: {out.url}",
         soft_wrap=True,
+        markup=False,
     )
     if failed:
         raise RunFailedError(

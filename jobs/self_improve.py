@@ -45,7 +45,8 @@ def main(arguments: Sequence[str]) -> None:
         return
     claim_run_directory(store, config)
     if results:
-        console.print(f"{config.run.url}: this run has ended; its results:")
+        ended = f"{config.run.url}: this run has ended; its results:"
+        console.print(ended, soft_wrap=True, markup=False)
     else:
         keep_data_report(store, found.report)
         with driving(store, job="self_improve", roles=ALL_ROLES) as lock:
@@ -55,8 +56,8 @@ def main(arguments: Sequence[str]) -> None:
     console.print(classes_table(results.get("iou_per_class", {}), title="test split"))
     for line in gain_lines(results):
         console.print(line, highlight=False)
-    console.print(f"results: {store.uri(RESULTS_FILE)}")
-    console.print(f"contact sheet: {store.uri(CONTACT_SHEET_FILE)}")
+    for what, file in (("results", RESULTS_FILE), ("contact sheet", CONTACT_SHEET_FILE)):
+        console.print(f"{what}: {store.uri(file)}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

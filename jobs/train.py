@@ -17,6 +17,7 @@ from runs.command_line import config_from, make_parser, run_job, show
 from runs.data_report import keep_data_report
 from runs.directory import claim_run_directory, describe_replacement, resumed_config
 from runs.driving import driving
+from runs.progress import validation_rows
 from runs.training import describe_stage, train
 from schemas.stages import Stage
 from storage.files.stores import open_store
@@ -49,9 +50,11 @@ def main(arguments: Sequence[str]) -> None:
     keep_data_report(store, found.report)
     with driving(store, job=f"train --stage {stage}", roles=ROLES) as lock:
         ended = train(config, stage, lock, is_local=parsed.local, console=console)
-    for name in ("step", "seen_images", "seconds", "steps_per_s", "version", "validation"):
-        if ended.get(name) not in (None, {}):
+    for name in ("step", "seen_images", "seconds", "steps_per_s", "version"):
+        if ended.get(name) is not None:
             console.print(f"{name}: {ended[name]}")
+    for label, text in validation_rows(ended.get("validation") or {}):
+        console.print(f"{label}: {text}")
 
 
 if __name__ == "__main__":

@@ -87,11 +87,11 @@ def view_rows(view: RunView) -> list[tuple[str, str]]:
         for label, values, key, text in shown
         if values.get(key) is not None
     ]
-    rows += _validation_rows(training.get("validation", {}))
+    rows += validation_rows(training.get("validation", {}))
     return rows
 
 
-def _validation_rows(scores: dict[str, float]) -> list[tuple[str, str]]:
+def validation_rows(scores: dict[str, float]) -> list[tuple[str, str]]:
     """The headline metric of each task that was scored on the validation images."""
     rows = []
     for task, (metric, *_) in COLUMNS.items():

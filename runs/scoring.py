@@ -19,6 +19,7 @@ from trainers.final import read_final, read_final_weights
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from evaluation.predict_source import OnFound
     from evaluation.scores import ScoreBoard, Scores
     from perception.diffusion.backbone import DiffusionBackbone
     from runs.counting import OnDone
@@ -74,12 +75,14 @@ def count_weights(
     *,
     split: Split = "test",
     on_done: OnDone | None = None,
+    on_found: OnFound | None = None,
 ) -> dict[str, ScoreBoard]:
     """Score sets of weights of a run's method.
 
     Args:
         states: Name to safetensors bytes.
         on_done: Is told how many images are scored, and of how many.
+        on_found: Is given each batch with what was predicted for it.
 
     Returns:
         Name to what was counted.
@@ -94,7 +97,14 @@ def count_weights(
     make = partial(make_method, config, backbone)
     try:
         return count_states(
-            backbone, make, states, source, split, _scoring(config), on_done=on_done
+            backbone,
+            make,
+            states,
+            source,
+            split,
+            _scoring(config),
+            on_done=on_done,
+            on_found=on_found,
         )
     except WeightsMismatchError as error:
         raise ConfigError(

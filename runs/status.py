@@ -8,7 +8,8 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, get_args
 
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from pipeline.loop.plan import make_plan
 from runs.directory import expect_run, read_config
@@ -171,7 +172,7 @@ def show_status(status: dict[str, Any], console: Console) -> None:
             console.print(_counts_table(title.replace("_", " "), counts))
     for path in status["units"]["torn_paths"]:
         text = f"torn: {path}; the same command makes the unit again, and so does jobs/retry.py"
-        console.print(text, highlight=False, markup=False)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     if status["weights"]:
         console.print(_weights_table(status["weights"]))
     for event in status["events"]:
@@ -181,17 +182,21 @@ def show_status(status: dict[str, Any], console: Console) -> None:
             f"{event['time'][:19]} {event['writer']} {event['event']} {text:.160}",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
 
 
 def overview(status: dict[str, Any]) -> Table:
     """The state of the run and its newest figures."""
-    table = Table("run", status["run"], show_header=True)
+    # A long URL is folded, never cut.
+    run = escape(str(status["run"]))
+    table = Table(Column("run", no_wrap=True), Column(run, overflow="fold"))
     units, rates, training = status["units"], status["rates"], status["training"]
     state = status["state"]
-    table.add_row("state", " · ".join(filter(None, (state["name"], state["reason"]))))
+    state_text = " · ".join(filter(None, (state["name"], state["reason"])))
+    table.add_row("state", escape(state_text))
     for driver in status["drivers"]:
-        table.add_row("driver", str(Driver(**driver)))
+        table.add_row("driver", escape(str(Driver(**driver))))
     table.add_row("stage", status["stage"])
     table.add_row("source shards captioned", str(status["captioned_shards"]))
     planned = "?" if units["planned"] is None else units["planned"]
@@ -211,14 +216,15 @@ def overview(status: dict[str, Any]) -> Table:
 
 
 def _counts_table(title: str, counts: dict[str, int]) -> Table:
-    table = Table(title.removeprefix("by "), "samples")
+    table = Table(Column(title.removeprefix("by "), overflow="fold"), "samples")
     for name, count in counts.items():
         table.add_row(name, str(count))
     return table
 
 
 def _weights_table(versions: list[dict[str, Any]]) -> Table:
-    table = Table("version", "step", "images seen", "published", "stage")
+    titles = ("version", "step", "images seen", "published", "stage")
+    table = Table(*(Column(title, overflow="fold") for title in titles))
     for line in versions[-NEWEST_EVENTS:]:
         cells = ("version", "step", "seen_images", "created_at", "stage")
         table.add_row(*(str(line[cell]) for cell in cells))

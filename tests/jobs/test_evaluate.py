@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from jobs.evaluate import main
 from perception.build import make_method
@@ -94,6 +95,16 @@ def test_weights_of_another_backbone_are_not_scored(config, store):
     changed = config.model_copy(update={"model": other})
     with pytest.raises(ConfigError, match=r"model\.diffusion = .* were trained on"):
         score_weights(changed, store, select_states(store, "0"), split="train")
+
+
+def test_the_job_draws_truth_beside_predictions(config, store, tmp_path):
+    end_stage(store, config, "warm_up", seed=1)
+    file = tmp_path / "truth.png"
+    main(["--run", config.run.url, "--split", "train", "--picture", str(file)])
+    with Image.open(file) as picture:
+        # Image, truth and prediction; eight rows with a line each.
+        assert picture.size[0] == 8 + 3 * (192 + 8)
+        assert picture.size[1] > 8 * 192
 
 
 def test_the_job_prints_json_alone_for_programs(config, store, capsys):

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from jobs.status import main
 from runs.directory import claim_run_directory
 from runs.results import write_results
-from runs.status import read_status
+from runs.status import read_status, show_status
 from schemas.config import RunConfig
 from schemas.errors import ConfigError
 from storage.files.stores import RunStore, open_store
@@ -126,6 +127,22 @@ def test_the_job_prints_a_table_or_json(store, config, capsys):
     assert "7 / 20" in shown
     main([config.run.url, "--json"])
     assert json.loads(capsys.readouterr().out)["units"]["committed"] == 1
+
+
+def test_a_long_url_and_long_reasons_are_folded_and_never_cut(store, config, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    publish(store, 0)
+    status = read_status(store)
+    long = f"s3://bucket/{'prefix' * 20}/[x]run"
+    status |= {"run": long, "state": {"name": "failed", "reason": "y" * 150, "resume": "z" * 150}}
+    show_status(status, Console())
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    whole = "".join(shown.replace("│", "").replace("┃", "").split())
+    # The header's label stands beside its last line.
+    assert long.replace("run", "") in whole.replace("run", "")
+    assert whole.count("y") >= 150
+    assert f"resume with: {'z' * 150}\n" in shown
 
 
 def test_a_directory_without_a_run_is_an_error(tmp_path):
