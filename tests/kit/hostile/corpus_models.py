@@ -148,6 +148,22 @@ def diffusion(name: str, edit: Edit, outcome: Any) -> Item:
     return Item(f"diffusion folder: {name}", read, outcome)
 
 
+def single_file(name: str, content: bytes, outcome: Any) -> Item:
+    """One file of all weights, its configurations being whole."""
+
+    def read(folder: Path) -> Any:
+        (folder / "model.safetensors").write_bytes(content)
+        return load_backbone(folder / "model.safetensors", config=tiny_diffusion_folder())
+
+    return Item(f"diffusion in one file: {name}", read, outcome)
+
+
+def header(**tensors: Any) -> bytes:
+    """A file of weights without the weights."""
+    text = json.dumps(tensors).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
 def blip2(name: str, edit: Edit, outcome: Any) -> Item:
     def read(folder: Path) -> Any:
         copy = shutil.copytree(tiny_captioner_folder(), folder / "model")
@@ -190,6 +206,10 @@ def encoder(name: str, edit: Edit, outcome: Any) -> Item:
 
     return Item(f"encoder folder: {name}", read, outcome)
 
+
+NO_WEIGHTS = Refused(ConfigError, "wanted a safetensors file, but")
+PARTS = ("model.diffusion_model.a", "first_stage_model.a", "cond_stage_model.a")
+EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
 
 LOADED = Accepted(lambda found: found is not None)
 MISSING = Refused(ConfigError, "missing")
@@ -258,6 +278,14 @@ MODELS = [
     diffusion("weights link to an endless device", _endless, ONLY_SAFETENSORS),
     diffusion("weights are a pipe", _pipe, ONLY_SAFETENSORS),
     diffusion("configuration links to itself", _loop, MISSING),
+    single_file("a pickle", PICKLE, NO_WEIGHTS),
+    single_file("a header of exabytes", struct.pack("<Q", 2**63) + b"{}", NO_WEIGHTS),
+    single_file("a header of brackets", struct.pack("<Q", 50_000) + b"[" * 50_000, NO_WEIGHTS),
+    single_file(
+        "places out of the file", header(a={**EMPTY, "data_offsets": [0, 999]}), NO_WEIGHTS
+    ),
+    single_file("no places", header(**{key: {"dtype": "F32"} for key in PARTS}), NO_WEIGHTS),
+    single_file("names of all parts alone", header(**dict.fromkeys(PARTS, EMPTY)), NO_MODEL),
     blip2("plain", lambda _: None, LOADED),
     blip2("weights are a pickle", pickled("model.safetensors"), ONLY_SAFETENSORS),
     blip2("weights cut off", _cut("model.safetensors"), NO_MODEL),
