@@ -95,6 +95,7 @@ class CaptionShards:
         self._tally = FailureTally(total=num_images)
         self._config = config
         self._store = open_store(store_url)
+        self._unusable: UserError | None = None
 
     @cached_property
     def _source(self) -> Any:
@@ -102,7 +103,14 @@ class CaptionShards:
 
     @cached_property
     def _captioner(self) -> Any:
-        return open_captioner(self._config)
+        if self._unusable is not None:
+            # Loading may take minutes, and would fail for each shard alike.
+            raise self._unusable
+        try:
+            return open_captioner(self._config)
+        except UserError as error:
+            self._unusable = error
+            raise
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Caption a batch of shards, given by name.

@@ -50,8 +50,13 @@ SWITCHED_OFF = {"trust_remote_code", "allow_pickle", "shell"}
 
 
 @functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def nodes_of(path: Path) -> tuple[ast.AST, ...]:
-    return tuple(ast.walk(ast.parse(path.read_text())))
+    return tuple(ast.walk(tree_of(path)))
 
 
 @functools.cache
@@ -68,7 +73,7 @@ def imported_modules(path: Path) -> frozenset[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_has_a_sentence_on_its_job_and_a_readable_length(path: Path) -> None:
     text = path.read_text()
-    assert ast.get_docstring(ast.parse(text)), "every module begins with a docstring"
+    assert ast.get_docstring(tree_of(path)), "every module begins with a docstring"
     assert len(text.splitlines()) <= MAX_LINES
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from pipeline.make.caption import (
     caption_source,
     shards_without_captions,
 )
+from pipeline.on_ray.captions import CaptionShards
 from schemas.config import FolderSource
 from schemas.errors import RunFailedError
 from sources.open import open_run_source
@@ -46,6 +48,20 @@ def test_every_readable_image_is_captioned_by_the_model(tmp_path):
     assert len(captions) == 7
     assert (SHARDS[1], BROKEN_KEY) not in captions
     assert all(row.model.startswith("blip2:") for row in captions.values())
+
+
+def test_a_captioner_that_cannot_be_used_is_loaded_once_and_named_for_each_shard(tmp_path):
+    write_source(tmp_path / "source")
+    folder = shutil.copytree(tiny_captioner_folder(), tmp_path / "captioner")
+    (folder / "config.json").write_text("{}")
+    config = make_config(tmp_path, model={"captioner": "blip2", "captioner_path": str(folder)})
+    work = CaptionShards(config, config.run.url, 8)
+    first = work({"shard": [SHARDS[0]]})
+    shutil.rmtree(folder)
+    second = work({"shard": [SHARDS[1]]})
+    assert first["problem"] == second["problem"]
+    assert str(folder) in first["problem"][0]
+    assert not any(second["captions"] + second["is_passing"])
 
 
 @pytest.mark.slow
