@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, get_args
 
 from storage.samples.members import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
+    from collections.abc import Collection as Collection_
     from collections.abc import Iterable
 
 SplitName = Literal["train", "validation", "test", ""]
@@ -44,7 +46,10 @@ _HINT_WORDS: dict[Hint, str] = {
         "rgbs?|images?|imgs?|photos?|photographs?|colou?rs?|leftimg8bit|jpegimages|frames?|"
         "pictures?|pics?|inputs?|jpe?gs?|x|data|left|sat"
     ),
-    "results": "predictions?|results?|overlays?|vis(uali[sz]ations?)?|previews?|thumb(nail)?s?",
+    "results": (
+        "predictions?|results?|overlays?|vis(uali[sz]ations?)?|previews?|thumb(nail)?s?|"
+        "instances?|instance_?ids|inst|panoptic"
+    ),
 }
 _HINTS = {
     hint: re.compile(rf"(?:{words})(?:[_\-]?(?:mm|cm|m|png|raw|gt|{words}|\d+))*", re.IGNORECASE)
@@ -68,7 +73,7 @@ _AFTER = re.compile(
     rf"(?P<key>.+?)(?P<after>[_\-.](?:{_ANY_WORD})(?:[_\-](?:{_ANY_WORD}|mm|cm|m|\d{{1,2}}))*)",
     re.IGNORECASE,
 )
-_BEFORE = re.compile(rf"(?P<before>(?:{_ANY_WORD})[_\-])(?P<key>.+)", re.IGNORECASE)
+_BEFORE = re.compile(rf"(?P<before>(?:[a-z]+[_\-])?(?:{_ANY_WORD})[_\-])(?P<key>.+)", re.IGNORECASE)
 
 
 def hint_of(text: str) -> Hint:
@@ -111,6 +116,12 @@ class Collection:
         return counts.most_common(1)[0][0]
 
     @property
+    def scene(self) -> str:
+        """The folders above the first that says a kind or a split."""
+        folders = PurePosixPath(next(iter(self.patterns.values()))).parts[:-1]
+        return "/".join(takewhile(lambda part: not (hint_of(part) or split_of(part)), folders))
+
+    @property
     def name(self) -> str:
         """Its patterns."""
         return ", ".join(dict.fromkeys(self.patterns.values()))
@@ -130,18 +141,20 @@ class _Slot:
     folder: str
     before: str
     after: str
-    is_map: bool
+    form: str
 
 
-def collect(root: Path, files: Iterable[Path]) -> list[Collection]:
+def collect(
+    root: Path, files: Iterable[Path], *, suffixes: Collection_[str] = SUFFIXES
+) -> list[Collection]:
     """Sort files of a folder into collections, the largest first.
 
     Args:
         files: Paths in the folder; those of other suffixes are left out.
     """
     paths = [PurePosixPath(file.relative_to(root).as_posix()) for file in files]
-    paths = [path for path in paths if path.suffix.lower() in SUFFIXES]
-    mixed = _mixed_folders(paths)
+    paths = [path for path in paths if path.suffix.lower() in suffixes]
+    mixed, twice = _mixed_folders(paths), _folders_of_twins(paths)
     found: dict[_Slot, Collection] = {}
     for path in paths:
         anchor = _anchor(path)
@@ -150,7 +163,9 @@ def collect(root: Path, files: Iterable[Path]) -> list[Collection]:
         key = key or path.stem
         split = _split_of_folders(anchor)
         generic = "/".join(_without_split(part) for part in anchor)
-        slot = _Slot(generic, before, after, path.suffix.lower() in MAP_SUFFIXES)
+        suffix = path.suffix.lower()
+        form = suffix if path.parent in twice or suffix in MAP_SUFFIXES else ""
+        slot = _Slot(generic, before, after, form)
         one = found.setdefault(slot, Collection(_hint_of(anchor, before, after)))
         full_key = f"{inner}/{key}" if inner else key
         one.is_deep |= bool(inner)
@@ -175,19 +190,27 @@ def _anchor(path: PurePosixPath) -> tuple[str, ...]:
 
 
 def _mixed_folders(paths: Iterable[PurePosixPath]) -> set[PurePosixPath]:
-    """Folders whose files are of several kinds by what is before or after the key.
+    """Folders in whose names a kind is said before or after the key.
 
-    In a folder of ``0001.jpg`` alone every name is a key, in one with ``0001_mask.png`` it is not.
+    Where all names of all folders say the same, as a camera's ``IMG_0001``, that is of the key.
     """
     slots: dict[PurePosixPath, Counter[tuple[str, str]]] = defaultdict(Counter)
     for path in paths:
         before, _, after = _parts_of_name(path.stem)
         slots[path.parent][before.lower(), after.lower()] += 1
+    if len({slot for counts in slots.values() for slot in counts}) < 2:
+        return set()
     return {
         folder
         for folder, counts in slots.items()
         if any(before or after for before, after in counts) and _is_regular(counts)
     }
+
+
+def _folders_of_twins(paths: Iterable[PurePosixPath]) -> set[PurePosixPath]:
+    """Folders in which files differ by their suffix alone, as ``0001.jpg`` and ``0001.png``."""
+    counts = Counter(path.with_suffix("") for path in paths)
+    return {path.parent for path, count in counts.items() if count > 1}
 
 
 def _is_regular(counts: Counter[tuple[str, str]]) -> bool:
@@ -197,11 +220,10 @@ def _is_regular(counts: Counter[tuple[str, str]]) -> bool:
 
 def _parts_of_name(stem: str) -> tuple[str, str, str]:
     """What is before the key, the key, and what is after it."""
-    if match := _AFTER.fullmatch(stem):
-        return "", match["key"], match["after"]
-    if match := _BEFORE.fullmatch(stem):
-        return match["before"], match["key"], ""
-    return "", stem, ""
+    end = _AFTER.fullmatch(stem)
+    key, after = (end["key"], end["after"]) if end else (stem, "")
+    start = _BEFORE.fullmatch(key)
+    return (start["before"], start["key"], after) if start else ("", key, after)
 
 
 def _without_split(folder: str) -> str:
@@ -214,9 +236,11 @@ def _without_split(folder: str) -> str:
 
 def _hint_of(anchor: tuple[str, ...], before: str, after: str) -> Hint:
     for text in (after, before, *reversed(anchor)):
-        for word in (text, *re.split(r"[_\-. ]+", text)):
-            if hint := hint_of(word):
-                return hint
+        words = (text, *reversed(re.split(r"[_\-. ]+", text)))
+        hints = [hint for word in words if (hint := hint_of(word))]
+        # In "gtFine_color" and "depth_image" the other word says more.
+        if hints := [hint for hint in hints if hint != "image"] or hints:
+            return hints[0]
         if hint := _hint_beside_split(text):
             return hint
     return ""

@@ -101,9 +101,10 @@ def _of_kind(found: list[Stored], collection: Collection, names: dict[int, str])
     hint, first = collection.hint, found[0]
     if first.is_numbers:
         return _of_numbers(found, collection, names)
-    if all(one.is_grey for one in found):
+    is_grey = all(one.is_grey for one in found)
+    if is_grey and (first.values.ndim == 2 or not _are_ids(found, _planes(found), hint)):
         return _of_grey(found, collection, names)
-    if hint != "image" and _are_vectors(found):
+    if hint != "image" and not is_grey and _are_vectors(found):
         return _normals("colours that are unit vectors")
     if collection.hint in ("classes", "parts") or (hint != "image" and not first.is_lossy):
         colours = _colours(found)
@@ -139,25 +140,34 @@ def _of_numbers(found: list[Stored], collection: Collection, names: dict[int, st
 
 def _of_grey(found: list[Stored], collection: Collection, names: dict[int, str]) -> Content:
     hint, words = collection.hint, found[0].words
-    flat = np.concatenate([one.plane.ravel() for one in found])
-    ids = np.unique(flat)
+    flat = _planes(found)
     is_deep = found[0].values.dtype.itemsize > 1
     if hint in ("saliency", "boundaries"):
         return _probability(hint, flat, words)
     if hint == "depth" and not is_deep:
         return Content(
             what="unknown",
-            said=f"{words}, {ids.min()} to {ids.max()}: 8 bits tell no lengths by themselves; say "
-            "labels.depth.range: [nearest, farthest] in metres",
+            said=f"{words}, {flat.min()} to {flat.max()}: 8 bits tell no lengths by themselves; "
+            "say labels.depth.range: [nearest, farthest] in metres",
         )
     if found[0].is_lossy or (hint == "image" and not is_deep):
         return Content(what="image", said=f"photographs, {words}")
-    is_few = len(ids) <= _MOST_IDS and ids.max() <= IGNORE_ID
-    if is_few and (hint in ("classes", "parts") or (hint != "depth" and _is_flat(found))):
+    if _are_ids(found, flat, hint):
         return _of_ids(flat.astype(np.int64), words, hint, names)
-    if is_deep:
+    if is_deep and hint in ("depth", ""):
         return _depth(flat, words, collection.name)
-    return Content(what="image", said=f"photographs, {words}")
+    what: What = "image" if hint in ("image", "") else "unknown"
+    return Content(what=what, said=f"{words}, {flat.min()} to {flat.max()}")
+
+
+def _planes(found: list[Stored]) -> Array:
+    return np.concatenate([one.plane.ravel() for one in found])
+
+
+def _are_ids(found: list[Stored], flat: Array, hint: Hint) -> bool:
+    if found[0].is_lossy or flat.max() > IGNORE_ID or len(np.unique(flat)) > _MOST_IDS:
+        return False
+    return hint in ("classes", "parts") or (hint in ("", "normals") and _is_flat(found))
 
 
 def _is_flat(found: list[Stored]) -> bool:
@@ -251,10 +261,10 @@ def _of_ids(flat: Array, words: str, hint: Hint, names: dict[int, str]) -> Conte
         return Content(what="unknown", said=f"{said}: no class besides what is ignored")
     fields: dict[str, Any] = {"num_classes": classes[-1] + 1}
     doubt = ""
-    first = classes[0]
-    if first > 0 and 0 in ignore:
-        fields = {"num_classes": classes[-1], "ignore": ignore, "id_offset": -1}
-        said += f": 0 is {names[0]} and ignored, 1 to {classes[-1]} are the classes"
+    if classes[0] == 1:
+        fields = {"num_classes": classes[-1], "ignore": sorted({0, *ignore}), "id_offset": -1}
+        what = f"is {names[0]}" if 0 in names else "does not occur"
+        said += f": 0 {what} and is ignored, 1 to {classes[-1]} are the classes"
     elif ignore and ignore != [IGNORE_ID]:
         fields["ignore"] = ignore
         said += f": {', '.join(f'{i} ({names.get(i, i)})' for i in ignore)} ignored"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.errors import SourceError
 from schemas.sample import TASKS, Task
 from sources.folder_listing import Unused, list_files
+from sources.layouts.registry import recognise
 from sources.recognise.collections import Collection, SplitName, collect
 from sources.recognise.contents import Content, content_of
 from sources.recognise.texts import class_names_in, split_lists
@@ -21,6 +22,7 @@ _MOST_FILES = 500_000
 _MOST_COLLECTIONS = 40
 _FEW_IMAGES = 40
 _LEAST_COVER = 0.5
+_MOSTLY = 0.9
 _PLAIN_NAMES = ("data", "dataset", "train", "images")
 
 Understood = tuple[Collection, Content]
@@ -117,7 +119,13 @@ def recognise_folder(root: Path) -> Recognised:
             "Labels lie in folders beside the images, or beside each image, under the image's own "
             "name; docs/howto-your-own-folder.md shows how to describe any other folder"
         )
+    _expect_one_scene(root, found)
     said = [text] if (text := unused.describe()) else []
+    if layouts := recognise(root):
+        said.append(
+            f"this looks like the published data set {' or '.join(layouts)}, which "
+            f"jobs/prepare.py {layouts[0]} --root {root} converts as the literature reads it"
+        )
     said += _left_out(found, image, labels)
     if names_file and "semseg" in labels:
         said.append(f"names of the classes are those of {names_file}")
@@ -143,7 +151,35 @@ def recognise_folder(root: Path) -> Recognised:
         said=[*said, *more],
         class_names=_names_in_order(names, labels),
         homes=homes,
+        captions=_captions_of(root, files, image[0]) if not homes else "",
     )
+
+
+def _expect_one_scene(root: Path, found: Sequence[Understood]) -> None:
+    """Refuse scenes that have their own folders of images and of labels: no pattern names both.
+
+    Raises:
+        SourceError: If there are several.
+    """
+    with_images = {one.scene for one, content in found if content.what == "image"}
+    with_labels = {one.scene for one, content in found if content.what == "label"}
+    scenes = sorted(with_images & with_labels)
+    if len(scenes) > 1:
+        raise SourceError(
+            f"{root}: images and labels lie together in {len(scenes)} folders, such as "
+            f"{scenes[0] or '.'} and {scenes[1]}; a description has one pattern for all: put the "
+            "folders of scenes below those of the kinds, as images/SCENE/… and depth/SCENE/… "
+            f"(links are followed), or name one: jobs/new_run.py {root / scenes[1]}"
+        )
+
+
+def _captions_of(root: Path, files: Sequence[Path], image: Collection) -> str:
+    """Pattern of text files of which most images have one."""
+    keys = _keys_of(image)
+    for texts in collect(root, files, suffixes=(".txt", ".caption")):
+        if len(keys & _keys_of(texts)) >= _MOSTLY * len(keys):
+            return next(iter(texts.patterns.values()))
+    return ""
 
 
 def _keys_of(collection: Collection) -> set[tuple[SplitName, str]]:
@@ -168,15 +204,16 @@ def _images_of(root: Path, found: Sequence[Understood]) -> Understood:
 def _labels_of(found: Sequence[Understood], image: Collection) -> dict[Task, Understood]:
     """For each task the collection that covers most images."""
     keys = _keys_of(image)
-    best: dict[Task, tuple[int, Understood]] = {}
+    best: dict[Task, tuple[tuple[int, bool], Understood]] = {}
     for each in found:
         collection, content = each
-        if content.what != "label" or content.task is None:
+        if content.what != "label" or content.task is None or collection.hint == "results":
             continue
         shared = len(keys & _keys_of(collection))
+        rank = (shared, "colors" not in content.fields)
         known = best.get(content.task)
-        if shared >= _LEAST_COVER * len(keys) and (known is None or shared > known[0]):
-            best[content.task] = (shared, each)
+        if shared >= _LEAST_COVER * len(keys) and (known is None or rank > known[0]):
+            best[content.task] = (rank, each)
     return {task: each for task, (_, each) in best.items()}
 
 

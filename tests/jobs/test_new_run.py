@@ -183,6 +183,68 @@ def test_rare_classes_are_found_in_all_files(root, new_run):
     assert description["labels"]["semseg"]["num_classes"] == 8
 
 
+@pytest.mark.parametrize("image", ["rgb/IMG_{key}.jpg", "IMG_{key}.jpg"])
+@pytest.mark.parametrize("mask", ["{folder}IMG_{key}.png", "{folder}IMG_{key}_mask.png"])
+def test_names_that_a_camera_gives_are_kept(root, new_run, image, mask):
+    folder = "mask/" if "/" in image else ""
+    for seed in range(8):
+        made = scene(seed)
+        save(root / image.format(key=seed), made["image"])
+        save(root / mask.format(key=seed, folder=folder), made["ids"])
+    _, config, _ = new_run(root)
+    assert len(samples_of(config)) == 4
+    assert all(isinstance(one, Sample) for one in samples_of(config))
+
+
+def test_of_several_class_maps_that_of_ids_is_taken(root, new_run):
+    colours = np.array([(0, 0, 0), (128, 64, 128), (0, 0, 142)], np.uint8)
+    for split in ("train", "val"):
+        for seed in range(4):
+            made, stem = scene(seed + len(split)), f"{split}/city/{seed}"
+            save(root / f"leftImg8bit/{stem}_leftImg8bit.png", made["image"])
+            save(root / f"gtFine/{stem}_gtFine_color.png", colours[made["ids"]])
+            save(root / f"gtFine/{stem}_gtFine_labelIds.png", made["ids"])
+            save(
+                root / f"gtFine/{stem}_gtFine_instanceIds.png", made["ids"].astype(np.uint16) * 999
+            )
+    description, config, said = new_run(root)
+    assert description["labels"]["semseg"]["pattern"]["train"].endswith("{key}_gtFine_labelIds.png")
+    assert list(description["labels"]) == ["semseg"]
+    assert "also looks like semseg, but" in said
+    assert len(samples_of(config, "test")) == 4
+
+
+def test_masks_in_three_equal_channels_are_classes(root, new_run):
+    write_photos(root, mask=lambda made: np.repeat(mask_255(made)[..., None], 3, axis=2))
+    _, config, _ = new_run(root)
+    assert set(np.unique(samples_of(config)[0].labels["semseg"])) == {0, 1}
+
+
+def test_ids_that_begin_at_one_leave_no_empty_class(root, new_run):
+    write_photos(root, labels=lambda made: made["ids"] + 1)
+    description, _, said = new_run(root)
+    semseg = description["labels"]["semseg"]
+    assert (semseg["num_classes"], semseg["id_offset"]) == (3, -1)
+    assert "0 does not occur and is ignored" in said
+
+
+def test_captions_beside_the_images_are_used(root, new_run):
+    write_photos(root, depth=millimetres)
+    for seed in range(8):
+        (root / f"rgb/{seed:04d}.txt").write_text(f"a room {seed}")
+    description, config, _ = new_run(root)
+    assert description["caption"] == "rgb/{key}.txt"
+    assert config.model.captioner == "source"
+    assert samples_of(config)[0].caption.startswith("a room")
+
+
+def test_scenes_with_folders_of_their_own_are_refused_with_the_way_out(root, new_run):
+    for number in range(2):
+        write_photos(root / f"scene{number}", 4, depth=millimetres)
+    with pytest.raises(SourceError, match=r"lie together in 2 folders, such as scene0 and scene1"):
+        new_run(root)
+
+
 def test_images_without_a_label_are_left_out_and_counted(root, new_run):
     write_photos(root, 10, ids=lambda made: made["ids"])
     (root / "ids/0003.png").unlink()
