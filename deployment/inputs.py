@@ -14,7 +14,7 @@ from PIL import Image
 from perception.shapes import ShapeError
 from schemas.errors import ConfigError
 from schemas.run_layout import CONFIG_FILE
-from sources.folder_listing import RESULTS, Unused, list_images
+from sources.folder_listing import NO_TEXT, RESULTS, Unused, is_text, list_images
 from storage.samples.codecs import decode_image
 from storage.samples.members import IMAGE_SUFFIXES, rgb_of
 
@@ -103,7 +103,7 @@ def find_images(paths: Sequence[str | Path], *, out: str | Path | None = None) -
     if not found:
         raise ConfigError(_nothing_found(paths, unused))
     for file, _ in found:
-        if not _is_text(str(file)):
+        if not is_text(str(file)):
             raise ConfigError(f"{str(file)!a}: wanted a name in UTF-8; rename the file")
     stems = Counter(name.with_suffix("") for _, name in found)
     named: dict[str, Path] = {}
@@ -154,17 +154,12 @@ def _nothing_found(paths: Sequence[str | Path], unused: Unused) -> str:
         f"{', '.join(str(path) for path in paths[:3])}: wanted images, found no "
         f"{', '.join(sorted(IMAGE_SUFFIXES))} there or below; "
         + (f"{there}; " if there else "")
-        + "name another folder, or the files themselves"
+        + (
+            "wanted a name in UTF-8 for each file; rename them"
+            if NO_TEXT in unused.counts
+            else "name another folder, or the files themselves"
+        )
     )
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can be written; Python keeps odd bytes of a name as half surrogates."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _holds(path: Path, question: Callable[[Path], bool]) -> bool:

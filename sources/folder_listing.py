@@ -31,6 +31,7 @@ HIDDEN = "hidden"
 DANGLING = "links that lead nowhere"
 CLOSED = "folders that may not be read"
 NO_FILES = "names of no plain files"
+NO_TEXT = "names that are not in UTF-8, rename them"
 RESULTS = "folders of results"
 WITHOUT_LABELS = "pictures without all labels"
 TAKEN = "pictures of a name that another has"
@@ -39,6 +40,7 @@ _ONE = {
     DANGLING: "link that leads nowhere",
     CLOSED: "folder that may not be read",
     NO_FILES: "name of no plain file",
+    NO_TEXT: "name that is not in UTF-8, rename it",
     RESULTS: "folder of results",
     WITHOUT_LABELS: "picture without all labels",
     TAKEN: "picture of a name that another has",
@@ -164,6 +166,15 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _SYSTEM_NAMES
 
 
+def is_text(name: str) -> bool:
+    """Whether a name can be written; Python keeps odd bytes of a name as half surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_image_name(name: str) -> bool:
     """Whether a file's suffix is that of an image that can be read."""
     return Path(name).suffix.lower() in IMAGE_SUFFIXES
@@ -179,7 +190,7 @@ def _entries(folder: Path, unused: Unused) -> Iterator[tuple[str, Path]]:
         unused.add(CLOSED, folder)
         return
     for entry in ordered:
-        kind = HIDDEN if is_hidden(entry.name) else _kind(entry)
+        kind = _kind(entry)
         if kind == HIDDEN or kind in _ONE:
             unused.add(kind, folder / entry.name)
         else:
@@ -187,6 +198,8 @@ def _entries(folder: Path, unused: Unused) -> Iterator[tuple[str, Path]]:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
+    if is_hidden(entry.name) or not is_text(entry.name):
+        return HIDDEN if is_hidden(entry.name) else NO_TEXT
     if entry.is_file(follow_symlinks=False):
         return "file"
     if entry.is_dir(follow_symlinks=False):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -124,3 +126,10 @@ def test_results_below_the_photographs_are_no_photographs(tmp_path):
     found = find_images([tmp_path], out=tmp_path / "new")
     assert list(found.files) == ["a"]
     assert found.unused.counts == {"folders of results": 3}
+
+
+def test_a_name_that_is_no_text_costs_only_its_file(tmp_path):
+    touch(tmp_path, "a.jpg", os.fsdecode(b"caf\xe9.jpg"))
+    found = find_images([tmp_path])
+    assert list(found.files) == ["a"]
+    assert "1 name that is not in UTF-8, rename it" in found.unused.describe()
