@@ -52,7 +52,7 @@ class TruthSheet:
             for task, labels in predicted.items():
                 both = [label_as_array(each[index], task) for each in (batch.labels[task], labels)]
                 self._shown.setdefault(task, []).extend(both)
-                cells += [label_as_rgb(each, task) for each in both]
+                cells += [label_as_rgb(each, task, like=both[0]) for each in both]
                 titles += [f"{task}, truth", f"{task}, predicted"]
             self._rows.append(
                 PictureRow(

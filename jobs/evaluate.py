@@ -1,7 +1,8 @@
 """Score the weights of a run on a split of its source.
 
 python jobs/evaluate.py --run runs/demo [--weights final|all|VERSION] [--split test] [--json]
-[--picture truth.png]
+
+``--picture FILE.png`` draws the first images of the split beside their labels and predictions.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def _cells(
     """The label of the real image, if there is a column for it, and the predicted one."""
     if task in with_truth:
         yield label_as_rgb(row.truth[task], task) if task in row.truth else None
-    yield label_as_rgb(row.labels[task], task)
+    yield label_as_rgb(row.labels[task], task, like=row.truth.get(task))
 
 
 def sheet_row(

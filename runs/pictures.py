@@ -86,11 +86,14 @@ def draw_rows(
     return picture
 
 
-def label_as_rgb(label: NDArray[Any], task: Task) -> NDArray[np.uint8]:
+def label_as_rgb(
+    label: NDArray[Any], task: Task, *, like: NDArray[Any] | None = None
+) -> NDArray[np.uint8]:
     """Colour a label map for the eye; invalid pixels are black, in grey maps purple.
 
     Args:
         label: Encoded as ``schemas.sample`` says.
+        like: A label to compare it with: depth is stretched over the range of that one.
 
     Returns:
         uint8 RGB [H, W, 3]: normals as (n + 1) / 2; depth from bright (near) to dark (far),
@@ -102,7 +105,7 @@ def label_as_rgb(label: NDArray[Any], task: Task) -> NDArray[np.uint8]:
         valid = np.any(label != 0, axis=-1, keepdims=True)
         return np.where(valid, np.rint((label + 1) * 127.5), 0).astype(np.uint8)
     if kind == "distance":
-        return _depth_as_rgb(label)
+        return _depth_as_rgb(label, label if like is None or not (like > 0).any() else like)
     if kind == "probability":
         grey = np.rint(np.clip(label, 0, 1) * 255).astype(np.uint8)[..., None]
         return np.where(label[..., None] >= 0, grey, np.array(_IGNORED_GREY, np.uint8))
@@ -143,11 +146,11 @@ def class_legend(
     return entries
 
 
-def _depth_as_rgb(depth_m: NDArray[Any]) -> NDArray[np.uint8]:
+def _depth_as_rgb(depth_m: NDArray[Any], like_m: NDArray[Any]) -> NDArray[np.uint8]:
     valid = depth_m > 0
     if not valid.any():
         return np.zeros((*depth_m.shape, 3), np.uint8)
-    near, far = np.percentile(depth_m[valid], (1, 99))
+    near, far = np.percentile(like_m[like_m > 0], (1, 99))
     place = np.clip((depth_m - near) / max(far - near, 1e-6), 0, 1)
     stops = np.linspace(0, 1, len(_DEPTH_COLOURS))
     channels = [np.interp(place, stops, _DEPTH_COLOURS[:, i]) for i in range(3)]

@@ -144,3 +144,11 @@ def test_a_run_without_samples_gives_no_rows(tmp_path):
     config = make_config(tmp_path)
     source = open_source(config.source, ("normals",))
     assert rows_of_run(open_store(config.run.url), source, limit=4) == []
+
+
+def test_depths_that_are_compared_have_one_scale():
+    truth = np.array([[1.0, 2.0, 5.0]], np.float32)
+    alike = label_as_rgb(truth + 0, "depth", like=truth)
+    np.testing.assert_array_equal(alike, label_as_rgb(truth, "depth"))
+    farther = label_as_rgb(np.full_like(truth, 5.0), "depth", like=truth)
+    np.testing.assert_array_equal(farther[0, 0], label_as_rgb(truth, "depth")[0, 2])
