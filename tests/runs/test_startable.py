@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from jobs.self_improve import main
 from runs.directory import claim_run_directory
 from schemas.config_file import load_config
-from schemas.errors import UserError
+from schemas.errors import SourceError, UserError
 from storage.files.stores import open_store
 from storage.records.captions import CaptionRow, write_captions
 from tests.kit.startable_run import KEYS, StartableRun, classes, startable_run
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture
@@ -295,3 +299,28 @@ def test_a_home_that_is_not_ones_own_is_refused_where_ray_writes_its_token(whole
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(UserError, match=r"HOME = .*set HOME to a folder of yours"):
         main(whole.arguments())
+
+
+SHIPPED = sorted(
+    path
+    for path in (*CONFIGS.glob("*.yaml"), *(CONFIGS / "methods").glob("*.yaml"))
+    if "run" in yaml.safe_load(path.read_text())
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_configuration_may_be_started_or_names_the_data_that_it_lacks(
+    path, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.delenv("NYUV2_DIR", raising=False)
+    arguments = ["--config", str(path), "--set", f"run.url={tmp_path}/run", "--dry-run"]
+    if load_config(path).source.kind == "rooms":
+        main(arguments)
+        told = capsys.readouterr().out
+        assert "units (0 committed)" in told
+        assert "error" not in told
+    else:
+        with pytest.raises(SourceError, match=r"NYUV2_DIR|jobs/prepare\.py"):
+            main(arguments)
+    assert not (tmp_path / "run").exists()
