@@ -53,7 +53,7 @@ def code_blocks(language: str) -> list[str]:
 
 def test_the_queries_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_and_commit(open_store("runs/a"), 0, "one")
+    write_and_commit(open_store("runs/demo"), 0, "one")
     queries, _ = code_blocks("sql")
     results = [duckdb.sql(query).fetchall() for query in queries.split(";") if query.strip()]
     assert results[0] == [(0, "ok", SAMPLES_PER_UNIT)]
@@ -65,7 +65,7 @@ def test_the_view_shows_every_sample_once_as_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    store = open_store("runs/a")
+    store = open_store("runs/demo")
     for number in range(3):
         write_and_commit(store, number, "one")
     first = ManifestReader(store).refresh()[0]
@@ -84,7 +84,7 @@ def test_the_view_shows_every_sample_once_as_it_stands(
 def test_the_example_in_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     image = np.full((4, 5, 3), 7, np.uint8)
-    write_and_commit(open_store("runs/a"), 0, "one", image_png=encode_image_png(image))
+    write_and_commit(open_store("runs/demo"), 0, "one", image_png=encode_image_png(image))
     (example,) = code_blocks("python")
     names: dict[str, object] = {}
     exec(example, names)
