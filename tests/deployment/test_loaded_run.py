@@ -32,7 +32,7 @@ def test_three_lines_predict_at_the_images_size(config, tmp_path):
     found = run.predict(tmp_path / "photograph.png")
     assert set(found) == set(found.reliability) == set(TASKS)
     assert found["normals"].shape == (37, 121, 3)
-    assert found["semseg"].max() < 5
+    assert found["semseg"].max() < config.method.num_classes
     assert (run.weights.version, run.image_size, run.tasks) == (1, (32, 32), TASKS)
 
 
