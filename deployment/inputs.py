@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from perception.shapes import ShapeError
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, SampleError
 from schemas.run_layout import CONFIG_FILE
 from sources.folder_listing import NO_TEXT, RESULTS, Unused, is_text, list_images
 from storage.samples.codecs import decode_image
-from storage.samples.members import IMAGE_SUFFIXES, rgb_of
+from storage.samples.members import IMAGE_SUFFIXES, MAX_PIXELS, rgb_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +29,8 @@ PREDICTIONS_FILE = "predictions.json"
 SAMPLES_FILE = "samples.json"
 RESULT_FILES = (PREDICTIONS_FILE, SAMPLES_FILE, CONFIG_FILE)
 """A folder that holds one of them holds results: its pictures are no photographs."""
+
+_MAX_FILE_BYTES = 8 * MAX_PIXELS + 2**20
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,10 @@ def as_rgb(image: ImageLike) -> NDArray[np.uint8]:
         SampleError: If a file cannot be decoded or is too large.
     """
     if isinstance(image, str | Path):
-        return decode_image(Path(image).expanduser().read_bytes())
+        path = Path(image).expanduser()
+        if (size := path.stat().st_size) > _MAX_FILE_BYTES:
+            raise SampleError("too_large", f"{size} bytes; wanted at most {_MAX_FILE_BYTES}")
+        return decode_image(path.read_bytes())
     if isinstance(image, Image.Image):
         return _from_pil(image)
     if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):

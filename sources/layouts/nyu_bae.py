@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from schemas.errors import SampleError
+from schemas.text import decode_text, without_format_signs
 from sources.layouts.protocol import Layout, LayoutOptions, choose_labels
 from sources.readers import files
 from sources.readers.image_files import ImageFiles, beside, index_images
@@ -61,11 +62,12 @@ def _inside(root: Path) -> Path:
 
 
 def _caption(image: Path) -> str:
-    path = beside(image, "caption", ".txt")
+    """The caption; "" if there is none or it cannot be read, for the image and its labels can."""
     try:
-        return files.read_bytes(path).decode().strip() if path.exists() else ""
-    except UnicodeDecodeError as error:
-        raise SampleError("caption_invalid", f"{path}: wanted UTF-8 text: {error}") from error
+        data = files.read_bytes(beside(image, "caption", ".txt"))
+        return without_format_signs(decode_text(data)).strip()
+    except (SampleError, UnicodeDecodeError):
+        return ""
 
 
 def _notes(folder: Path) -> Iterator[str]:

@@ -62,6 +62,13 @@ def test_a_file_that_is_no_image_is_an_error(tmp_path):
         as_rgb(tmp_path / "a.jpg")
 
 
+def test_a_file_far_too_large_for_a_picture_is_not_read(tmp_path):
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(SampleError, match="too_large"):
+        as_rgb(tmp_path / "a.png")
+
+
 def test_only_paths_have_names():
     assert name_of("photographs/a.jpg") == "a.jpg"
     assert name_of(IMAGE) == name_of(Image.fromarray(IMAGE)) == ""

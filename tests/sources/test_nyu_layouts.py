@@ -102,6 +102,14 @@ def test_captions_are_read_and_may_be_missing(tmp_path):
     assert [files.read(key).caption for key in files.splits()["train"]] == ["room 000000", ""]
 
 
+def test_a_caption_that_cannot_be_read_costs_no_image(tmp_path):
+    nyu_files.write_bae(tmp_path, {"train": 2, "test": 1})
+    (tmp_path / "train" / "caption" / "000000.txt").write_bytes("\ufeffa room".encode("utf-16"))
+    (tmp_path / "train" / "caption" / "000001.txt").write_bytes(b"caf\xe9")
+    files = open_at("nyu_bae", tmp_path)
+    assert [files.read(key).caption for key in files.splits()["train"]] == ["a room", ""]
+
+
 def test_the_lists_of_the_two_multi_task_archives_decide_the_splits(tmp_path):
     nyu_files.write_atrc(tmp_path, train=2, test=3)
     splits = open_at("nyud_mt_atrc", tmp_path).splits()
