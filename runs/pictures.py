@@ -117,7 +117,9 @@ def overlaid(image: NDArray[np.uint8], label: NDArray[Any], task: Task) -> NDArr
     colours = label_as_rgb(label, task)
     if TASK_KINDS[task] != "classes":
         return colours
-    return np.rint(0.35 * image + 0.65 * colours).astype(np.uint8)
+    # Grey, so that colours stay those of the legend.
+    grey = image.mean(axis=-1, keepdims=True)
+    return np.rint(0.3 * grey + 0.7 * colours).astype(np.uint8)
 
 
 def class_legend(
@@ -159,11 +161,13 @@ def _depth_as_rgb(depth_m: NDArray[Any], like_m: NDArray[Any]) -> NDArray[np.uin
 
 @cache
 def _palette() -> NDArray[np.uint8]:
-    """Colours of all ids: each the farthest from black and from those before it."""
+    """Colours of all ids: each the farthest from black, white and those before it."""
     levels = np.linspace(30, 255, 8)
     choice = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
     colours = np.zeros((IGNORE_ID + 1, 3))
-    distance = np.linalg.norm(choice, axis=1).clip(max=120)
+    # White may be nearer than black: it is not the colour of any other pixel, but of the paper.
+    from_white = np.linalg.norm(choice - 255, axis=1) + 60
+    distance = np.minimum(np.linalg.norm(choice, axis=1), from_white)
     for class_id in range(IGNORE_ID):
         colours[class_id] = choice[distance.argmax()]
         distance = np.minimum(distance, np.linalg.norm(choice - colours[class_id], axis=1))
