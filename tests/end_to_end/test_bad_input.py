@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from huggingface_hub import constants
 from PIL import Image
 
 from runs.command_line import run_job
 from schemas.config_file import load_config
+from schemas.errors import ConfigError
 from tests.kit.job_process import ROOT, arguments_of
 from tests.kit.run_reader import manifest_rows, members_by_key
 
@@ -141,10 +143,16 @@ def test_a_model_on_the_hub_is_not_taken_for_a_missing_folder(monkeypatch, capsy
     from jobs.self_improve import main
 
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     change = "model.diffusion=stable-diffusion-v1-5/stable-diffusion-v1-5"
-    main([*arguments_of(ROOMS, tmp_path / "run", change), "--dry-run"])
+    arguments = [*arguments_of(ROOMS, tmp_path / "run", change), "--dry-run"]
+    main(arguments)
     assert "images to make" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match=r"model\.diffusion = .*HF_HUB_OFFLINE is set"):
+        main(arguments)
 
 
 def test_a_label_of_another_size_than_its_image_is_named_with_both_sizes(refused, folder):
