@@ -124,7 +124,11 @@ def test_without_its_file_of_names_the_classes_have_none_and_a_note_says_so(tmp_
     [
         (np.full((8, 12), 151, np.uint8), "class_id_out_of_range", "1 to 150 or 0.*found 151"),
         (np.zeros((8, 11), np.uint8), "label_size_differs", "8 x 12, its semseg 8 x 11"),
-        (np.zeros((8, 12, 3), np.uint8), "label_format", "mode L, found RGB.*; unpack"),
+        (
+            np.zeros((8, 12, 3), np.uint8),
+            "label_format",
+            "wanted 8-bit grey, found a colour picture; unpack",
+        ),
         (None, "file_missing", "wanted a file, found none; unpack"),
     ],
 )
