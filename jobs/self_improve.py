@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     console.print(scores_table(scores, title="test split"))
     console.print(classes_table(results.get("iou_per_class", {}), title="test split"))
     for line in gain_lines(results):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
     for what, file in (("results", RESULTS_FILE), ("contact sheet", CONTACT_SHEET_FILE)):
         console.print(f"{what}: {store.uri(file)}", soft_wrap=True, markup=False)
 
