@@ -145,6 +145,9 @@ def _explain(together: list[_Problem], page: str, word: str) -> str:
     if not first.path:
         return _about_rule(first.item) or f"{_about_type(first, value)}"
     shown = "" if isinstance(value, dict) else f" = {_shown(value)}"
+    if isinstance(value, bool):
+        read = "yes and on" if value else "no and off"
+        shown = f" = {str(value).lower()} ({read} are read so; a text wants quotes)"
     meaning = f" ({first.place.meaning})" if first.place and first.place.meaning else ""
     rule = _about_rule(first.item) if len(together) == 1 else ""
     return f"{first.path}{shown}: {rule or _about_type(first, value)}{meaning}"

@@ -14,18 +14,28 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_LOOKED_AT = 4096
 _JOINERS = re.compile("[\u200c\u200d\U000e0020-\U000e007f]")
 """Format signs with a meaning: they join emoji, flags and the letters of some scripts."""
 
 
 def decode_text(data: bytes) -> str:
-    """Decode UTF-8, or what the mark of the byte order at the start says; the mark is left out.
+    """Decode UTF-8, UTF-16 without its mark, or what the mark of the byte order at the start says.
+
+    The mark is left out. UTF-16 without it is known by zeros at every second place.
 
     Raises:
         UnicodeDecodeError: If it is something else.
     """
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
-    return data.decode(encoding)
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "")
+    return data.decode(encoding or _unmarked(data[:_LOOKED_AT]))
+
+
+def _unmarked(head: bytes) -> str:
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if 4 * max(even, odd) < len(head) // 2 or min(even, odd) or even == odd:
+        return "utf-8"
+    return "utf-16-le" if odd else "utf-16-be"
 
 
 def without_format_signs(text: str) -> str:

@@ -2,7 +2,8 @@
 
 Numbers are read as people mean them: ``0010`` is a text, which a field of numbers takes for ten and
 a field of names as it is; dates and times of day are texts. (YAML 1.1 reads an eight, a date, and
-a number of seconds.) A key ``[128, 64, 128]`` is the text ``128, 64, 128``, as colours are written.
+a number of seconds.) A key ``[128, 64, 128]`` is the text ``128, 64, 128``, as colours are written,
+and a key ``on`` is the text. A key that is given twice is refused.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from schemas.recognise import picture_format
 from schemas.text import decode_text
 
 MAX_BYTES = 1 << 18
@@ -24,6 +26,9 @@ MAX_DEPTH = 64
 """Greatest number of lists and mappings within each other."""
 
 _MOST_SAID = 500
+_MOST_LINE = 120
+_BRACES = re.compile(r"\{\w+\}")
+_TEXT, _SWITCH, _MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "bool", "merge"))
 
 _OWN_RULES = {
     "tag:yaml.org,2002:timestamp": None,
@@ -43,15 +48,16 @@ def parse_yaml(data: bytes | str) -> Any:
         data: UTF-8, or what a mark of the byte order says; or a text.
 
     Raises:
-        ValueError: If it is not YAML or not UTF-8, is too large or nested too deeply, or its
-            aliases multiply (the size is checked before anything is built); the text is short.
+        ValueError: If it is not YAML or no text, names a key twice, is too large or nested too
+            deeply, or its aliases multiply (the size is checked before anything is built); the
+            text is short, and has the remedy where one is known.
     """
     if len(data) > MAX_BYTES:
         raise ValueError(f"too large: {len(data)} bytes; wanted at most {MAX_BYTES}")
     try:
         return _build(data if isinstance(data, str) else decode_text(data))
     except UnicodeDecodeError as error:
-        raise ValueError(f"wanted text in UTF-8, found {error}; save it as UTF-8") from error
+        raise ValueError(_about_bytes(bytes(error.object), error)) from error
     except RecursionError as error:
         raise ValueError(f"nested too deeply; wanted at most {MAX_DEPTH} levels") from error
 
@@ -64,33 +70,77 @@ def _build(text: str) -> Any:
             return None
         _expect_small(node)
         return loader.construct_document(node)
-    except yaml.YAMLError as error:
-        raise ValueError(f"not YAML ({str(error)[:_MOST_SAID]})") from error
-    except _TooLargeError:
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ValueError(f"not YAML (line {line}: {_about_sign(text, error)})") from error
+    except yaml.MarkedYAMLError as error:
+        raise ValueError(f"not YAML ({_about_place(text, error)[:_MOST_SAID]})") from error
+    except _RefusedError:
         raise
     except (ValueError, OverflowError) as error:
         # Such as a date that does not exist, or a number of thousands of digits.
         raise ValueError(f"not YAML ({str(error)[:_MOST_SAID]})") from error
 
 
-class _TooLargeError(ValueError):
-    """What a small text would become."""
+def _about_bytes(data: bytes, error: UnicodeDecodeError) -> str:
+    if name := picture_format(data):
+        return f"wanted text, found a {name} picture"
+    return f"wanted text in UTF-8, found {error}; save it as UTF-8"
+
+
+def _about_sign(text: str, error: yaml.reader.ReaderError) -> str:
+    return f"the sign U+{ord(text[error.position]):04X}, which no text holds; take it out"
+
+
+def _about_place(text: str, error: yaml.MarkedYAMLError) -> str:
+    """What is wrong in which line, with a remedy for what people often do."""
+    problem, mark = error.problem or "", error.problem_mark or error.context_mark
+    if mark is None:
+        return problem
+    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
+    where = f"line {mark.line + 1}: "
+    if "'\\t'" in problem:
+        return f"{where}a tab; YAML wants blanks"
+    if "another document" in problem:
+        return f"{where}a second document begins; keep one"
+    if "for the tag" in problem:
+        return f"{where}the tag {problem.rpartition('tag ')[2]}; leave it out"
+    said = f"{where}{problem}: {line.strip()[:_MOST_LINE]!r}"
+    return f"{said}; patterns with braces need quotes" if _BRACES.search(line) else said
+
+
+class _RefusedError(ValueError):
+    """YAML that is refused: a key twice, or what a small text would become."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without its second readings of what looks like a number, and with colours as keys."""
+    """YAML whose numbers are what people mean, and whose keys are texts, each given once."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's own
-        node.value = [(_colour_as_text(key), value) for key, value in node.value]
-        return super().construct_mapping(node, deep=deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        node.value = [(_key_as_text(key), value) for key, value in node.value]
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise _RefusedError(
+                    f"{key.value[:_MOST_LINE]!r} is given twice, in line {lines[key.value]} and "
+                    f"line {line}; keep one"
+                )
+            lines[key.value] = line
+        return node
 
 
-def _colour_as_text(key: yaml.Node) -> yaml.Node:
-    """The key ``[128, 64, 128]`` as the text ``128, 64, 128``: a list cannot be a key."""
+def _key_as_text(key: yaml.Node) -> yaml.Node:
+    """The key ``[128, 64, 128]`` as the text ``128, 64, 128``, and ``on`` and ``no`` as written."""
+    if key.tag == _SWITCH:
+        return yaml.ScalarNode(_TEXT, key.value, key.start_mark, key.end_mark)
     parts = [each.value for each in key.value] if isinstance(key, yaml.SequenceNode) else []
     if len(parts) != 3 or not all(isinstance(part, str) and part.isdecimal() for part in parts):
         return key
-    return yaml.ScalarNode("tag:yaml.org,2002:str", ", ".join(parts), key.start_mark, key.end_mark)
+    return yaml.ScalarNode(_TEXT, ", ".join(parts), key.start_mark, key.end_mark)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -106,7 +156,7 @@ def _expect_small(root: yaml.Node) -> None:
     """Walk the document as if each alias were a copy, and stop where that is too much.
 
     Raises:
-        _TooLargeError: There.
+        _RefusedError: There.
     """
     size = 0
     waiting: list[tuple[yaml.Node, int]] = [(root, 1)]
@@ -120,8 +170,8 @@ def _expect_small(root: yaml.Node) -> None:
         elif isinstance(node, yaml.MappingNode):
             waiting.extend((each, depth + 1) for pair in node.value for each in pair)
         if depth > MAX_DEPTH:
-            raise _TooLargeError(f"nested too deeply; wanted at most {MAX_DEPTH} levels")
+            raise _RefusedError(f"nested too deeply; wanted at most {MAX_DEPTH} levels")
         if size > MAX_EXPANDED:
-            raise _TooLargeError(
+            raise _RefusedError(
                 "its aliases multiply into too many values; write out what they stand for"
             )

@@ -42,9 +42,7 @@ def load_description(path: Path) -> FolderDescription:
     try:
         tree = parse_yaml(path.read_bytes())
     except ValueError as error:
-        raise SourceError(
-            f"{path}: {error}; patterns with braces need quotes inside {{ … }}"
-        ) from error
+        raise SourceError(f"{path}: {error}") from error
     if not isinstance(tree, dict):
         raise SourceError(f"{path}: wanted fields such as root: and image:, found {tree!r:.200}")
     try:

@@ -13,8 +13,8 @@ from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from schemas.recognise import HEIC_REMEDY
 from storage.samples.members import HEIC_SUFFIXES, IMAGE_SUFFIXES
-from storage.samples.recognise import HEIC_REMEDY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

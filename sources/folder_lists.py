@@ -40,7 +40,7 @@ def read_list(
     blanks, tabs or commas between them. Lines that say that there is no label are left out.
 
     Args:
-        rel: The list, below the root: UTF-8, or UTF-16 with its mark.
+        rel: The list, below the root: UTF-8 or UTF-16.
         columns: What the columns are; by default the image and the label of the only task.
         tasks: Tasks that are described.
 

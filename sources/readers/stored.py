@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from schemas.errors import SampleError
+from schemas.recognise import picture_format
 from sources.readers.numbers import MAX_NUMBER_BYTES, is_numbers, read_numbers
 from storage.samples.members import PICTURE_FORMATS, mode_words, read_stored
-from storage.samples.recognise import picture_format
 
 if TYPE_CHECKING:
     from pathlib import Path

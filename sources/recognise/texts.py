@@ -6,6 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from schemas.text import decode_text
 from sources.recognise.collections import SplitName, split_of
 
 if TYPE_CHECKING:
@@ -53,9 +54,8 @@ def lines_of(file: Path, *, max_bytes: int = _MAX_BYTES) -> list[str]:
         data = file.read_bytes()
     except OSError:
         return []
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        lines = data.decode(encoding).splitlines()
+        lines = decode_text(data).splitlines()
     except UnicodeDecodeError:
         return []
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]

@@ -22,8 +22,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from schemas.errors import SampleError
+from schemas.recognise import HEIC_REMEDY, picture_format, what_it_is
 from storage.samples.metadata import upright, without_metadata
-from storage.samples.recognise import HEIC_REMEDY, picture_format, what_it_is
 
 if TYPE_CHECKING:
     from collections.abc import Callable
