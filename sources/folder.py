@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,30 @@ class FolderSource:
     def label_file(self, key: str, task: Task) -> Path:
         """The label's file of a sample of a split, of a task that is read."""
         return self._files.label(self._names[key], task)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Fields of the description that decide what is made of the files; defaults are absent."""
+        tree = self._description.model_dump(
+            mode="json", exclude={"name", "root", "splits", "labels"}, exclude_defaults=True
+        )
+        for task, files in self._labels.items():
+            fields = files.model_dump(mode="json", exclude_defaults=True)
+            tree |= {f"labels.{task}.{name}": value for name, value in fields.items()}
+        return tree
+
+    def files_sign(self, key: str) -> int | None:
+        """A number below 2^63 of the sizes of a sample's image and labels; None if one is gone.
+
+        Sizes in bytes differ for nearly all compressed files, and nothing is opened.
+        """
+        files = [self.image_file(key), *(self.label_file(key, task) for task in self._labels)]
+        try:
+            sizes = [file.stat().st_size for file in files]
+        except OSError:
+            return None
+        digest = hashlib.blake2b(repr(sizes).encode(), digest_size=8).digest()
+        return int.from_bytes(digest) >> 1
 
     def _read_one(self, key: str) -> Sample:
         if key not in self._names:

@@ -7,7 +7,7 @@ there were: so a run notes its splits, and each of its processes reads these.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar, get_args
 
@@ -44,20 +44,24 @@ class Change:
         added: Keys that are new, by split.
         taken: Keys that are gone, by the split they were in.
         moved: Keys by the splits they were in and are in.
+        edited: Keys whose files are others, by the split they were in.
+        fields: How files are read otherwise, a text for each field of the description.
     """
 
     added: Mapping[str, Sequence[str]]
     taken: Mapping[str, Sequence[str]]
     moved: Mapping[tuple[str, str], Sequence[str]]
+    edited: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    fields: Sequence[str] = ()
 
     def __bool__(self) -> bool:
         """Whether there is any."""
-        return bool(self.added or self.taken or self.moved)
+        return bool(self.added) or not self.is_addition
 
     @property
     def is_addition(self) -> bool:
-        """Whether all samples that there were are where they were."""
-        return not (self.taken or self.moved)
+        """Whether all samples that there were are where and what they were."""
+        return not (self.taken or self.moved or self.edited or self.fields)
 
     def describe(self) -> str:
         """Each part with its first keys."""
@@ -66,6 +70,11 @@ class Change:
         parts += [
             f"{_some(keys)} moved from {old} to {new}" for (old, new), keys in self.moved.items()
         ]
+        parts += [
+            f"labels or images changed: {_some(keys)} in {split}"
+            for split, keys in self.edited.items()
+        ]
+        parts += self.fields
         return "; ".join(parts)
 
 

@@ -104,6 +104,11 @@ class PreparedSource:
         return self._num_classes
 
     @property
+    def reading(self) -> dict[str, Any]:
+        """Facts that decide what labels mean; empty if the shards have none."""
+        return self._facts.model_dump(mode="json", exclude={"tasks"}) if self._facts else {}
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """None."""
         return ()

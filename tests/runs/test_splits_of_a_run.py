@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from pipeline.make.caption import shards_without_captions
 from runs.directory import claim_run_directory, resumed_config
@@ -16,6 +21,7 @@ from sources.pinned import change_between
 from storage.files.stores import open_store
 from storage.records.captions import CaptionRow, write_captions
 from storage.records.events import read_events
+from storage.records.splits import read_splits
 from tests.kit.photo_folder import config_of, save, scene, write_photos
 
 LABELS = {"depth": {"pattern": "depth/{key}.png", "unit": "mm"}}
@@ -147,6 +153,62 @@ def test_a_list_of_splits_that_cannot_be_read_says_what_to_do(store, config):
     begin(store, config)
     store.write_bytes(SPLITS_FILE, b"?")
     assert "remove it if the source is what it was" in refusal(store, config)
+
+
+def describe_otherwise(config, **fields):
+    path = Path(config.source.description)
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | fields))
+
+
+def test_a_description_that_reads_the_files_otherwise_is_refused_by_its_fields(store, config):
+    begin(store, config)
+    labels = {"depth": LABELS["depth"] | {"unit": "cm"}}
+    describe_otherwise(config, labels=labels, size=[16, 16], name="renamed")
+    said = refusal(store, config)
+    assert "labels.depth.unit: there absent, now cm" in said
+    assert "size: there [32, 32], now [16, 16]" in said
+    assert "name" not in said.split("began:")[1]
+    assert "put the files and description back, or choose another run.url" in said
+
+
+def test_defaults_that_are_spelled_out_are_no_change(root):
+    labels = {"depth": {"pattern": "depth/{key}.png"}}
+    config = config_of(root, labels)
+    store = open_store(config.run.url)
+    begin(store, config)
+    describe_otherwise(config, labels=LABELS)
+    claim_run_directory(store, config)
+
+
+def test_labels_that_were_replaced_are_named(store, config, root):
+    begin(store, config)
+    save(root / "depth/0001.png", millimetres(scene(50))[:, ::-1] // 7)
+    assert "labels or images changed: 1 (0001) in train" in refusal(store, config)
+
+
+def test_images_that_changed_places_are_named(store, config, root):
+    begin(store, config)
+    one, other = (root / f"rgb/{key}.jpg" for key in ("0002", "0004"))
+    before, after = one.read_bytes(), other.read_bytes()
+    assert len(before) != len(after)
+    one.write_bytes(after)
+    other.write_bytes(before)
+    said = refusal(store, config_of(root, LABELS, **ACCEPTING))
+    assert "1 (0004) in train" in said
+    assert "1 (0002) in test" in said
+
+
+def test_a_list_of_splits_without_signs_is_read_and_gets_them(store, config, root):
+    begin(store, config)
+    splits = read_splits(store)
+    whole = pq.read_table(io.BytesIO(store.read_bytes(SPLITS_FILE)))
+    buffer = io.BytesIO()
+    pq.write_table(whole.drop_columns("files").replace_schema_metadata(None), buffer)
+    store.write_bytes(SPLITS_FILE, buffer.getvalue())
+    claim_run_directory(store, config)
+    assert read_splits(store) == splits
+    save(root / "depth/0001.png", millimetres(scene(50))[:, ::-1] // 7)
+    assert "1 (0001) in train" in refusal(store, config)
 
 
 def test_keys_that_come_in_several_shards_are_told_apart():
