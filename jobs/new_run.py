@@ -21,6 +21,7 @@ from runs.new_run import (
     PICTURE_FILE,
     Machine,
     check_new_run,
+    remove_new_run,
     write_new_run,
 )
 from runs.understood import draw_understood
@@ -44,16 +45,26 @@ def main(arguments: Sequence[str]) -> None:
         console.print(f"- {text}", highlight=False, markup=False, soft_wrap=True)
     out = parsed.out or Path(f"{found.name}_run")
     path = write_new_run(found, out, Machine.here())
+    try:
+        _check(path, console)
+    except BaseException:
+        # The mended command is to find no file of this one.
+        remove_new_run(out)
+        raise
     console.print(f"wrote {path} and {out / DESCRIPTION_FILE}", soft_wrap=True, highlight=False)
+    command = f".venv/bin/python jobs/self_improve.py --config {path}"
+    console.print(f"next: {command}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _check(path: Path, console: Console) -> None:
     config = load_config(path)
     if picture := draw_understood(config):
-        (out / PICTURE_FILE).write_bytes(picture)
-        text = f"look at {out / PICTURE_FILE}: are these the labels of these images?"
+        shown = path.parent / PICTURE_FILE
+        shown.write_bytes(picture)
+        text = f"look at {shown}: are these the labels of these images?"
         console.print(text, soft_wrap=True, highlight=False)
     for line in check_new_run(config).lines():
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    command = f".venv/bin/python jobs/self_improve.py --config {path}"
-    console.print(f"next: {command}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _table(found: Recognised) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,9 @@ def write_new_run(found: Recognised, out: Path, machine: Machine) -> Path:
     """
     if out.resolve().is_relative_to(found.root.resolve()):
         raise ConfigError(f"--out {out}: lies in the folder of the images; choose one elsewhere")
-    taken = [name for name in (DESCRIPTION_FILE, CONFIG_FILE) if (out / name).exists()]
+    taken = [
+        name for name in (DESCRIPTION_FILE, CONFIG_FILE, PICTURE_FILE) if (out / name).exists()
+    ]
     if taken:
         raise ConfigError(f"--out {out}: holds {taken[0]} already; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
@@ -81,6 +84,14 @@ def write_new_run(found: Recognised, out: Path, machine: Machine) -> Path:
     head = _CONFIG_HEAD.format(description=description.name)
     config.write_text(head + _as_yaml(configuration(found, out, machine)), encoding="utf-8")
     return config
+
+
+def remove_new_run(out: Path) -> None:
+    """Take away what :func:`write_new_run` and its picture left, and the folder if it is empty."""
+    for name in (DESCRIPTION_FILE, CONFIG_FILE, PICTURE_FILE):
+        (out / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        out.rmdir()
 
 
 def configuration(found: Recognised, out: Path, machine: Machine) -> dict[str, Any]:

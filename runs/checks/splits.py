@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 from schemas.errors import ConfigError
+from schemas.paths import resolve_path
+from sources.folder_description import load_description
+from sources.protocol import Split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from schemas.config import RunConfig
-    from sources.protocol import LabelledSource, Split
+    from sources.protocol import LabelledSource
 
 _LIMITS: dict[Split, str] = {
     "train": "num_labelled",
@@ -19,7 +23,7 @@ _LIMITS: dict[Split, str] = {
 }
 
 
-def expect_splits(source: LabelledSource, splits: Sequence[Split]) -> None:
+def expect_splits(config: RunConfig, source: LabelledSource, splits: Sequence[Split]) -> None:
     """Check that splits hold samples.
 
     Raises:
@@ -30,8 +34,23 @@ def expect_splits(source: LabelledSource, splits: Sequence[Split]) -> None:
             purpose = "to learn from" if split == "train" else "to score"
             raise ConfigError(
                 f"source {source.name}: wanted images of split {split} {purpose}, found none; "
-                f"set source.{_LIMITS[split]} above 0, or describe such a split"
+                + _remedy(config, source, split)
             )
+
+
+def _remedy(config: RunConfig, source: LabelledSource, split: Split) -> str:
+    is_limited = getattr(config.source, _LIMITS[split], None) == 0
+    if config.source.kind == "folder" and split != "train" and not is_limited:
+        file = Path(resolve_path(config.source.description))
+        keys = load_description(file).splits.test
+        if keys and (rule := keys.hold_out):
+            given = f"every: {rule.every}" if rule.every else f"fraction: {rule.fraction}"
+            used = sum(len(s.keys) for each in get_args(Split) for s in source.shards(each))
+            return (
+                f"{file}: splits.{split}.hold_out ({given}) takes none of the {used} images with "
+                "labels; add images, or hold out more of them, such as every: 2"
+            )
+    return f"set source.{_LIMITS[split]} above 0, or describe such a split"
 
 
 def expect_unlabelled(config: RunConfig, source: LabelledSource) -> None:

@@ -82,7 +82,7 @@ def expect_startable(
     networks = expect_models(config, with_captioner="generate" in roles)
     is_scored = len(set(roles)) > 1
     splits: list[Split] = ["train", "test"] if is_scored else ["train"]
-    expect_splits(source, splits)
+    expect_splits(config, source, splits)
     if "generate" in roles:
         expect_unlabelled(config, source)
         remarks += expect_captions(config, store, source)

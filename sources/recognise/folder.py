@@ -22,6 +22,7 @@ _MOST_FILES = 500_000
 _MOST_COLLECTIONS = 40
 _FEW_IMAGES = 40
 _LEAST_COVER = 0.5
+_LEAST_LABELS = 2
 _MOSTLY = 0.9
 _PLAIN_NAMES = ("data", "dataset", "train", "images")
 
@@ -62,9 +63,9 @@ class Recognised:
 
     @property
     def num_training(self) -> int:
-        """Images of the train split, held-out ones included."""
+        """Labelled images of the train split, held-out ones included."""
         files = self.image[0].files
-        return len(files.get("train") or {}) or self.image[0].count
+        return len(files.get("train") or {}) or _num_labelled(self.image[0], self.labels)
 
     def uses(self, collection: Collection) -> bool:
         """Whether a collection is the images or the labels of a task."""
@@ -133,7 +134,8 @@ def recognise_folder(root: Path) -> Recognised:
     if unlabelled := _unlabelled(image[0], labels):
         said.append(
             f"{unlabelled} of {image[0].count} images lack the label of a task ("
-            f"{', '.join(labels)}): they are left out (skip_unlabelled)"
+            f"{', '.join(labels)}), {image[0].count - unlabelled} of {image[0].count} images have "
+            f"{'one' if len(labels) == 1 else 'all'}: the others are left out (skip_unlabelled)"
         )
         splits = {
             split: keys if "hold_out" in keys else {**keys, "skip_unlabelled": True}
@@ -202,18 +204,30 @@ def _images_of(root: Path, found: Sequence[Understood]) -> Understood:
 
 
 def _labels_of(found: Sequence[Understood], image: Collection) -> dict[Task, Understood]:
-    """For each task the collection that covers most images."""
+    """For each task the collection that covers most images.
+
+    If none covers half of them, that one which covers most is taken alone: with several, only
+    images that have all would be learnt from.
+    """
     keys = _keys_of(image)
+    fewer: list[tuple[int, Task, Understood]] = []
     best: dict[Task, tuple[tuple[int, bool], Understood]] = {}
     for each in found:
         collection, content = each
         if content.what != "label" or content.task is None or collection.hint == "results":
             continue
         shared = len(keys & _keys_of(collection))
+        if _LEAST_LABELS <= shared < _LEAST_COVER * len(keys):
+            is_own = shared >= _MOSTLY * collection.count
+            fewer += [(shared, content.task, each)] if is_own else []
+            continue
         rank = (shared, "colors" not in content.fields)
         known = best.get(content.task)
         if shared >= _LEAST_COVER * len(keys) and (known is None or rank > known[0]):
             best[content.task] = (rank, each)
+    if fewer and not best:
+        _, task, each = max(fewer, key=lambda one: one[0])
+        return {task: each}
     return {task: each for task, (_, each) in best.items()}
 
 
@@ -243,6 +257,10 @@ def _unlabelled(image: Collection, labels: dict[Task, Understood]) -> int:
     return sum(any(key not in those for those in labelled) for key in keys)
 
 
+def _num_labelled(image: Collection, labels: dict[Task, Understood]) -> int:
+    return image.count - _unlabelled(image, labels)
+
+
 def _names_in_order(names: dict[int, str], labels: dict[Task, Understood]) -> tuple[str, ...]:
     if "semseg" not in labels or not names:
         return ()
@@ -268,7 +286,7 @@ def _splits_of(
     lists = split_lists(root, files, keys)
     if "train" in lists:
         return _by_lists(lists, len(keys))
-    held_out, said = _hold_out(len(keys), ("test", "validation"))
+    held_out, said = _hold_out(_num_labelled(image, labels), ("test", "validation"))
     return {"train": every, **held_out}, {}, said
 
 
@@ -307,7 +325,7 @@ def _hold_out(count: int, splits: Sequence[str]) -> tuple[dict[str, Any], list[s
         return {}, []
     names = " and ".join(splits)
     if count < _FEW_IMAGES:
-        every = {"test": 4, "validation": 3}
+        every = {"test": max(min(4, count), 2), "validation": 3}
         rules: dict[str, Any] = {split: {"hold_out": {"every": every[split]}} for split in splits}
         return rules, [f"{names}: every third or fourth image is held out of train"]
     share = {"test": 0.2, "validation": 0.1}

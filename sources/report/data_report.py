@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from sources.report.tally import SplitTally, tally_sample
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from schemas.sample import SourceShard
+    from schemas.sample import SourceShard, UnreadableSample
     from sources.folder_description import LabelFiles
     from sources.protocol import LabelledSource, Split
 
@@ -125,7 +125,8 @@ def report_of(
         sizes={split: look.size for split, look in looks.items()},
         tallies=_tallies(looks),
         warnings=(
-            *describe_oddities(_tallies(looks, usable), expected),
+            *_failures(looks),
+            *describe_oddities(_without_failed(_tallies(looks, usable)), expected),
             *_of_files(source, looks),
             *_describe_duplicates(looks, source),
         ),
@@ -142,7 +143,7 @@ def report_of(
 @dataclass(kw_only=True)
 class _Seen:
     digests: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    first_failure: str = ""
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 class _Look:
@@ -178,7 +179,7 @@ class _Look:
                     self.seen.digests[_digest(found.image)].append(found.key)
                 else:
                     self.tally.failed[found.reason] += 1
-                    self.seen.first_failure = self.seen.first_failure or found.detail
+                    self.seen.failures.setdefault(found.reason, _cause(found, shard))
 
 
 def _readable(shards: Sequence[SourceShard]) -> Sequence[SourceShard]:
@@ -208,12 +209,37 @@ def _tallies(looks: dict[Split, _Look], tasks: Sequence[Task] = TASKS) -> dict[S
     }
 
 
+def _cause(found: UnreadableSample, shard: SourceShard) -> str:
+    """What is wrong with a sample, with the file's path."""
+    if shard.uri in found.detail:
+        return found.detail
+    where = found.uri if found.uri != shard.uri else f"{shard.uri}: {found.key}"
+    return f"{where}: {found.detail}"
+
+
+def _without_failed(tallies: dict[Split, SplitTally]) -> dict[Split, SplitTally]:
+    return {split: replace(tally, failed=Counter()) for split, tally in tallies.items()}
+
+
+def _failures(looks: dict[Split, _Look]) -> Iterator[str]:
+    for split, look in looks.items():
+        if not look.tally.images:
+            continue
+        for reason, count in look.tally.failed.most_common():
+            yield (
+                f"{split}: {count} of {look.size} samples cannot be read ({reason}), the first is "
+                f"{look.seen.failures[reason]}; mend such files or take them out: until then a run "
+                "goes on without these samples"
+            )
+
+
 def _unreadable(looks: dict[Split, _Look]) -> Iterator[str]:
     for split, look in looks.items():
         if look.tally.num_failed and not look.tally.images:
             yield (
                 f"{split}: none of {look.tally.num_failed} samples looked at can be read, the "
-                f"first because of: {look.seen.first_failure}"
+                f"first because of: {next(iter(look.seen.failures.values()))}; mend "
+                "these files, or name the right ones in the configuration's source"
             )
 
 

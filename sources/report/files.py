@@ -28,7 +28,7 @@ _LENGTHS_OF = 16
 
 
 def equal_files(files: Mapping[Place, Path]) -> Iterator[list[Place]]:
-    """Groups of samples whose images are the same bytes.
+    """Groups of samples whose images are the same bytes; files that are no pictures are left out.
 
     Only files of equal sizes are read, at most 4096 of them and 256 MiB in all.
     """
@@ -52,7 +52,8 @@ def equal_files(files: Mapping[Place, Path]) -> Iterator[list[Place]]:
         except OSError:
             continue
         by_digest[hashlib.blake2b(data, digest_size=16).digest()].append(place)
-    return (places for places in by_digest.values() if len(places) > 1)
+    alike = (places for places in by_digest.values() if len(places) > 1)
+    return (places for places in alike if _is_picture(files[places[0]]))
 
 
 def describe_turned(images: Iterable[Path]) -> Iterator[str]:
@@ -66,6 +67,14 @@ def describe_turned(images: Iterable[Path]) -> Iterator[str]:
             "they lie on each other; else write the images upright without EXIF (mogrify "
             "-auto-orient)"
         )
+
+
+def _is_picture(file: Path) -> bool:
+    try:
+        with Image.open(file, formats=PICTURE_FORMATS):
+            return True
+    except DECODE_ERRORS:
+        return False
 
 
 def _is_turned(file: Path) -> bool:

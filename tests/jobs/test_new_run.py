@@ -257,6 +257,23 @@ def test_images_without_a_label_are_left_out_and_counted(root, new_run):
     assert sorted(everything) == [f"{i:04d}" for i in range(10) if i != 3]
 
 
+def test_masks_of_a_few_images_are_enough_to_begin(root, new_run):
+    write_photos(root, 12, ids=lambda made: made["ids"])
+    for number in range(3, 12):
+        (root / f"ids/{number:04d}.png").unlink()
+    description, config, said = new_run(root)
+    assert description["splits"]["train"] == {"all": True, "skip_unlabelled": True}
+    assert "3 of 12 images have one" in said
+    assert [len(samples_of(config, split)) for split in ("train", "test")] == [2, 1]
+
+
+def test_a_refused_folder_leaves_nothing_behind(root, tmp_path):
+    write_photos(root, depth=lambda made: millimetres(made)[::2, ::2])
+    with pytest.raises(SourceError, match="its image"):
+        main([str(root), "--out", str(tmp_path / "first")])
+    assert not (tmp_path / "first").exists()
+
+
 def test_what_is_not_used_is_named(root, new_run):
     write_photos(root, depth=millimetres, right=lambda made: made["image"])
     (root / "notes.docx").write_bytes(b"?")

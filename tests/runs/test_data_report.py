@@ -93,6 +93,28 @@ def test_labels_that_cannot_be_read_are_refused_with_the_first_cause(root):
         expect_useful(data_report_of(config_of(root, labels)))
 
 
+def test_files_that_cannot_be_read_are_named_with_the_reason_and_a_remedy(root):
+    write_photos(root, depth=millimetres)
+    (root / "rgb/0004.jpg").write_bytes(b"<html>")
+    (root / "depth/0002.png").write_bytes(b"")
+    found = warnings_of(config_of(root, DEPTH))
+    assert "train: 1 of 6 samples cannot be read (decode_failed), the first is " in found
+    assert f"{root}/rgb/0004.jpg: " in found
+    assert f"{root}/depth/0002.png: " in found
+    assert "mend such files or take them out" in found
+    assert "manifest.parquet" not in found
+
+
+def test_where_no_image_can_be_read_the_first_is_named_and_none_is_called_a_copy(root):
+    write_photos(root, depth=millimetres)
+    for file in (root / "rgb").iterdir():
+        file.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    report = data_report_of(config_of(root, DEPTH))
+    assert f"the first because of: {root}/rgb/0000.jpg: " in report.errors[0]
+    assert "copies" not in str(report.warnings)
+    assert "same image" not in str(report.warnings)
+
+
 def test_a_class_that_only_the_test_split_shows_is_named(root):
     write_photos(root, ids=lambda made: np.minimum(made["ids"], 1))
     labels = {"semseg": {"pattern": "ids/{key}.png", "num_classes": 3}}
