@@ -29,6 +29,7 @@ Hint = Literal[
 """What a name says of the content; "" is nothing."""
 
 MAP_SUFFIXES = (".npy", ".npz", ".exr")
+_NEARLY_ALL = 0.8
 SUFFIXES = frozenset({*IMAGE_SUFFIXES, *MAP_SUFFIXES})
 
 _HINT_WORDS: dict[Hint, str] = {
@@ -203,7 +204,8 @@ def _mixed_folders(paths: Iterable[PurePosixPath]) -> set[PurePosixPath]:
     return {
         folder
         for folder, counts in slots.items()
-        if any(before or after for before, after in counts) and _is_regular(counts)
+        if any(before or after for before, after in counts)
+        and (_is_regular(counts) or _has_strays(counts))
     }
 
 
@@ -216,6 +218,13 @@ def _folders_of_twins(paths: Iterable[PurePosixPath]) -> set[PurePosixPath]:
 def _is_regular(counts: Counter[tuple[str, str]]) -> bool:
     """Whether each way to name files is that of many, not of one file by chance."""
     return min(counts.values()) * 4 >= max(counts.values())
+
+
+def _has_strays(counts: Counter[tuple[str, str]]) -> bool:
+    """Whether nearly all names say the same kind of label, and a few files say another or none."""
+    (before, after), most = counts.most_common(1)[0]
+    kind = hint_of(after) or hint_of(before)
+    return kind not in ("", "image", "results") and most >= _NEARLY_ALL * counts.total()
 
 
 def _parts_of_name(stem: str) -> tuple[str, str, str]:

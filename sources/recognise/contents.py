@@ -153,7 +153,7 @@ def _of_grey(found: list[Stored], collection: Collection, names: dict[int, str])
     if found[0].is_lossy or (hint == "image" and not is_deep):
         return Content(what="image", said=f"photographs, {words}")
     if _are_ids(found, flat, hint):
-        return _of_ids(flat.astype(np.int64), words, hint, names)
+        return _of_mixed_masks(found, hint) or _of_ids(flat.astype(np.int64), words, hint, names)
     if is_deep and hint in ("depth", ""):
         return _depth(flat, words, collection.name)
     what: What = "image" if hint in ("image", "") else "unknown"
@@ -273,6 +273,28 @@ def _of_ids(flat: Array, words: str, hint: Hint, names: dict[int, str]) -> Conte
     if 0 in classes and not names and len(ids) > 2:
         doubt = "0 is taken as a class: if it means unlabelled, say ignore: [0], id_offset: -1"
     return Content(what="label", task=task, fields=fields, said=said, doubt=doubt)
+
+
+def _of_mixed_masks(found: list[Stored], hint: Hint) -> Content | None:
+    """Masks of which some hold 0 and 255 and others 0 and 1; None if they are anything else.
+
+    A file with both 1 and 255 says that 255 is no class: then it marks what is not labelled.
+    """
+    kinds = [frozenset(int(one) for one in np.unique(each.plane)) for each in found]
+    of_255 = sum(kind in ({IGNORE_ID}, {0, IGNORE_ID}) for kind in kinds)
+    of_1 = sum(kind in ({1}, {0, 1}) for kind in kinds)
+    empty = sum(kind == {0} for kind in kinds)
+    if not of_1 or of_255 < of_1 or of_255 + of_1 + empty < len(kinds):
+        return None
+    return Content(
+        what="label",
+        task="human_parts" if hint == "parts" else "semseg",
+        fields={"num_classes": 2, "id_map": {0: 0, 1: 1, IGNORE_ID: 1}, "ignore": []},
+        said=f"{of_255} masks hold 0 and {IGNORE_ID}, {of_1} hold 0 and 1: "
+        "taken as background and class 1",
+        doubt=f"look at these {of_1}; if {IGNORE_ID} is what nobody labelled, say "
+        f"ignore: [{IGNORE_ID}] and take it out of id_map",
+    )
 
 
 def _is_void(name: str) -> bool:

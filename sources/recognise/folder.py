@@ -24,6 +24,7 @@ _FEW_IMAGES = 40
 _LEAST_COVER = 0.5
 _LEAST_LABELS = 2
 _MOSTLY = 0.9
+_LISTED = 3
 _PLAIN_NAMES = ("data", "dataset", "train", "images")
 
 Understood = tuple[Collection, Content]
@@ -239,6 +240,13 @@ def _left_out(
     for collection, content in found:
         if any(collection is one for one in used):
             continue
+        if followed := next((one for one in used if _is_stray(collection, one)), None):
+            paths = collection.spread(_LISTED)
+            more = ", …" if collection.count > len(paths) else ""
+            number = f"{collection.count} file{'s do' if collection.count > 1 else ' does'}"
+            listed = ", ".join(paths) + more
+            texts.append(f"{number} not follow {followed.name}: {listed}; not used")
+            continue
         why = content.said
         if content.what == "image":
             why = "other photographs"
@@ -248,6 +256,13 @@ def _left_out(
             why = f"looks like {content.task}, but covers too few of the images"
         texts.append(f"{collection.name} is left out: {why}")
     return texts
+
+
+def _is_stray(collection: Collection, used: Collection) -> bool:
+    """Whether these are a few files in the folders of many that are named in another way."""
+    is_few = collection.count * 4 < used.count
+    folders = {pattern.rpartition("/")[0] for pattern in used.patterns.values()}
+    return is_few and all(p.rpartition("/")[0] in folders for p in collection.patterns.values())
 
 
 def _unlabelled(image: Collection, labels: dict[Task, Understood]) -> int:

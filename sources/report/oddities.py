@@ -27,6 +27,8 @@ _CLEARLY = 0.2
 _LISTED = 10
 _LEAST_IMAGES = 10
 _FEW_IMAGES = 4
+_RARE = 0.05
+_MUCH_IGNORED = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,6 +193,7 @@ def _of_task(task: Task, tally: TaskTally, split: SplitTally, expected: Expected
         yield f"every pixel is {tally.least:g}; see whether the files are those of {task}"
     if task == "semseg":
         yield from _classes(tally, expected)
+        yield from _rare_beside_ignored(tally, expected)
 
 
 def _encoding(task: Task, expected: Expected) -> str:
@@ -210,6 +213,21 @@ def _classes(tally: TaskTally, expected: Expected) -> Iterator[str]:
                 f"{share:.1%} of the labelled pixels are of class {id_}: a predictor that says it "
                 "everywhere is hardly ever wrong; look at mIoU, not at accuracy"
             )
+
+
+def _rare_beside_ignored(tally: TaskTally, expected: Expected) -> Iterator[str]:
+    """Where few images show a class and much is ignored, the others may hold it as that id."""
+    if len(tally.ids) < 2 or tally.ignored <= _MUCH_IGNORED * tally.pixels:
+        return
+    rare = {id_: n for id_, n in tally.showing.items() if n < _RARE * tally.images}
+    if rare:
+        id_ = min(rare, key=lambda each: rare[each])
+        yield (
+            f"class {id_} occurs in {rare[id_]} of {tally.images} images, and "
+            f"{tally.ignored / tally.pixels:.0%} of all pixels are ignored: do the other images "
+            f"hold it as an id that is ignored? If so, see {_encoding('semseg', expected)} "
+            "(id_map, ignore)"
+        )
 
 
 def _class_remedy(task: Task, tally: TaskTally, expected: Expected) -> str:

@@ -29,6 +29,7 @@ class TaskTally:
         least: Least value; None if there is none. Of ``normals`` nothing.
         greatest: Greatest value, likewise.
         ids: Pixels by class id, as text.
+        showing: Images by class id that occurs in them, as text.
         bins: Of ``depth``: pixels by the nearest sixteenth of an octave of metres, as text.
         sums: Of ``normals``: sums of components and their counts, see :func:`_direction_sums`.
     """
@@ -39,6 +40,7 @@ class TaskTally:
     least: float | None = None
     greatest: float | None = None
     ids: Counter[str] = field(default_factory=Counter)
+    showing: Counter[str] = field(default_factory=Counter)
     bins: Counter[str] = field(default_factory=Counter)
     sums: dict[str, float] = field(default_factory=dict)
 
@@ -50,6 +52,7 @@ class TaskTally:
         self.least = _extreme(min, self.least, other.least)
         self.greatest = _extreme(max, self.greatest, other.greatest)
         self.ids.update(other.ids)
+        self.showing.update(other.showing)
         self.bins.update(other.bins)
         for name, value in other.sums.items():
             self.sums[name] = self.sums.get(name, 0) + value
@@ -116,7 +119,9 @@ def tally_from_json(text: str) -> SplitTally:
         failed=Counter(tree["failed"]),
         sizes=Counter(tree["sizes"]),
         tasks={
-            task: TaskTally(**{**one, "ids": Counter(one["ids"]), "bins": Counter(one.get("bins"))})
+            task: TaskTally(
+                **{**one, **{name: Counter(one.get(name)) for name in ("ids", "showing", "bins")}}
+            )
             for task, one in tree["tasks"].items()
         },
     )
@@ -160,6 +165,7 @@ def _tally_label(label: NDArray[Any], task: Task) -> TaskTally:
         tally.least, tally.greatest = float(values.min()), float(values.max())
     if kind == "classes":
         tally.ids = _counted(values)
+        tally.showing = Counter(dict.fromkeys(tally.ids, 1))
     if kind == "distance":
         octaves = np.log2(np.clip(values, *_RANGE_M))
         tally.bins = _counted(np.rint(octaves * _BINS_PER_OCTAVE).astype(np.int64))

@@ -93,6 +93,45 @@ def test_masks_of_0_and_255_are_background_and_a_class_and_that_is_said(root, ne
     assert {1} < set(np.unique(samples_of(config)[0].labels["semseg"])) == {0, 1}
 
 
+def write_mixed_masks(root, num_of_1):
+    """Thirty masks; the last few hold 0 and 1, the others 0 and 255."""
+    values = iter([255] * (30 - num_of_1) + [1] * num_of_1)
+    return write_photos(
+        root, 30, mask=lambda made: np.where(made["ids"] == 2, next(values), 0).astype(np.uint8)
+    )
+
+
+def test_a_few_masks_of_0_and_1_among_those_of_255_lose_no_foreground(root, new_run):
+    description, config, said = new_run(write_mixed_masks(root, 2))
+    assert description["labels"]["semseg"]["id_map"] == {0: 0, 1: 1, 255: 1}
+    assert "28 masks hold 0 and 255, 2 hold 0 and 1: taken as background and class 1" in said
+    assert all(set(np.unique(one.labels["semseg"])) == {0, 1} for one in samples_of(config))
+
+
+def test_a_few_masks_of_another_name_hide_no_others_and_are_listed(root, new_run):
+    for seed in range(20):
+        made = scene(seed)
+        save(root / f"photos/IMG_{seed:04d}.jpg", made["image"])
+        end = ".semseg" if seed < 2 else "_mask"
+        save(root / f"masks/IMG_{seed:04d}{end}.png", mask_255(made))
+    description, config, said = new_run(root)
+    assert description["labels"]["semseg"]["pattern"] == "masks/IMG_{key}_mask.png"
+    assert "2 files do not follow masks/IMG_{key}_mask.png: masks/IMG_0000.semseg.png" in said
+    assert "2 of 20 images lack the label" in said
+    assert all(isinstance(one, Sample) for one in samples_of(config))
+
+
+def test_255_beside_1_in_one_mask_stays_what_is_ignored(root, new_run):
+    def with_border(made):
+        ids = (made["ids"] == 2).astype(np.uint8)
+        ids[0] = 255
+        return ids
+
+    description, _, said = new_run(write_photos(root, mask=with_border))
+    assert "id_map" not in description["labels"]["semseg"]
+    assert "255 is ignored" in said
+
+
 def test_folders_of_splits_beside_their_labels_are_the_splits(root, new_run):
     for split, seeds in {"train": range(6), "val": range(6, 9)}.items():
         for seed in seeds:

@@ -112,6 +112,13 @@ def test_classes_that_are_never_seen_are_named():
     assert "train: 1 of 3 classes are never seen: floor;" in found
 
 
+def test_a_class_that_few_images_show_while_much_is_ignored_is_odd():
+    labels = [np.array([[0, 0, 255]], np.uint8)] * 30 + [np.array([[0, 0, 1]], np.uint8)]
+    found = oddities("semseg", *labels)
+    assert "class 1 occurs in 1 of 31 images, and 32% of all pixels are ignored" in found
+    assert "ignored" not in oddities("semseg", *labels[-1:] * 31)
+
+
 def test_images_without_a_label_are_counted():
     tally = tally_of("depth", np.ones((2, 2), np.float32))
     tally.add(tally_of("semseg", np.array([[0, 1, 2]], np.uint8)))
