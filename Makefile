@@ -14,7 +14,9 @@ help: ## show this list
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("wanted Python 3.11 or newer, found " + sys.version.split()[0] + ": make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
+	@echo "installing torch: several minutes, about 1 GB with its libraries"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@echo "installing the rest of the $$(grep -c '==' constraints.txt) packages of constraints.txt: some minutes, 3 GB in all"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,rooms,s3]'
 	touch $@
 

@@ -98,7 +98,7 @@ def photographs_with_masks(desk: Path) -> None:
         mask = Image.fromarray(classes.astype(np.uint8))
         mask.save(desk / "photos" / "masks" / f"{i:04d}.png")
         if i < 2:
-            image.save(desk / "new_photos" / f"{i:04d}.jpg")
+            image.save(desk / "new_photos" / f"{NUM_WITH_MASKS + i:04d}.jpg")
 
 
 def photographs_of_all_kinds(desk: Path) -> None:
