@@ -7,9 +7,13 @@ import shutil
 import uuid
 from pathlib import Path
 
+from runs.begun import has_begun
+from schemas.config_file import parse_tree
 from schemas.errors import AlreadyCommittedError, ConfigError
+from schemas.run_layout import CONFIG_FILE
 from storage.files.stores import RunStore, open_store
 
+_NOTES = (".log", ".yaml", ".yml")
 _JOB_FILES = "working_dir_files"
 """Folder of Ray that holds its copies of the code of submitted jobs."""
 
@@ -24,8 +28,8 @@ def expect_place(store: RunStore, *, wanted_bytes: int | None = None) -> list[st
         A remark if there may be too little room.
 
     Raises:
-        ConfigError: If the directory cannot be written, commits are not safe there, or it lies in
-            Ray's copy of a job's code.
+        ConfigError: If the directory cannot be written, commits are not safe there, it lies in
+            Ray's copy of a job's code, or it holds files and no run.
     """
     if _JOB_FILES in Path(store.url).parts and "://" not in store.url:
         raise ConfigError(
@@ -34,6 +38,8 @@ def expect_place(store: RunStore, *, wanted_bytes: int | None = None) -> list[st
             "--set run.url=s3://bucket/run"
         )
     is_local = "://" not in store.url
+    if is_local:
+        _expect_no_other_files(Path(store.url), store)
     place = open_store(str(_nearest_folder(Path(store.url)))) if is_local else store
     name = f".probe-{uuid.uuid4().hex}"
     try:
@@ -44,6 +50,37 @@ def expect_place(store: RunStore, *, wanted_bytes: int | None = None) -> list[st
             "right to write there, or choose another run.url"
         ) from error
     return _room(Path(place.url), wanted_bytes or 0) if is_local else []
+
+
+def _expect_no_other_files(folder: Path, store: RunStore) -> None:
+    """Check that a folder is new, empty or a run's; logs and configurations may lie there too.
+
+    Raises:
+        ConfigError: If it holds other files, such as photographs.
+    """
+    config = folder / CONFIG_FILE
+    if not folder.is_dir() or _is_of_a_run(config) or (config.exists() and has_begun(store)):
+        return
+    names = sorted(each.name for each in folder.iterdir())
+    foreign = [
+        name
+        for name in names
+        if name == CONFIG_FILE or not (name.startswith(".") or name.endswith(_NOTES))
+    ]
+    if foreign:
+        raise ConfigError(
+            f"run.url = {folder}: holds {len(foreign)} file(s) or folder(s) that are no run's, "
+            f"such as {foreign[0]!r:.200}; a run is written into a new or an empty folder: choose "
+            f"another, such as --set run.url={folder}_run"
+        )
+
+
+def _is_of_a_run(file: Path) -> bool:
+    try:
+        tree = parse_tree(file.read_bytes(), origin=str(file))
+    except (OSError, ConfigError):
+        return False
+    return isinstance(tree.get("run"), dict)
 
 
 def _try_commit(place: RunStore, name: str) -> None:

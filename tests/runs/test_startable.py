@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from jobs.self_improve import main
+from runs.checks.place import expect_place
 from runs.directory import claim_run_directory
 from schemas.config_file import load_config
 from schemas.errors import SourceError, UserError
@@ -104,7 +105,18 @@ def run_below_a_file(run: StartableRun) -> None:
     put_run_at("{root}/file/run")(run)
 
 
+def few_held_out(run: StartableRun) -> None:
+    run.description["splits"] = {
+        "train": {"range": [0, 2]},
+        "test": {"hold_out": {"every": 4}},
+    }
+
+
 BROKEN = {
+    "a hold-out that takes no image": (
+        few_held_out,
+        r"splits\.test\.hold_out \(every: 4\) takes none of the 3 images",
+    ),
     "a host without the task": (set_method(name="idisc"), r"idisc predicts .* found \['semseg'\]"),
     "a host for normals": (set_method(name="bae_efficientnet"), "predicts normals alone"),
     "a host without depth's classes": (set_method(name="vpd", tasks=["boundaries"]), "boundaries"),
@@ -235,6 +247,24 @@ def test_a_directory_for_which_nothing_was_made_takes_another_configuration(whol
     whole.config["run"]["seed"] = 3
     main([*whole.arguments(), "--dry-run"])
     assert "run.seed: there 0, now 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["{root}", "{root}/rgb", "{root}/letters"])
+def test_a_directory_that_holds_other_files_is_no_place_for_a_run(whole, place):
+    letters = whole.root / "letters"
+    letters.mkdir()
+    (letters / "config.resolved.yaml").write_text("printer: fast")
+    put_run_at(place)(whole)
+    with pytest.raises(UserError, match=r"run\.url = .* such as .*into a new or an empty folder"):
+        main(["--dry-run", *whole.arguments()])
+    assert (letters / "config.resolved.yaml").read_text() == "printer: fast"
+
+
+def test_an_empty_directory_or_one_with_a_log_is_a_place_for_a_run(whole):
+    whole.run.mkdir()
+    expect_place(open_store(str(whole.run)))
+    (whole.run / "first.log").write_text("")
+    expect_place(open_store(str(whole.run)))
 
 
 def test_a_missing_validation_split_is_no_reason_to_refuse(whole):
