@@ -21,6 +21,8 @@ from runs.new_run import (
     PICTURE_FILE,
     Machine,
     check_new_run,
+    describe_fit,
+    expect_new,
     remove_new_run,
     write_new_run,
 )
@@ -39,9 +41,11 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, help="new folder for what is written; default NAME_run")
     parsed = parser.parse_args(arguments)
     console, root = Console(), parsed.folder.expanduser().resolve()
+    if parsed.out:
+        expect_new(parsed.out, root)
     found = recognise_folder(root)
     console.print(_table(found))
-    for text in found.said:
+    for text in filter(None, (*found.said, describe_fit(found))):
         console.print(f"- {text}", highlight=False, markup=False, soft_wrap=True)
     out = parsed.out or Path(f"{found.name}_run")
     path = write_new_run(found, out, Machine.here())
@@ -53,7 +57,8 @@ def main(arguments: Sequence[str]) -> None:
         raise
     console.print(f"wrote {path} and {out / DESCRIPTION_FILE}", soft_wrap=True, highlight=False)
     command = f".venv/bin/python jobs/self_improve.py --config {path}"
-    console.print(f"next: {command}", soft_wrap=True, highlight=False, markup=False)
+    for text in (f"next: {command} --dry-run", f"then: {command}"):
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _check(path: Path, console: Console) -> None:

@@ -31,6 +31,10 @@ _LINE = 100
 _DESCRIPTION_HEAD = """\
 # What jobs/new_run.py understood of {root}; docs/howto-your-own-folder.md has all fields.
 """
+_DESCRIPTION_FIT = """\
+# crop: the middle of each image in the aspect of size, the rest is cut off. stretch: all of it.
+fit: crop
+"""
 _CONFIG_HEAD = """\
 # A first run that ends within minutes on this machine, with the shipped starter models, which know
 # rendered rooms alone: it shows that the data are right, not what good models reach. For real
@@ -57,6 +61,33 @@ class Machine:
         return Machine(num_gpus=torch.cuda.device_count())
 
 
+def expect_new(out: Path, root: Path) -> None:
+    """Refuse a folder for the output that is in use, or within the photographs.
+
+    Raises:
+        ConfigError: If it is one of these.
+    """
+    if out.resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"--out {out}: lies in the folder of the images; choose one elsewhere")
+    taken = [
+        name for name in (DESCRIPTION_FILE, CONFIG_FILE, PICTURE_FILE) if (out / name).exists()
+    ]
+    if taken:
+        raise ConfigError(f"--out {out}: holds {taken[0]} already; choose another folder")
+
+
+def describe_fit(found: Recognised) -> str:
+    """What becomes of the images' borders; "" if their aspect is that of training."""
+    (height, width), (rows, columns) = found.image[1].size, _SIZE_PX
+    if height * columns == width * rows:
+        return ""
+    sides = "sides" if width * rows > height * columns else "top and bottom"
+    return (
+        f"{width}×{height} → {columns}×{rows}: the {sides} are cut off (fit: crop in "
+        f"{DESCRIPTION_FILE}; stretch keeps all)"
+    )
+
+
 def write_new_run(found: Recognised, out: Path, machine: Machine) -> Path:
     """Write a description and a configuration.
 
@@ -69,17 +100,12 @@ def write_new_run(found: Recognised, out: Path, machine: Machine) -> Path:
     Raises:
         ConfigError: If the folder is in use, or within the photographs.
     """
-    if out.resolve().is_relative_to(found.root.resolve()):
-        raise ConfigError(f"--out {out}: lies in the folder of the images; choose one elsewhere")
-    taken = [
-        name for name in (DESCRIPTION_FILE, CONFIG_FILE, PICTURE_FILE) if (out / name).exists()
-    ]
-    if taken:
-        raise ConfigError(f"--out {out}: holds {taken[0]} already; choose another folder")
+    expect_new(out, found.root)
     out.mkdir(parents=True, exist_ok=True)
     description = out / DESCRIPTION_FILE
     head = _DESCRIPTION_HEAD.format(root=found.root)
-    description.write_text(head + _as_yaml(found.description(size=_SIZE_PX)), encoding="utf-8")
+    text = head + _as_yaml(found.description(size=_SIZE_PX)) + _DESCRIPTION_FIT
+    description.write_text(text, encoding="utf-8")
     config = out / CONFIG_FILE
     head = _CONFIG_HEAD.format(description=description.name)
     config.write_text(head + _as_yaml(configuration(found, out, machine)), encoding="utf-8")

@@ -29,6 +29,7 @@ _INK = (25, 25, 25)
 _FAINT_INK = (110, 110, 110)
 _IGNORED_GREY = (110, 40, 130)
 _UNSURE_DEG = 60.0
+_FIRST_COLOURS = ((150, 150, 150), (255, 140, 0))
 
 # Near is bright, far is dark; steps of about equal lightness.
 _DEPTH_COLOURS = np.array(
@@ -119,7 +120,8 @@ def overlaid(image: NDArray[np.uint8], label: NDArray[Any], task: Task) -> NDArr
         return colours
     # Grey, so that colours stay those of the legend.
     grey = image.mean(axis=-1, keepdims=True)
-    return np.rint(0.3 * grey + 0.7 * colours).astype(np.uint8)
+    strength = np.where(label == 0, 0.3, 0.7)[..., None]
+    return np.rint((1 - strength) * grey + strength * colours).astype(np.uint8)
 
 
 def class_legend(
@@ -161,7 +163,10 @@ def _depth_as_rgb(depth_m: NDArray[Any], like_m: NDArray[Any]) -> NDArray[np.uin
 
 @cache
 def _palette() -> NDArray[np.uint8]:
-    """Colours of all ids: each the farthest from black, white and those before it."""
+    """Colours of all ids: grey, orange, then each the farthest from black, white and the others.
+
+    Class 0 is often the background: grey leaves it in the back.
+    """
     levels = np.linspace(30, 255, 8)
     choice = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
     colours = np.zeros((IGNORE_ID + 1, 3))
@@ -169,7 +174,8 @@ def _palette() -> NDArray[np.uint8]:
     from_white = np.linalg.norm(choice - 255, axis=1) + 60
     distance = np.minimum(np.linalg.norm(choice, axis=1), from_white)
     for class_id in range(IGNORE_ID):
-        colours[class_id] = choice[distance.argmax()]
+        is_first = class_id < len(_FIRST_COLOURS)
+        colours[class_id] = _FIRST_COLOURS[class_id] if is_first else choice[distance.argmax()]
         distance = np.minimum(distance, np.linalg.norm(choice - colours[class_id], axis=1))
     return np.rint(colours).astype(np.uint8)
 

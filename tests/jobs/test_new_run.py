@@ -63,7 +63,13 @@ def test_the_command_shows_checks_writes_and_says_what_is_next(root, tmp_path, c
     with Image.open(out / "understood.png") as picture:
         assert picture.width > 3 * 192
         assert picture.height > 4 * 192
+    assert "64×48 → 64×64: the sides are cut off (fit: crop" in said
+    command = f".venv/bin/python jobs/self_improve.py --config {out}/config.yaml"
+    assert f"next: {command} --dry-run\nthen: {command}\n" in said
     assert not (out / "run").exists()
+    with pytest.raises(ConfigError, match=r"holds folder\.yaml already"):
+        main([str(root), "--out", str(out)])
+    assert not capsys.readouterr().out
 
 
 def test_depth_normals_and_classes_are_told_from_what_the_files_hold(root, new_run):

@@ -117,6 +117,12 @@ def test_probabilities_are_grey_and_what_is_ignored_is_not(task):
     assert len(set(cells[3])) > 1
 
 
+def test_of_two_classes_the_background_is_grey_and_the_other_is_not():
+    background, other = label_as_rgb(np.uint8([[0, 1]]), "semseg")[0].tolist()
+    assert len(set(background)) == 1
+    assert max(other) - min(other) > 200
+
+
 @pytest.mark.parametrize("task", ["semseg", "human_parts"])
 @pytest.mark.parametrize(("count", "apart"), [(7, 120), (21, 90), (40, 60), (150, 40), (255, 20)])
 def test_classes_have_distinct_colours(task, count, apart):
