@@ -35,7 +35,8 @@ def main(folder: str) -> None:
         key, caption, tar, offset, size = newest
         members = read_member_range(open_store(folder), tar, offset=offset, size=size)
         sample = decode_sample(*members)
-        print(f"{key}: {sample.image.shape}, labels {list(sample.labels)}, {caption!r}")
+        said = repr(caption) if caption else "(no caption)"
+        print(f"{key}: {sample.image.shape}, labels {list(sample.labels)}, {said}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ The same command resumes a run that was interrupted; storage is the truth about 
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -58,6 +59,11 @@ def main(arguments: Sequence[str]) -> None:
         console.print(line, highlight=False, soft_wrap=True)
     for what, file in (("results", RESULTS_FILE), ("contact sheet", CONTACT_SHEET_FILE)):
         console.print(f"{what}: {store.uri(file)}", soft_wrap=True, markup=False)
+    following = (
+        "one seed proves no small difference: run others, compare them with jobs/summarise.py",
+        f"next: python jobs/predict.py --run {quote(store.url)} FOLDER; docs/first-day.md",
+    )
+    show(console, following)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.loop.capacity import NEWER_WEIGHTS_WANTED
 from schemas.events import Event
 from schemas.run_layout import EVENTS_DIR
 from storage.records.events import parse_event
@@ -23,6 +24,7 @@ StateName = Literal[
     "not_started",
     "running",
     "starved",
+    "waiting_for_weights",
     "paused",
     "draining",
     "finished",
@@ -43,6 +45,7 @@ class RunState:
     """What a run is doing.
 
     ``running``: work is done. ``starved``: one side waits for the other; ``reason`` says which.
+    ``waiting_for_weights``: so do generators until training publishes weights to relabel with.
     ``paused``: the user wants no unit begun. ``draining``: a generator's machine is going.
     ``finished``: the results are written. ``failed``: the last driver gave up. ``stopped``: it was
     interrupted, or one job of several has ended. ``silent``: no sign of a driver, and no end.
@@ -149,7 +152,9 @@ def _going_on(events: Sequence[dict[str, Any]]) -> RunState:
             f"{last.get('wanted')} after {last.get('waited_s', 0):.0f} s",
         )
     if kind == "starved":
-        return RunState(name="starved", reason=f"generators wait: {reason}")
+        is_rightful = reason.startswith(NEWER_WEIGHTS_WANTED)
+        name: StateName = "waiting_for_weights" if is_rightful else "starved"
+        return RunState(name=name, reason=f"generators wait: {reason}")
     return RunState(name="running")
 
 

@@ -143,7 +143,7 @@ def _stage(ended: Sequence[str], progress: dict[str, Any] | None, *, is_finished
         return "finished"
     if progress and progress.get("stage") not in ended:
         return str(progress.get("stage"))
-    return f"after {ended[-1]}" if ended else "before warm_up"
+    return f"after {ended[-1]}" if ended else "starting workers"
 
 
 def _version_line(store: RunStore, version: int) -> dict[str, Any]:
@@ -198,7 +198,8 @@ def overview(status: dict[str, Any]) -> Table:
     for driver in status["drivers"]:
         table.add_row("driver", escape(str(Driver(**driver))))
     table.add_row("stage", status["stage"])
-    table.add_row("source shards captioned", str(status["captioned_shards"]))
+    if status["captioned_shards"]:
+        table.add_row("source shards captioned", str(status["captioned_shards"]))
     planned = "?" if units["planned"] is None else units["planned"]
     torn = f" ({units['torn']} torn)" if units["torn"] else ""
     table.add_row("units committed / planned", f"{units['committed']} / {planned}{torn}")

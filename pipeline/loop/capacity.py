@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from schemas.unit import Unit
     from storage.manifests.unit_outcome import UnitOutcome
 
+NEWER_WEIGHTS_WANTED = "newer creation weights"
+"""How the reason begins for which generators wait until training publishes."""
+
 DecisionKind = Literal["lease", "waiting", "starved", "paused", "finished", "failed"]
 
 _TOP_ERRORS = 3
@@ -148,7 +151,7 @@ def _blocked(state: PlanState) -> Decision:
             reason=f"{state.num_remaining} unit(s) left out: no newer creation weights will come",
         )
     return _pause(
-        state, f"newer creation weights than version {state.newest_version} are needed to relabel"
+        state, f"{NEWER_WEIGHTS_WANTED} than version {state.newest_version} are needed to relabel"
     )
 
 

@@ -153,7 +153,9 @@ class PlanSummary:
         if self.bytes_estimate is not None:
             lines.append(f"shards: about {self.bytes_estimate / 1e6:.1f} MB")
         if self.seconds_left is None:
-            lines.append("time: unknown before the first unit has been measured")
+            lines.append(
+                "time: not known until the first unit is done; the same command tells it then"
+            )
         else:
             share = self.seconds_left / self.num_generators
             lines.append(

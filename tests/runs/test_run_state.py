@@ -38,6 +38,7 @@ def name_of(*events, has_results=False):
 
 STARTED = event("run_started", ago_s=60)
 TRAINING = event("trainer_progress", ago_s=2)
+RELABEL = "newer creation weights than version 0 are needed to relabel"
 WAITING_FOR_SAMPLES = event("starved", found=3, wanted=16, waited_s=12.0)
 
 
@@ -50,6 +51,7 @@ WAITING_FOR_SAMPLES = event("starved", found=3, wanted=16, waited_s=12.0)
         ((STARTED, TRAINING, generation("lease")), "running"),
         ((STARTED, TRAINING, generation("waiting")), "running"),
         ((STARTED, TRAINING, generation("starved", reason="ahead")), "starved"),
+        ((STARTED, TRAINING, generation("starved", reason=RELABEL)), "waiting_for_weights"),
         ((STARTED, generation("waiting"), WAITING_FOR_SAMPLES), "starved"),
         ((STARTED, generation("lease"), WAITING_FOR_SAMPLES, TRAINING), "running"),
         ((STARTED, generation("paused")), "paused"),
