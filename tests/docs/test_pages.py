@@ -24,7 +24,13 @@ RUN_OF = {
     "using-a-run.md": "demo",
 }
 """The run that a page reads; the others make theirs."""
-ALSO_SAID = {"train-elsewhere.md": ("8 pairs of 8\n", "8 I;16\n", "torch.float32, (4, 64, 64)")}
+ALSO_SAID = {
+    "train-elsewhere.md": (
+        "8 pairs of 8\n",
+        "8 {'image': 'RGB', 'normals': 'RGB', 'depth': 'I;16', 'semseg': 'L'",
+        "torch.float32, (4, 64, 64)",
+    )
+}
 """What a page's blocks have to print on the small runs, figures included."""
 
 
