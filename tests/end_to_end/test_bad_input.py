@@ -183,7 +183,9 @@ def test_a_run_directory_of_another_configuration_is_refused_with_the_difference
 
     run = tmp_path / "run"
     other = load_config(ROOMS, (f"run.url={run}", "creator.t_start=500"))
-    claim_run_directory(open_store(str(run)), other)
+    store = open_store(str(run))
+    claim_run_directory(store, other)
+    store.write_bytes("captions/train-000000.parquet", b"made for the other configuration")
     said = refused(ROOMS, dry_run=False)
     assert f"run.url = '{run}': holds a run of another configuration" in said
     assert "creator.t_start: there 500, now 600" in said

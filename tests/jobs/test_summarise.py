@@ -7,9 +7,10 @@ import json
 import pytest
 
 from jobs.summarise import main
-from runs.directory import claim_run_directory
 from runs.results import COLUMNS, write_results
+from schemas.config_file import dump_config
 from schemas.errors import ConfigError
+from schemas.run_layout import CONFIG_FILE
 from schemas.sample import TASKS
 from schemas.stages import RESULT_ROWS
 from storage.files.stores import open_store
@@ -31,7 +32,7 @@ def finish(tmp_path):
         run = {"url": str(tmp_path / name), "seed": seed}
         config = make_config(tmp_path, run=run, method={"tasks": list(tasks)}, **sections)
         store = open_store(config.run.url)
-        claim_run_directory(store, config)
+        store.write_bytes(CONFIG_FILE, dump_config(config).encode())
         scores = {
             row: {task: dict.fromkeys(COLUMNS[task], value) for task in tasks}
             for row, value in zip(RESULT_ROWS, values, strict=True)
