@@ -5,13 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from runs.state import name_of_starved
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runs.progress import RunView
 
 PREFIX = "synth_"
-STATES = ("running", "starved", "paused", "draining", "finished", "failed")
+STATES = (
+    "running",
+    "starved",
+    "waiting_for_weights",
+    "paused",
+    "draining",
+    "finished",
+    "failed",
+)
 _STATE_OF_GENERATION = {"lease": "running", "waiting": "running"}
 
 
@@ -77,5 +87,7 @@ def readings(view: RunView) -> Iterator[tuple[Signal, float, str]]:
 
 
 def _state(generation: dict[str, Any]) -> str:
-    kind = generation.get("state", "running")
+    kind = str(generation.get("state", "running"))
+    if kind == "starved":
+        return name_of_starved(str(generation.get("reason", "")))
     return _STATE_OF_GENERATION.get(kind, kind)

@@ -152,10 +152,13 @@ def _going_on(events: Sequence[dict[str, Any]]) -> RunState:
             f"{last.get('wanted')} after {last.get('waited_s', 0):.0f} s",
         )
     if kind == "starved":
-        is_rightful = reason.startswith(NEWER_WEIGHTS_WANTED)
-        name: StateName = "waiting_for_weights" if is_rightful else "starved"
-        return RunState(name=name, reason=f"generators wait: {reason}")
+        return RunState(name=name_of_starved(reason), reason=f"generators wait: {reason}")
     return RunState(name="running")
+
+
+def name_of_starved(reason: str) -> StateName:
+    """Whether generators that have nothing to do only wait for weights to relabel with."""
+    return "waiting_for_weights" if reason.startswith(NEWER_WEIGHTS_WANTED) else "starved"
 
 
 def _last_index(events: Sequence[dict[str, Any]], name: str) -> int:

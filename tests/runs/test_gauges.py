@@ -106,3 +106,10 @@ def test_fields_are_those_that_the_loop_tells():
         text = "".join((root / file).read_text() for file in files)
         missing = [field for field in tables[side] if f'"{field}"' not in text]
         assert not missing
+
+
+def test_generators_that_wait_for_weights_to_relabel_are_not_called_starved():
+    reason = "newer creation weights than version 0 are needed to relabel"
+    found = values(generation={"state": "starved", "reason": reason})
+    assert found[STATE.name, "waiting_for_weights"] == 1.0
+    assert found[STATE.name, "starved"] == 0.0
