@@ -68,16 +68,21 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def parse_tasks(text: str | None) -> tuple[Task, ...]:
-    """Read ``normals,depth``; empty stands for all tasks of the run.
+    """Read ``normals,depth``; None stands for all tasks of the run, which is the empty result.
 
     Raises:
-        ConfigError: If there is no such task.
+        ConfigError: If there is no such task, or none is named.
     """
     names = [name.strip() for name in (text or "").split(",") if name.strip()]
     unknown = [name for name in names if name not in TASKS]
     if unknown:
         raise ConfigError(
             f"--tasks {text}: {', '.join(unknown)} is no task; choose among {', '.join(TASKS)}"
+        )
+    if text is not None and not names:
+        raise ConfigError(
+            f"--tasks {text!r}: names no task; leave --tasks out for all, or choose among "
+            f"{', '.join(TASKS)}"
         )
     return cast("tuple[Task, ...]", tuple(names))
 

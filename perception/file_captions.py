@@ -24,10 +24,15 @@ if TYPE_CHECKING:
 MAX_CAPTION_CHARS = 1 << 16
 
 _MAX_BYTES = 1 << 29
-_TABLES = ("metadata.jsonl", "metadata.csv")
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_TABLES = ("metadata.jsonl", "metadata.csv", "metadata.tsv")
 _NAME_FIELDS = ("file_name", "filename", "image", "file", "path", "key", "name", "id")
 _TEXT_FIELDS = ("text", "caption", "prompt", "description")
 _SUFFIX = re.compile(r"[.](jpe?g|jfif|png|webp|tiff?|bmp|gif|avif|hei[cf]|txt)$", re.IGNORECASE)
+_FORMS = (
+    'write {"<key>": "<text>"}, rows with file_name and text (.csv, .tsv, .jsonl), or a folder of '
+    "<key>.txt"
+)
 _SPLITS = ("train_", "validation_", "test_")
 
 
@@ -47,8 +52,8 @@ class FileCaptions:
 
         Args:
             path: A JSON file that maps keys or file names to captions; a JSON list, ``.jsonl`` or
-                ``.csv`` of rows with ``file_name`` and ``text``; or a folder of ``<key>.txt``
-                files or with a ``metadata.jsonl`` or ``metadata.csv``.
+                ``.csv`` or ``.tsv`` of rows with ``file_name`` and ``text``; or a folder of
+                ``<key>.txt`` files or with such a table that is called ``metadata``.
 
         Raises:
             ConfigError: If there is no such file or folder, or a caption is not a text in UTF-8.
@@ -65,7 +70,8 @@ class FileCaptions:
             raise ConfigError(
                 f"captions {path.absolute()}: wanted a text for each key, at most "
                 f"{MAX_CAPTION_CHARS} signs without control signs, found "
-                f"{f'something else for {wrong[:3]}'[:300] if wrong else 'no captions'}"
+                f"{f'something else for {wrong[:3]}'[:300] if wrong else 'no captions'}; "
+                f"{_FORMS}"
             )
         cleaned = {key: " ".join(without_format_signs(text).split()) for key, text in texts.items()}
         return cls(captions=cleaned)
@@ -142,12 +148,13 @@ def _read_table(path: Path) -> dict[str, Any]:
         ConfigError: If it is none of the forms that are read.
     """
     text = _read_text(path, _MAX_BYTES)
-    if path.suffix.lower() == ".csv":
+    if (suffix := path.suffix.lower()) in _DELIMITERS:
+        rows = csv.DictReader(text.splitlines(keepends=True), delimiter=_DELIMITERS[suffix])
         try:
-            return dict(_row(row, path) for row in csv.DictReader(text.splitlines(keepends=True)))
+            return dict(_row(row, path) for row in rows)
         except csv.Error as error:
             raise ConfigError(f"{path}: wanted rows, found {error}; export it again") from error
-    if path.suffix.lower() == ".jsonl":
+    if suffix == ".jsonl":
         lines = (line for line in text.splitlines() if line.strip())
         return dict(_row(_parse(line, path), path) for line in lines)
     content = _parse(text, path)
@@ -184,7 +191,9 @@ def _parse(text: str, path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: wanted JSON, found {error}; copy the file again") from error
+        raise ConfigError(
+            f"{path}: wanted JSON, found text that is none ({error}); {_FORMS}"
+        ) from error
 
 
 def _read_text(path: Path, most_bytes: int) -> str:

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 FINAL = "final"
 
 
+_DAMAGED = (
+    "this file, which the run itself wrote, is damaged: put a copy of it back, or remove it and "
+    "start with exactly the configuration that the run began with, which writes it again"
+)
+
+
 def expect_run(store: RunStore) -> None:
     """Check that a directory holds a run.
 
@@ -56,7 +62,7 @@ def read_config(store: RunStore, overrides: Sequence[str] = ()) -> RunConfig:
     """
     expect_run(store)
     origin = store.uri(CONFIG_FILE)
-    tree = parse_tree(store.read_bytes(CONFIG_FILE), origin=origin)
+    tree = parse_tree(store.read_bytes(CONFIG_FILE), origin=origin, remedy=_DAMAGED)
     if isinstance(tree.get("run"), dict):
         tree["run"] = {"recipe": _earlier_recipe(tree), **tree["run"], "url": store.url}
     for override in overrides:
@@ -80,6 +86,8 @@ def resumed_config(store: RunStore, config: RunConfig) -> RunConfig:
         begun = read_config(store)
     except ConfigError as error:
         if has_begun(store):
+            if _DAMAGED in str(error):
+                raise
             raise ConfigError(_refusal(config, str(error))) from error
         return config.noting_recipe()
     resumed = config.noting_recipe(begun.run.recipe)

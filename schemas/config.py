@@ -19,7 +19,7 @@ from schemas.config_training import TrainingSection
 from schemas.digest import digest_of
 from schemas.names import run_id_of
 from schemas.paths import absolute_url
-from schemas.sample import Task
+from schemas.sample import IGNORE_ID, Task
 
 MethodName = Literal["bae", "bae_efficientnet", "idisc", "vpd", "invpt", "taskprompter"]
 
@@ -186,7 +186,7 @@ class MethodSection(Section, fields_are="science"):
         "its own: the external model of the paper's Table 7.",
     )
     tasks: tuple[Task, ...] = Field(default=("normals",), min_length=1)
-    num_classes: PositiveInt = Field(
+    num_classes: Annotated[int, Field(ge=1, le=IGNORE_ID)] = Field(
         default=21, description="Classes of semantic segmentation, ids from 0."
     )
     class_names: tuple[str, ...] = Field(
@@ -224,6 +224,13 @@ class MethodSection(Section, fields_are="science"):
     backbone_lr_factor: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         default=0.1, description="Learning rate of the tuned U-Net, relative to the rest."
     )
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_once(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+        if twice := [task for task in tasks if tasks.count(task) > 1]:
+            raise ValueError(f"{twice[0]} is given twice; name each task once")
+        return tasks
 
 
 PURE_NOISE_START = 1000

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,12 +29,25 @@ Science = Annotated[T, _Mark("science")]
 Operations = Annotated[T, _Mark("operations")]
 """Types of a field that is not what most fields of its section are."""
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+def _expect_no_switch(value: Any) -> Any:
+    """Pass on all but true and false, which Python takes for one and zero.
+
+    Raises:
+        ValueError: On these.
+    """
+    if isinstance(value, bool):
+        raise ValueError("wanted a number")  # noqa: TRY004 - pydantic reports ValueError only
+    return value
+
+
+_IsNumber = BeforeValidator(_expect_no_switch)
+Fraction = Annotated[float, _IsNumber, Field(ge=0.0, le=1.0)]
 MAX_INT = 2**63 - 1
 """Greatest number that manifests and random generators take."""
 
-PositiveInt = Annotated[int, Field(ge=1, le=MAX_INT)]
-Count = Annotated[int, Field(ge=0, le=MAX_INT)]
+PositiveInt = Annotated[int, _IsNumber, Field(ge=1, le=MAX_INT)]
+Count = Annotated[int, _IsNumber, Field(ge=0, le=MAX_INT)]
 
 
 class Section(BaseModel):

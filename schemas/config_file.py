@@ -39,7 +39,9 @@ def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     return parse_config(tree, origin=str(path))
 
 
-def parse_tree(data: bytes, *, origin: str) -> dict[str, Any]:
+def parse_tree(
+    data: bytes, *, origin: str, remedy: str = "mend it, or copy one of configs/"
+) -> dict[str, Any]:
     """Read the text of a configuration as nested dictionaries, unchecked.
 
     Raises:
@@ -48,10 +50,10 @@ def parse_tree(data: bytes, *, origin: str) -> dict[str, Any]:
     try:
         tree = parse_yaml(data)
     except ValueError as error:
-        raise ConfigError(f"{origin}: {error}; mend it, or copy one of configs/") from error
+        raise ConfigError(f"{origin}: {error}; {remedy}") from error
     if not isinstance(tree, dict):
         raise ConfigError(
-            f"{origin}: wanted sections such as run: and training:, found {_shown(tree)}"
+            f"{origin}: wanted sections such as run: and training:, found {_shown(tree)}; {remedy}"
         )
     return tree
 

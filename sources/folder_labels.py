@@ -295,10 +295,13 @@ def _probability(stored: _Stored, files: ProbabilityFiles, task: Task) -> Array:
     shares = np.where(is_ignored, 0, values) / one
     outside = ~((shares >= 0) & (shares <= 1))
     if outside.any():
+        first = values[outside][0]
+        remedy = "correct max_value, or add it to ignore"
+        if np.isnan(first):
+            remedy = "save a number such as -1 in its place, and say ignore: [-1]"
         raise SampleError(
             "probability_out_of_range",
-            f"labels.{task}: stored value {values[outside][0]:g} is outside "
-            f"0..{one:g}; correct max_value, or add it to ignore",
+            f"labels.{task}: stored value {first:g} is outside 0..{one:g}; {remedy}",
         )
     if 0 < shares.max(initial=0.0) * one <= 1 < one:
         raise SampleError(

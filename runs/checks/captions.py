@@ -39,17 +39,27 @@ def _entries(config: RunConfig, keys: list[str]) -> list[str]:
     from perception.file_captions import FileCaptions
 
     path = config.model.captioner_path
-    captions = FileCaptions.load(resolve_path(path))
+    try:
+        captions = FileCaptions.load(resolve_path(path))
+    except ConfigError as error:
+        raise ConfigError(f"model.captioner_path = {path}: {error}") from error
     missing = [key for key in keys if captions.find(key) is None]
+    empty = [key for key in keys if captions.find(key) == ""]
+    remarks = []
+    if empty:
+        remarks.append(
+            f"model.captioner_path = {path}: {len(empty)} of {len(keys)} training images have an "
+            f"empty caption, the first is {empty[0]!r}; synthesis has no text to follow for them"
+        )
     if not missing:
-        return []
+        return remarks
     text = (
         f"model.captioner_path = {path}: {len(missing)} of {len(keys)} training images have no "
         f"caption there, the first is {missing[0]!r} (found names such as "
         f"{min(captions.captions)!r})"
     )
     if len(missing) < len(keys) * config.generation.max_failed_fraction:
-        return [f"{text}; nothing is made from them"]
+        return [*remarks, f"{text}; nothing is made from them"]
     raise ConfigError(
         f"{text}; name the captions by these keys, add the missing ones, or choose another "
         "model.captioner"

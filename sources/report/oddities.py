@@ -113,10 +113,11 @@ def find_errors(
 def _why_useless(task: Task, tally: TaskTally, split: Split, expected: Expected) -> str:
     if tally.ignored == tally.pixels:
         what = "has such a label" if not tally.images else "has a pixel with a value"
+        sign = " above 0" if TASK_KINDS[task] == "distance" and tally.images else ""
         wanted = "learn from" if split == "train" else "score"
         return (
-            f"no image {what}, so there is nothing to {wanted}; see whether this is the right "
-            f"folder, and {_encoding(task, expected)}, or take {task} out of method.tasks"
+            f"no image {what}{sign}, so there is nothing to {wanted}; see whether this is the "
+            f"right folder, and {_encoding(task, expected)}, or take {task} out of method.tasks"
         )
     is_alone = TASK_KINDS[task] == "classes" and len(tally.ids) == 1
     if split == "train" and is_alone and tally.ignored:

@@ -86,6 +86,7 @@ ROWS = [{"file_name": "1.jpg", "text": "a bed"}, {"file_name": "2.jpg", "text": 
 FORMS = {
     "metadata.jsonl": "\n".join(json.dumps(row) for row in ROWS),
     "metadata.csv": 'file_name,text\n1.jpg,a bed\n2.jpg,"a lamp, red"\n',
+    "metadata.tsv": "file_name\ttext\n1.jpg\ta bed\n2.jpg\ta lamp, red\n",
     "captions.json": json.dumps(ROWS),
     "kohya.json": json.dumps({row["file_name"]: {"caption": row["text"]} for row in ROWS}),
 }
@@ -98,6 +99,21 @@ def test_tables_of_captions_are_read(tmp_path, form, encoding):
     for path in (tmp_path / form, tmp_path) if form.startswith("metadata") else (tmp_path / form,):
         captions = FileCaptions.load(path)
         assert [captions.find("1"), captions.find("2")] == ["a bed", "a lamp, red"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.txt", "0000.jpg a bed\n"),
+        ("c.json", '{"0000": ["a bed"]}'),
+        ("c.json", '{"0000": 5}'),
+        ("c.json", '{"images": [], "annotations": []}'),
+    ],
+)
+def test_other_forms_are_refused_with_those_that_are_read(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=r"rows with file_name and text .*or a folder of"):
+        FileCaptions.load(tmp_path / name)
 
 
 def test_rows_without_a_name_or_text_are_refused(tmp_path):

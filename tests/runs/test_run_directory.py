@@ -127,7 +127,7 @@ def test_a_run_that_was_moved_goes_on_where_it_is_now(config, tmp_path):
     assert read_config(open_store(moved.run.url)).run.url == moved.run.url
 
 
-@pytest.mark.parametrize("found", ["generation: {max_attempts: 7}\n", "nobody: knows\n", "["])
+@pytest.mark.parametrize("found", ["generation: {max_attempts: 7}\n", "nobody: knows\n"])
 def test_another_configuration_is_refused(config, found):
     store = open_store(config.run.url)
     store.write_bytes(CONFIG_FILE, found.encode())
@@ -159,6 +159,20 @@ def test_a_configuration_that_cannot_be_read_is_replaced_if_nothing_was_made(con
     make_something(store)
     with pytest.raises(ConfigError, match="another configuration"):
         claim_run_directory(store, config)
+
+
+@pytest.mark.parametrize("text", [b"", b"run: {", b"["])
+def test_a_damaged_configuration_of_a_begun_run_is_named_as_such(text, config):
+    store = open_store(config.run.url)
+    claim_run_directory(store, config)
+    make_something(store)
+    store.write_bytes(CONFIG_FILE, text)
+    with pytest.raises(ConfigError, match=r"config\.resolved\.yaml.*is damaged") as caught:
+        claim_run_directory(store, config)
+    assert "configs/" not in str(caught.value)
+    assert "another configuration" not in str(caught.value)
+    store.remove_file(CONFIG_FILE)
+    assert claim_run_directory(store, config) == read_config(store)
 
 
 @pytest.mark.parametrize(

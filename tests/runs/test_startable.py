@@ -148,7 +148,7 @@ BROKEN = {
     ),
     "captions that are not there": (
         set_model(captioner="file", captioner_path="gone.json"),
-        "gone.json: wanted a JSON file",
+        "model.captioner_path = gone.json: .*gone.json: wanted a JSON file",
     ),
     "depth in 8 bits": (grey_depth, "depth"),
     "depth in 8 bits in the test split": (grey_depth_in_test, "test.*depth"),
@@ -280,6 +280,15 @@ def test_some_captions_may_be_missing_and_are_counted(whole, capsys):
     assert "1 of 8 training images have no caption there, the first is '0000'" in (
         capsys.readouterr().out
     )
+
+
+def test_empty_captions_of_a_file_are_counted(whole, capsys):
+    path = whole.root / "captions.json"
+    path.write_text(json.dumps(dict.fromkeys(KEYS, "")))
+    whole.config["model"] |= {"captioner": "file", "captioner_path": str(path)}
+    main([*whole.arguments(), "--dry-run"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "8 of 8 training images have an empty caption, the first is '0000'" in said
 
 
 def test_a_source_without_captions_is_named_if_its_captions_are_wanted(whole, capsys):

@@ -108,3 +108,16 @@ def test_a_wrong_value_of_a_description_is_told_in_words(
         load_description(file)
     assert wanted in str(caught.value)
     assert not PYDANTIC.search(str(caught.value)), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("run.seed=yes", r"run\.seed = true \(yes and on are read so.*wanted a number"),
+        ("method.tasks=[depth, depth]", "depth is given twice"),
+        ("method.num_classes=300", "at most 255|less than or equal to 255"),
+    ],
+)
+def test_values_that_a_run_cannot_mean_are_refused(override, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config(DEMO, (override,))
