@@ -13,6 +13,7 @@ from PIL import Image
 
 from perception.shapes import ShapeError
 from schemas.errors import ConfigError, SampleError
+from schemas.plain_files import open_plain, read_plain, why_not
 from schemas.run_layout import CONFIG_FILE
 from sources.folder_listing import NO_TEXT, RESULTS, Unused, is_text, list_images
 from storage.samples.codecs import decode_image
@@ -64,7 +65,7 @@ def as_rgb(image: ImageLike) -> NDArray[np.uint8]:
         path = Path(image).expanduser()
         if (size := path.stat().st_size) > _MAX_FILE_BYTES:
             raise SampleError("too_large", f"{size} bytes; wanted at most {_MAX_FILE_BYTES}")
-        return decode_image(path.read_bytes())
+        return decode_image(read_plain(path))
     if isinstance(image, Image.Image):
         return _from_pil(image)
     if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
@@ -137,7 +138,7 @@ def _files(path: Path, out: str | Path | None, unused: Unused) -> Sequence[Path]
     if _holds(path, Path.is_file):
         return [path]
     if not _holds(path, Path.is_dir):
-        raise ConfigError(f"{path}: no such file or folder; name a picture or a folder of them")
+        raise ConfigError(f"{path}: {_not_found(path)}; name a picture or a folder of them")
     results = None if out is None else os.path.realpath(Path(out).expanduser())
 
     def is_left_out(folder: Path) -> bool:
@@ -173,6 +174,16 @@ def _holds(path: Path, question: Callable[[Path], bool]) -> bool:
     except OSError:
         # Such as a name that is longer than the file system takes.
         return False
+
+
+def _not_found(path: Path) -> str:
+    try:
+        open_plain(path).close()
+    except FileNotFoundError:
+        return "no such file or folder"
+    except (OSError, ValueError) as error:
+        return why_not(error)
+    return "no such file or folder"
 
 
 def _from_pil(picture: Image.Image) -> NDArray[np.uint8]:

@@ -21,7 +21,9 @@ from perception.build import make_method, open_backbone
 from perception.known_images import read_known_images
 from perception.seeding import sample_seed
 from perception.state_file import keys_digest, load_state_bytes
+from perception.trial import expect_method_fits
 from pipeline.make.build import open_captioner
+from runs.checks.models import expect_models
 from runs.directory import describe_image_size, find_version, read_config
 from schemas.errors import ConfigError, DamagedShardError, WeightsMismatchError
 from schemas.paths import resolve_path
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
     from schemas.config import RunConfig
     from schemas.sample import Sample, Task
     from schemas.weights import WeightsManifest
+
+
+MAX_TRAINED_PIXELS = 2**22
+"""Of one training image; the size is given by hand where the source is not there."""
 
 
 def load_run(
@@ -73,6 +79,8 @@ def load_run(
     store = open_store(str(url))
     export = read_export_manifest(store)
     config = _adapted(read_config(store), store, export, device=device, diffusion=diffusion)
+    if image_size is not None:
+        _expect_size(config, image_size)
     manifest, data = _read_weights(store, find_version(store, weights))
     backbone = open_backbone(config)
     _expect_backbone(config, store, backbone, manifest)
@@ -122,6 +130,25 @@ def _adapted(
             "method": config.method.model_copy(update=method),
         }
     )
+
+
+def _expect_size(config: RunConfig, image_size: tuple[int, int]) -> None:
+    """Check that models can read images of a size; nothing is loaded.
+
+    Raises:
+        ConfigError: If not.
+    """
+    height, width = image_size
+    field = f"--image-size {height}x{width}"
+    if not 0 < height * width <= MAX_TRAINED_PIXELS:
+        raise ConfigError(f"{field}: wanted at most {MAX_TRAINED_PIXELS} pixels; correct it")
+    networks = expect_models(config, with_captioner=False)
+    if networks is None:
+        return
+    try:
+        expect_method_fits(config, {p: each.config for p, each in networks.items()}, image_size)
+    except ConfigError as error:
+        raise ConfigError(f"{field}: {error}") from error
 
 
 def _read_weights(store: RunStore, version: int) -> tuple[WeightsManifest, bytes]:

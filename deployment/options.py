@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployment.loaded_run import load_run
+from deployment.loaded_run import MAX_TRAINED_PIXELS, load_run
 from schemas.errors import ConfigError
 from storage.files.stores import RunStore, open_store
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     import argparse
 
     from deployment.loaded_run import LoadedRun
+
+
+_MOST_DIGITS = 9
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +55,14 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     sides = text.lower().split("x")
     if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
         raise ConfigError(f"--image-size {text}: wanted HEIGHTxWIDTH in pixels, such as 480x640")
-    return int(sides[0]), int(sides[1])
+    height, width = (int(side[:_MOST_DIGITS]) for side in sides)
+    if height * width > MAX_TRAINED_PIXELS:
+        raise ConfigError(
+            f"--image-size {text:.100}: wanted at most {MAX_TRAINED_PIXELS} pixels (such as "
+            "2048x2048), which is far more than models are trained on; give the size of the "
+            "training images"
+        )
+    return height, width
 
 
 def open_output(url: str, *, marker: str | None = None) -> RunStore:
@@ -65,8 +76,8 @@ def open_output(url: str, *, marker: str | None = None) -> RunStore:
         ConfigError: If it is a file, or holds something else.
     """
     store = open_store(url)
-    if "://" not in url and Path(url).expanduser().is_file():
-        raise ConfigError(f"--out {url}: wanted a folder, found a file; name another one")
+    if "://" not in store.url:
+        _expect_folder(url, Path(store.url))
     found = store.list_dir("")
     if found and marker not in found:
         again = f", or one with {marker} that this job wrote before" if marker else ""
@@ -75,3 +86,21 @@ def open_output(url: str, *, marker: str | None = None) -> RunStore:
             f"found {', '.join(found[:3])}{' …' if len(found) > 3 else ''}; name another folder"
         )
     return store
+
+
+def _expect_folder(url: str, path: Path) -> None:
+    """Check that a folder is there or can be made.
+
+    Raises:
+        ConfigError: If a file is in its place or above it, or nothing may be written there.
+    """
+    nearest = next(each for each in (path, *path.parents) if each.exists() or each.is_symlink())
+    if not nearest.is_dir():
+        found = "a file" if nearest.exists() else "a link that leads nowhere"
+        where = "" if nearest == path else f" at {nearest}"
+        raise ConfigError(f"--out {url}: wanted a folder, found {found}{where}; name another one")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"--out {url}: {nearest} cannot be written; let this user write there, or name another "
+            "folder"
+        )

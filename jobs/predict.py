@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
@@ -23,7 +23,7 @@ from schemas.errors import ConfigError, RunFailedError
 from schemas.sample import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from schemas.sample import Task
 
@@ -62,9 +62,17 @@ def main(arguments: Sequence[str]) -> None:
     )
     if failed:
         raise RunFailedError(
-            f"{len(failed)} of {len(entries)} images could not be read; "
-            f"{out.uri(PREDICTIONS_FILE)} lists them with the reasons"
+            f"{_describe(failed, len(entries))}; {out.uri(PREDICTIONS_FILE)} lists them with the "
+            "reasons"
         )
+
+
+def _describe(failed: Sequence[Mapping[str, Any]], total: int) -> str:
+    # What was read has a size.
+    num_read = sum("height" in entry for entry in failed)
+    parts = {"images could not be read": len(failed) - num_read}
+    parts["images were read, and their results could not be written"] = num_read
+    return ", ".join(f"{count} of {total} {text}" for text, count in parts.items() if count)
 
 
 def parse_tasks(text: str | None) -> tuple[Task, ...]:

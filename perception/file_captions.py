@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from perception.shapes import ShapeError
 from schemas.errors import ConfigError, SampleError
+from schemas.plain_files import read_plain, why_not
 from schemas.text import control_sign, decode_text, sample_key, without_format_signs
 
 if TYPE_CHECKING:
@@ -205,14 +206,14 @@ def _read_text(path: Path, most_bytes: int) -> str:
     try:
         if path.stat().st_size > most_bytes:
             raise ConfigError(f"{path}: wanted a caption, found {path.stat().st_size} bytes")
-        return decode_text(path.read_bytes())
+        return decode_text(read_plain(path))
     except UnicodeDecodeError as error:
         wanted = "UTF-8" if most_bytes < _MAX_BYTES else "JSON or rows in UTF-8"
         raise ConfigError(
             f"{path}: wanted {wanted}, found {error}; convert the captions (iconv -t UTF-8)"
         ) from error
     except OSError as error:
-        raise ConfigError(f"captions {path}: {error.strerror}; let this user read it") from error
+        raise ConfigError(f"captions {path}: {why_not(error)}") from error
 
 
 def _is_caption(text: Any) -> bool:

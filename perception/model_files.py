@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,14 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from schemas.errors import ConfigError
+from schemas.plain_files import open_plain, read_plain, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _CHUNK_BYTES = 1 << 22
+_HEAD_BYTES = 1024
+_HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)", re.IGNORECASE)
 _POINTER = b"version https://git-lfs"
 _REMEDY = (
     "Train or copy the model there, give the path of an existing folder, or a Hugging Face id that "
@@ -154,9 +158,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If the file is not valid JSON or not an object.
     """
-    expect_no_pointer(path)
+    expect_content(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_plain(path).decode())
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: wanted JSON, found {error}; copy the file again") from error
     if not isinstance(content, dict):
@@ -164,18 +168,29 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def expect_no_pointer(path: Path) -> None:
-    """Refuse what git leaves in place of a large file.
+def expect_content(path: Path) -> None:
+    """Refuse what lies in place of a model's file: a named pipe, a pointer, a page of a web site.
 
     Raises:
-        ConfigError: If the file is a pointer of git-lfs.
+        ConfigError: If the file cannot be read, or is a pointer of git-lfs, HTML or GGUF.
     """
-    with path.open("rb") as stream:
-        if stream.read(len(_POINTER)) == _POINTER:
-            raise ConfigError(
-                f"{path}: wanted the file, found a pointer of git-lfs to it; fetch it: "
-                f"git lfs install && git -C {path.parent} lfs pull"
-            )
+    try:
+        with open_plain(path) as stream:
+            head = stream.read(_HEAD_BYTES)
+    except OSError as error:
+        raise ConfigError(f"{path}: {why_not(error)}") from error
+    if head.startswith(_POINTER):
+        raise ConfigError(
+            f"{path}: wanted the file, found a pointer of git-lfs to it; fetch it: "
+            f"git lfs install && git -C {path.parent} lfs pull"
+        )
+    if _HTML.match(head):
+        raise ConfigError(f"{path}: found an HTML page; download the file itself")
+    if head.startswith(b"GGUF"):
+        raise ConfigError(
+            f"{path}: found GGUF, whose numbers are rounded for other programs; download the "
+            "model's safetensors"
+        )
 
 
 def digest_files(files: Mapping[str, Path]) -> str:
@@ -187,7 +202,7 @@ def digest_files(files: Mapping[str, Path]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, path in files.items():
         digest.update(f"{name}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as stream:
+        with open_plain(path) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()

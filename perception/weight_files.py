@@ -6,13 +6,14 @@ A header is a length (eight bytes) and that many bytes of JSON. Only those are r
 from __future__ import annotations
 
 import json
+import os
 import re
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from perception.model_files import expect_no_pointer, read_json
+from perception.model_files import expect_content, read_json
 from schemas.errors import ConfigError
+from schemas.plain_files import open_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 MAX_HEADER_BYTES = 25_000_000
 """A hundred bytes a tensor are usual, and networks have some thousands of tensors."""
 
-_OTHER_FORMATS = (".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".h5", ".onnx", ".gguf")
+_CONVERTIBLE = (".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".h5")
+_OTHER_FORMATS = (*_CONVERTIBLE, ".onnx", ".gguf")
 _LIBRARIES = {"_class_name": "diffusers", "architectures": "transformers"}
 
 
@@ -81,11 +83,9 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
     Raises:
         ConfigError: If the file is none, is cut off, or is a pointer of git-lfs.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ConfigError(f"{path}: wanted a safetensors file, found no regular file")
-    expect_no_pointer(path)
-    size = path.stat().st_size
-    with path.open("rb") as stream:
+    expect_content(path)
+    with open_plain(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
             raise ConfigError(
@@ -193,7 +193,9 @@ def _index(folder: Path, stem: str, variant: str | None, files: tuple[Path, ...]
 def _no_weights(folder: Path, stem: str) -> str:
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     others = [name for name in names if name.endswith(_OTHER_FORMATS)]
-    remedy = how_to_convert(folder) if others else "copy the whole folder again"
+    remedy = "download the model's safetensors" if others else "copy the whole folder again"
+    if any(name.endswith(_CONVERTIBLE) for name in others):
+        remedy = how_to_convert(folder)
     found = ", ".join(others or names)[:300] or "nothing"
     return (
         f"{folder}: wanted {stem}.safetensors, found {found}; only safetensors are read, {remedy}"

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from schemas.config import RunConfig
 from schemas.errors import ConfigError
+from schemas.plain_files import read_plain, why_not
 from schemas.problems import problem_lines
 from schemas.yaml_text import parse_yaml
 
@@ -31,9 +32,12 @@ def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:
             message has a line for each problem, with field, value and remedy.
     """
     file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"--config {path}: no such file; the shipped ones are in configs/")
-    tree = parse_tree(file.read_bytes(), origin=str(path))
+    try:
+        data = read_plain(file)
+    except (OSError, ValueError) as error:
+        why = why_not(error)
+        raise ConfigError(f"--config {path}: {why}; the shipped ones are in configs/") from error
+    tree = parse_tree(data, origin=str(path))
     for override in overrides:
         apply_override(tree, override)
     return parse_config(tree, origin=str(path))

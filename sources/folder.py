@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import stat
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import SampleError, SourceError
 from schemas.paths import resolve_path
+from schemas.plain_files import open_plain, why_not
 from schemas.sample import CAPTION_ERROR, Sample, SourceShard, Task, UnreadableSample
 from schemas.text import control_sign, decode_text, without_format_signs
 from sources.folder_description import TaskFiles, load_description, resolve_root
@@ -251,21 +252,14 @@ def _read(path: Path, most_bytes: int = _MAX_FILE_BYTES) -> bytes:
         SampleError: ``file_missing``, ``file_unreadable``, or ``too_large``.
     """
     try:
-        found = path.stat()
-        # A pipe would be read for ever.
-        if not stat.S_ISREG(found.st_mode):
-            raise SampleError("file_unreadable", f"{path}: wanted a file, found none")
-        if found.st_size > most_bytes:
-            raise SampleError(
-                "too_large", f"{path}: {found.st_size} bytes; wanted at most {most_bytes}"
-            )
-        return path.read_bytes()
+        with open_plain(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > most_bytes:
+                raise SampleError("too_large", f"{path}: {size} bytes; wanted at most {most_bytes}")
+            return file.read()
     except FileNotFoundError as error:
         raise SampleError("file_missing", f"{path}: it was there when the run began") from error
     except OSError as error:
-        raise SampleError(
-            "file_unreadable", f"{path}: {error.strerror}; let this user read it, or remove it"
-        ) from error
+        raise SampleError("file_unreadable", f"{path}: {why_not(error)}") from error
 
 
 def _read_caption(path: Path) -> str:

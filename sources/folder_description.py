@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.errors import SourceError
+from schemas.plain_files import read_plain, why_not
 from schemas.problems import problem_lines
 from schemas.sample import IGNORE_ID, NUM_HUMAN_PARTS, TASKS, Task
 from schemas.yaml_text import parse_yaml
@@ -34,13 +35,15 @@ def load_description(path: Path) -> FolderDescription:
         SourceError: If the file is missing or malformed; the message names file, field, value
             and remedy.
     """
-    if not path.is_file():
-        raise SourceError(
-            f"source.description = {path}: no such file; "
-            "docs/howto-your-own-folder.md shows how to write one"
-        )
     try:
-        tree = parse_yaml(path.read_bytes())
+        data = read_plain(path)
+    except (OSError, ValueError) as error:
+        raise SourceError(
+            f"source.description = {path}: {why_not(error)}; "
+            "docs/howto-your-own-folder.md shows how to write one"
+        ) from error
+    try:
+        tree = parse_yaml(data)
     except ValueError as error:
         raise SourceError(f"{path}: {error}") from error
     if not isinstance(tree, dict):

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from schemas.errors import SampleError
+from schemas.plain_files import open_plain
 from schemas.sample import IGNORE_ID, IGNORE_PROBABILITY, Task
 from sources.class_colours import colour_name
 from sources.folder_description import ClassFiles, DepthFiles, NormalsFiles, ProbabilityFiles
@@ -87,14 +88,15 @@ def decode_task_file(data: bytes, files: TaskFiles, task: Task) -> Array:
 def size_from_header(path: Path) -> tuple[int, int] | None:
     """Width and height as displayed; None if the header cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             head = file.read(_NPY_HEAD_BYTES)
             if is_numbers(head):
                 rest = b"" if path.suffix == ".npy" else file.read()
                 height, width = _plane_size(numbers_shape(head + rest, what=path.name))
                 return width, height
-        with Image.open(path, formats=PICTURE_FORMATS) as picture:
-            return displayed_size(picture)
+            file.seek(0)
+            with Image.open(file, formats=PICTURE_FORMATS) as picture:
+                return displayed_size(picture)
     except (*DECODE_ERRORS, SampleError):
         return None
 
@@ -104,7 +106,7 @@ def turned_hint(image: Path, size: tuple[int, int], label_size: tuple[int, int])
     if size != label_size[::-1] or size == label_size:
         return ""
     try:
-        with Image.open(image, formats=PICTURE_FORMATS) as picture:
+        with open_plain(image) as file, Image.open(file, formats=PICTURE_FORMATS) as picture:
             is_turned = picture.size != displayed_size(picture)
     except DECODE_ERRORS:
         return ""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from schemas.errors import SourceError
+from schemas.plain_files import open_plain, why_not
 from schemas.text import decode_text
 from sources.folder_files import Name, is_there
 from sources.folder_listing import is_image_name
@@ -56,20 +58,19 @@ def read_list(
 
 
 def _read_lines(path: Path, field: str) -> list[str]:
-    if not path.is_file():
-        raise SourceError(f"{field}: {path}: no such file; it has to hold a key a line")
-    if path.stat().st_size > _MAX_BYTES:
-        raise SourceError(
-            f"{field}: {path}: wanted a key a line, found {path.stat().st_size} bytes"
-        )
     try:
-        lines = decode_text(path.read_bytes()).splitlines()
+        with open_plain(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > _MAX_BYTES:
+                raise SourceError(f"{field}: {path}: wanted a key a line, found {size} bytes")
+            lines = decode_text(file.read()).splitlines()
     except UnicodeDecodeError as error:
         raise SourceError(
             f"{field}: {path}: wanted text in UTF-8, found {error}; save it as UTF-8"
         ) from error
     except OSError as error:
-        raise SourceError(f"{field}: {error}; it has to hold a key a line") from error
+        raise SourceError(
+            f"{field}: {path}: {why_not(error)}; it has to hold a key a line"
+        ) from error
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 

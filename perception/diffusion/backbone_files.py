@@ -139,7 +139,8 @@ def find_local_backbone_files(
 
 def is_single_file(path_or_id: str | Path) -> bool:
     """Whether a model is given as one file rather than as a folder or a name on the hub."""
-    return Path(path_or_id).expanduser().is_file()
+    path = Path(path_or_id).expanduser()
+    return path.exists() and not path.is_dir()
 
 
 def _checkpoint(path: str | Path, config: str | Path | None) -> tuple[Path, str | Path]:

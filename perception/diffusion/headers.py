@@ -15,7 +15,7 @@ from perception.diffusion.backbone_files import (
 )
 from perception.diffusion.schedule import NoiseSchedule
 from perception.diffusion.single_file import PREFIXES, expect_fitting_config
-from perception.model_files import expect_no_pointer, read_json
+from perception.model_files import expect_content, read_json
 from perception.model_headers import NetworkHeaders, read_network
 from perception.weight_files import read_header
 from schemas.errors import ConfigError
@@ -55,7 +55,7 @@ def read_diffusion_headers(
     else:
         found = _read_checkpoint(files.folder, files.checkpoint)
     for path in files.by_name.values():
-        expect_no_pointer(path)
+        expect_content(path)
     for name in CONFIG_FILES:
         read_json(files.folder / name)
     NoiseSchedule.from_config(read_json(files.folder / "scheduler/scheduler_config.json"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from perception.model_files import expect_content
 from perception.weight_files import read_header
 from schemas.errors import ConfigError
 
@@ -24,6 +25,7 @@ PREFIXES = {
 }
 STABLE_DIFFUSION_V1 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 _WIDTH_OF_V1 = 768
+_OF_TORCH = (".ckpt", ".pt", ".pth", ".bin")
 _CONV_IN = "input_blocks.0.0.weight"
 _OTHERS = {
     "conditioner.": "an SDXL",
@@ -41,8 +43,14 @@ def read_checkpoint_header(path: Path) -> dict[str, TensorHeader]:
     Raises:
         ConfigError: If it is no safetensors file, or holds something else.
     """
-    if path.suffix.lower() != ".safetensors":
+    expect_content(path)
+    if path.suffix.lower() in _OF_TORCH:
         raise ConfigError(f"{path}: only safetensors are read, {_how_to_convert(path)}")
+    if path.suffix.lower() != ".safetensors":
+        raise ConfigError(
+            f"{path}: only safetensors are read, found {path.suffix or 'no suffix'}; download the "
+            "model's .safetensors"
+        )
     tensors = read_header(path)
     lacking = [part for part, prefix in PREFIXES.items() if not _starts(tensors, prefix)]
     if lacking:

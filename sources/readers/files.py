@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import SampleError, SourceError
+from schemas.plain_files import open_plain, read_plain, why_not
 from schemas.sample import IGNORE_ID
 from schemas.text import decode_text
 from sources.folder_listing import is_hidden
@@ -83,13 +85,13 @@ def read_list(path: Path, *, remedy: str) -> tuple[str, ...]:
         SourceError: If the file is missing, empty or names a line twice.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise SourceError(f"{path}: wanted a list, found no plain file; {remedy}")
-        lines = decode_text(path.read_bytes()).splitlines()
+        lines = decode_text(read_plain(path)).splitlines()
     except FileNotFoundError as error:
         raise SourceError(f"{path}: the list of the split is missing; {remedy}") from error
     except UnicodeDecodeError as error:
         raise SourceError(f"{path}: wanted text, a name a line, found {error}; {remedy}") from error
+    except OSError as error:
+        raise SourceError(f"{path}: the list of the split: {why_not(error)}; {remedy}") from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise SourceError(f"{path}: wanted a name a line, found an empty file; {remedy}")
@@ -122,14 +124,14 @@ def read_bytes(path: Path) -> bytes:
             "outside_root", f"{path}: leads to {target}, which is not under {root}; copy it there"
         )
     try:
-        # A pipe or a device would be read for ever.
-        if not path.is_file():
-            raise SampleError("file_missing", f"{path}: wanted a file, found none")
-        if path.stat().st_size > _MAX_BYTES:
-            raise SampleError("too_large", f"{path}: {path.stat().st_size} bytes for one sample")
-        return path.read_bytes()
+        with open_plain(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > _MAX_BYTES:
+                raise SampleError("too_large", f"{path}: {size} bytes for one sample")
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SampleError("file_missing", f"{path}: wanted a file, found none") from error
     except OSError as error:
-        raise SampleError("file_unreadable", f"{path}: {error.strerror}") from error
+        raise SampleError("file_unreadable", f"{path}: {why_not(error)}") from error
 
 
 def read_decoded(path: Path, decode: Callable[[bytes], Array]) -> Array:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from schemas.errors import SampleError
+from schemas.plain_files import read_plain, why_not
 from schemas.recognise import picture_format
 from sources.readers.numbers import MAX_NUMBER_BYTES, is_numbers, read_numbers
 from storage.samples.members import PICTURE_FORMATS, mode_words, read_stored
@@ -69,9 +70,9 @@ def read_stored_file(path: Path, *, num_channels: int = 1) -> Stored:
     try:
         if path.stat().st_size > MAX_NUMBER_BYTES:
             raise SampleError("too_large", "wanted one picture's file")
-        data = path.read_bytes()
+        data = read_plain(path)
     except OSError as error:
-        raise SampleError("decode_failed", str(error)) from error
+        raise SampleError("decode_failed", why_not(error)) from error
     if is_numbers(data):
         values = read_numbers(data, what=path.name, num_channels=num_channels)
         if values.ndim not in (2, 3) or values.dtype.kind not in "fiub":

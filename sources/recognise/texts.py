@@ -6,6 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from schemas.plain_files import read_plain
 from schemas.text import decode_text
 from sources.recognise.collections import SplitName, split_of
 
@@ -51,7 +52,7 @@ def lines_of(file: Path, *, max_bytes: int = _MAX_BYTES) -> list[str]:
     try:
         if file.stat().st_size > max_bytes:
             return []
-        data = file.read_bytes()
+        data = read_plain(file)
     except OSError:
         return []
     try:

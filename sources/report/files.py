@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from schemas.errors import SampleError
+from schemas.plain_files import open_plain, read_plain
 from sources.protocol import Split
 from sources.readers.stored import read_stored_file
 from storage.samples.members import DECODE_ERRORS, PICTURE_FORMATS
@@ -48,7 +49,7 @@ def equal_files(files: Mapping[Place, Path]) -> Iterator[list[Place]]:
         if left < 0:
             break
         try:
-            data = files[place].read_bytes()
+            data = read_plain(files[place])
         except OSError:
             continue
         by_digest[hashlib.blake2b(data, digest_size=16).digest()].append(place)
@@ -79,7 +80,7 @@ def _is_picture(file: Path) -> bool:
 
 def _is_turned(file: Path) -> bool:
     try:
-        with Image.open(file, formats=PICTURE_FORMATS) as picture:
+        with open_plain(file) as data, Image.open(data, formats=PICTURE_FORMATS) as picture:
             return orientation_of(picture) != 1
     except DECODE_ERRORS:
         return False

@@ -6,6 +6,8 @@ Remote stores are asked again while they fail in passing (:mod:`storage.files.pa
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +17,7 @@ from fsspec.core import url_to_fs
 
 from schemas.errors import AlreadyCommittedError, ConfigError
 from schemas.paths import LOCAL_PROTOCOLS, absolute_url
+from schemas.plain_files import why_not
 from storage.files.local import create_local, replace_local
 from storage.files.patience import error_code, patiently
 
@@ -31,6 +34,7 @@ _BEYOND_END_CODES = frozenset({"InvalidRange", "416"})
 # The tries of botocore and of s3fs would multiply with ours, and they know fewer errors.
 _ASKS_ONCE = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
 _ASKING_ONCE = frozenset({"s3", "s3a"})
+_MAX_NAME_BYTES = 255
 _ONE_ANSWER_BYTES = 32 * 2**20
 
 _process_lock = threading.Lock()
@@ -209,10 +213,31 @@ def open_store(url: str) -> RunStore:
             "and hide what other processes commit"
         )
     protocol, separator, rest = url.partition("://")
+    if not separator or protocol in LOCAL_PROTOCOLS:
+        _expect_name(url, rest if separator else url)
     if separator and protocol not in LOCAL_PROTOCOLS and not rest.strip("/"):
         raise ConfigError(f"store URL {url}: wanted a bucket or folder after {protocol}://")
     url = absolute_url(url)
     return RunStore(url=url, root=_filesystem(url)[1])
+
+
+def _expect_name(url: str, path: str) -> None:
+    """Check that a local file system can have a path.
+
+    Raises:
+        ConfigError: If not.
+    """
+    try:
+        Path(path).expanduser().stat()
+        why = ""
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        longest = max((os.fsencode(part) for part in Path(path).parts), key=len, default=b"")
+        is_long = len(longest) > _MAX_NAME_BYTES
+        why = why_not(OSError(errno.ENAMETOOLONG, "")) if is_long else ""
+    except (OSError, ValueError, RuntimeError) as error:
+        why = why_not(error) if isinstance(error, OSError | ValueError) else str(error)
+    if why:
+        raise ConfigError(f"run.url, or a folder that is named as {url!r:.400}: {why}")
 
 
 def streaming_filesystem(url: str) -> tuple[Any, str]:

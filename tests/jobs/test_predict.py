@@ -209,3 +209,23 @@ def test_an_overview_shows_the_image_and_every_map_and_confidence():
 def test_confidence_of_normals_is_brighter_where_the_error_is_smaller():
     grey = reliability_as_grey(np.array([[0.0, 30.0, 90.0, np.nan]], np.float32), "normals")
     assert grey[0, :, 0].tolist() == [255, 128, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [("65x63", "--image-size 65x63.*divisible by"), ("99999x99999", "at most 4194304 pixels")],
+)
+def test_a_size_that_the_models_cannot_read_is_refused_before_they_are_loaded(
+    run_url, photographs, tmp_path, monkeypatch, size, words
+):
+    monkeypatch.setattr("deployment.loaded_run.open_backbone", None)
+    out = str(tmp_path / "out")
+    with pytest.raises(ConfigError, match=words):
+        main(["--run", run_url, str(photographs), "--out", out, "--image-size", size])
+
+
+def test_results_are_not_begun_below_a_file(photographs, tmp_path):
+    (tmp_path / "file").touch()
+    out = str(tmp_path / "file" / "x" / "y")
+    with pytest.raises(ConfigError, match=r"wanted a folder, found a file at .*file; name another"):
+        main(["--run", "nowhere", str(photographs), "--out", out])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import yaml
 
 from schemas.config import FolderSource as FolderConfig
 from schemas.errors import SourceError
+from schemas.plain_files import open_plain
 from schemas.sample import Sample
 from sources.folder import FolderSource
 from tests.kit.folder_files import HEIGHT, WIDTH, description, open_folder, png, read_all
@@ -167,14 +169,13 @@ def test_a_folder_in_place_of_a_file_is_one_unreadable_sample(tree, root, tmp_pa
 def test_a_file_that_cannot_be_read_is_one_unreadable_sample(tree, root, tmp_path, monkeypatch):
     pairs(root, "a", "b")
     source = opened(tree, tmp_path)
-    whole = Path.read_bytes
 
-    def read_bytes(path: Path) -> bytes:
+    def open_one(path: Path) -> BinaryIO:
         if path == root / "rgb/a.png":
             raise PermissionError(13, "Permission denied", str(path))
-        return whole(path)
+        return open_plain(path)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr("sources.folder.open_plain", open_one)
     bad, good = read_all(source)
     assert (bad.key, bad.reason, good.key) == ("a", "file_unreadable", "b")
     assert "Permission denied; let this user read it" in bad.detail
