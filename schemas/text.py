@@ -15,6 +15,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _LOOKED_AT = 4096
+_LEAST_UTF16 = 8
 _JOINERS = re.compile("[\u200c\u200d\U000e0020-\U000e007f]")
 """Format signs with a meaning: they join emoji, flags and the letters of some scripts."""
 
@@ -22,7 +23,7 @@ _JOINERS = re.compile("[\u200c\u200d\U000e0020-\U000e007f]")
 def decode_text(data: bytes) -> str:
     """Decode UTF-8, UTF-16 without its mark, or what the mark of the byte order at the start says.
 
-    The mark is left out. UTF-16 without it is known by zeros at every second place.
+    The mark is left out. UTF-16 without it is known by zeros at nearly every second place.
 
     Raises:
         UnicodeDecodeError: If it is something else.
@@ -33,7 +34,8 @@ def decode_text(data: bytes) -> str:
 
 def _unmarked(head: bytes) -> str:
     even, odd = head[::2].count(0), head[1::2].count(0)
-    if 4 * max(even, odd) < len(head) // 2 or min(even, odd) or even == odd:
+    is_half = len(head) >= _LEAST_UTF16 and 3 * max(even, odd) >= len(head)
+    if not is_half or min(even, odd):
         return "utf-8"
     return "utf-16-le" if odd else "utf-16-be"
 

@@ -10,10 +10,19 @@ from pathlib import Path
 from runs.begun import has_begun
 from schemas.config_file import parse_tree
 from schemas.errors import AlreadyCommittedError, ConfigError
-from schemas.run_layout import CONFIG_FILE
+from schemas.run_layout import (
+    CAPTIONS_DIR,
+    CHECKPOINTS_DIR,
+    CONFIG_FILE,
+    SHARDS_DIR,
+    UNITS_DIR,
+    WEIGHTS_DIR,
+)
 from storage.files.stores import RunStore, open_store
 
 _NOTES = (".log", ".yaml", ".yml")
+_OWN = {CAPTIONS_DIR, CHECKPOINTS_DIR, SHARDS_DIR, UNITS_DIR.split("/")[0], WEIGHTS_DIR}
+"""What a run may be given before it begins, such as the weights of another."""
 _JOB_FILES = "working_dir_files"
 """Folder of Ray that holds its copies of the code of submitted jobs."""
 
@@ -65,7 +74,8 @@ def _expect_no_other_files(folder: Path, store: RunStore) -> None:
     foreign = [
         name
         for name in names
-        if name == CONFIG_FILE or not (name.startswith(".") or name.endswith(_NOTES))
+        if name == CONFIG_FILE
+        or not (name in _OWN or name.startswith(".") or name.endswith(_NOTES))
     ]
     if foreign:
         raise ConfigError(

@@ -93,7 +93,7 @@ def test_the_summary_adds_up():
     assert summary.num_samples == 36
     assert summary.num_committed == 1
     assert summary.bytes_estimate > 36 * 3 * 1024
-    assert "unknown" in summary.lines()[-1]
+    assert "not known" in summary.lines()[-1]
 
 
 def test_the_summary_tells_time_from_what_units_have_cost():

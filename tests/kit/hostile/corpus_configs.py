@@ -33,7 +33,7 @@ CONFIGS = [
     file("a list", b"- run\n", "wanted sections"),
     file("a text", b"run", "wanted sections"),
     file("not UTF-8", b"run: {url: caf\xe9}\n", "UTF-8"),
-    file("UTF-16 without a mark", "run: {url: ä}".encode("utf-16-le"), "UTF-8|not YAML"),
+    file("UTF-16 without a mark", "run: {url: ä}".encode("utf-16-le"), "training: missing"),
     file("zero bytes", bytes(4096), NOT_YAML),
     file("two documents", b"run: {url: a}\n---\nrun: {url: b}\n", NOT_YAML),
     file("tabs", b"run:\n\turl: a\n", NOT_YAML),

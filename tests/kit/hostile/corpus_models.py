@@ -344,7 +344,7 @@ CAPTION_FILES = [
     captions("plain", {"a.txt": " a  röom\n".encode()}, become(a="a röom")),
     captions("latin-1", {"a.txt": b"caf\xe9"}, NO_UTF8),
     captions("UTF-16", {"a.txt": "a room".encode("utf-16")}, become(a="a room")),
-    captions("UTF-16 without a mark", {"a.txt": "a room".encode("utf-16-le")}, NO_CAPTION),
+    captions("UTF-16 without a mark", {"a.txt": "a room".encode("utf-16-le")}, become(a="a room")),
     captions("a mark of the byte order", {"a.txt": b"\xef\xbb\xbfa room"}, become(a="a room")),
     captions("a zero byte", {"a.txt": b"a\0b"}, NO_CAPTION),
     captions("signs that steer a terminal", {"a.txt": b"a\x1b[2Jb"}, NO_CAPTION),
