@@ -130,7 +130,7 @@ def test_the_card_says_what_it_is_how_good_and_how_to_load_it(run, tmp_path):
     card = (tmp_path / "exported" / "README.md").read_text()
     assert "normals, depth, semseg from one image" in card
     assert "| self-improved | 24.16 |" in card
-    assert "ids 0 to 4" in card
+    assert "ids 0 to 20" in card
     assert "8 labelled images of the source `rooms` and synthetic ones" in card
     assert "from deployment import load_run" in card
     assert tiny_backbone().model_id in card
