@@ -217,7 +217,7 @@ def test_the_job_itself_ends_with_code_two_and_one_message(tmp_path):
         check=False,
     )
     assert done.returncode == 2, done.stderr
-    assert "training.real_fraction = 0: input should be greater than 0" in done.stderr
+    assert "training.real_fraction = 0: wanted greater than 0" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
