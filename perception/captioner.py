@@ -15,7 +15,7 @@ from perception.model_files import digest_files, find_model_folder
 from perception.model_loading import load_network, loading
 from perception.shapes import ShapeError, expect_shape
 from perception.weight_files import find_weights
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -215,10 +215,9 @@ def expect_captions(
     try:
         caption([grey])
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).split("\n", 1)[0]
         raise ConfigError(
             f"model.captioner_path: {folder} was loaded, but cannot caption a grey image: "
-            f"{type(error).__name__}: {first[:300]}; save model and processor anew with this "
+            f"{type(error).__name__}: {first_line(error)}; save model and processor anew with this "
             "version of transformers, or choose another captioner, model.dtype or model.device"
         ) from error
 

@@ -10,7 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 from perception.model_files import find_model_folder
 from perception.weight_files import find_weights
-from schemas.errors import ConfigError, UserError
+from schemas.errors import ConfigError, UserError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,10 +46,9 @@ def loading(folder: Path) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).split("\n", 1)[0]
         raise ConfigError(
             f"model folder {folder.absolute()}: wanted a model as save_pretrained writes it, "
-            f"without code of its own, found {type(error).__name__}: {first[:300]}; copy the "
+            f"without code of its own, found {type(error).__name__}: {first_line(error)}; copy the "
             "folder again or save the model anew"
         ) from error
 

@@ -9,14 +9,12 @@ from runs.pictures import PictureRow, class_legend, draw_rows, overlaid
 from schemas.sample import IGNORE_ID, TASK_KINDS, Sample, Task
 from sources.class_names import class_names_of
 from sources.open import open_source
+from sources.spread import spread_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from schemas.config import RunConfig
-    from sources.protocol import LabelledSource
 
 _CELL_PX = (192, 192)
 _ROWS = 5
@@ -29,7 +27,7 @@ def draw_understood(config: RunConfig) -> bytes:
         A PNG file; empty if no sample can be read.
     """
     tasks = config.method.tasks
-    samples = _spread(open_source(config.source, tasks))
+    samples = spread_samples(open_source(config.source, tasks), "train", _ROWS)
     if not samples:
         return b""
     rows = [
@@ -48,13 +46,6 @@ def draw_understood(config: RunConfig) -> bytes:
     buffer = io.BytesIO()
     draw_rows(rows, cell_px=_CELL_PX, legend=legend).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def _spread(source: LabelledSource) -> Sequence[Sample]:
-    places = [(shard, key) for shard in source.shards("train") for key in shard.keys]
-    chosen = dict.fromkeys(places[i * len(places) // _ROWS] for i in range(_ROWS))
-    found = [one for shard, key in chosen for one in source.read(shard, [key])]
-    return [one for one in found if isinstance(one, Sample)]
 
 
 def _ranges(sample: Sample) -> list[str]:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error of another library says, at most 300 signs; or its type."""
+    return (str(error).strip() or type(error).__name__).split("\n", 1)[0][:300]
+
+
 class UserError(Exception):
     """Something the user has to change; jobs print the message and exit with status 2."""
 

@@ -14,10 +14,11 @@ from schemas.sample import CAPTION_ERROR, Sample, SourceShard, Task, UnreadableS
 from schemas.text import control_sign, decode_text, without_format_signs
 from sources.folder_description import TaskFiles, load_description, resolve_root
 from sources.folder_files import FolderFiles, Name, is_there
-from sources.folder_keys import Names, key_of, split_names, spread
+from sources.folder_keys import Names, key_of, split_names
 from sources.folder_labels import decode_task_file, size_from_header, turned_hint
 from sources.folder_listing import Unused
 from sources.resize import fit_sample
+from sources.spread import evenly
 from storage.samples.codecs import decode_image
 from storage.samples.members import MAX_PIXELS
 
@@ -71,12 +72,15 @@ class FolderSource:
             "validation": config.num_validation,
             "test": config.num_test,
         }
-        used = {split: spread(names[split], limit) for split, limit in limits.items()}
+        used = {
+            split: names[split] if limit is None else tuple(evenly(names[split], limit))
+            for split, limit in limits.items()
+        }
         self._names: dict[str, Name] = {}
         self._shards = {split: self._group(split, used[split]) for split in limits}
         everything = tuple(name for part in used.values() for name in part)
         self._expect_files(everything)
-        self._expect_sizes(spread(everything, _SIZES_CHECKED))
+        self._expect_sizes(evenly(everything, _SIZES_CHECKED))
 
     @property
     def name(self) -> str:
@@ -229,7 +233,7 @@ class FolderSource:
                     "files, take their keys out of the list, or say skip_unlabelled: true there"
                 )
 
-    def _expect_sizes(self, names: Names) -> None:
+    def _expect_sizes(self, names: Sequence[Name]) -> None:
         for name in names:
             image = self._files.image(name)
             size = size_from_header(image)

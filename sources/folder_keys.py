@@ -69,16 +69,6 @@ def key_of(name: Name, files: FolderFiles) -> str:
     return f"{name.home}_{key}" if files.is_apart else key
 
 
-def spread(names: Names, limit: int | None) -> Names:
-    """Take ``limit`` names, evenly spaced, in order; all of them if there is no limit.
-
-    Neighbours in a list are often frames of one scene: evenly spaced ones differ most.
-    """
-    if limit is None or limit >= len(names):
-        return names
-    return tuple(names[i * len(names) // limit] for i in range(limit))
-
-
 def _hold_out(names: Names, rule: HoldOut, home: Home) -> tuple[Names, Names]:
     def is_held_out(index: int) -> bool:
         if rule.fraction is not None:

@@ -8,6 +8,7 @@ from pipeline.make.caption import shards_without_captions
 from schemas.errors import ConfigError
 from schemas.paths import resolve_path
 from schemas.sample import CAPTION_ERROR, Sample
+from sources.spread import evenly
 
 if TYPE_CHECKING:
     from schemas.config import RunConfig
@@ -72,8 +73,7 @@ def _own_captions(config: RunConfig, source: LabelledSource, shard: SourceShard)
     Raises:
         ConfigError: If so many cannot be read that generation stops.
     """
-    step = max(len(shard.keys) // LOOKED_AT, 1)
-    found = source.read(shard, shard.keys[::step][:LOOKED_AT])
+    found = source.read(shard, evenly(shard.keys, LOOKED_AT))
     samples = [sample for sample in found if isinstance(sample, Sample)]
     wrong = [str(each.meta[CAPTION_ERROR]) for each in samples if CAPTION_ERROR in each.meta]
     remarks = []

@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.paths import resolve_path
-from schemas.sample import Sample
+from sources.spread import spread_samples
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from schemas.config import RunConfig
     from sources.protocol import LabelledSource
 
@@ -37,18 +34,7 @@ def remarks_on_foreign_images(config: RunConfig, source: LabelledSource) -> list
         return []
     from perception.diffusion.backbone import load_backbone
 
-    images = _spread_images(source)
+    images = [sample.image for sample in spread_samples(source, "train", NUM_LOOKED_AT)]
     number = known.count_foreign(load_backbone(folder), images)
     told = known.describe(number, len(images))
     return [] if told is None else [told]
-
-
-def _spread_images(source: LabelledSource) -> list[NDArray[np.uint8]]:
-    places = [(shard, key) for shard in source.shards("train") for key in shard.keys]
-    step = max(1, len(places) // NUM_LOOKED_AT)
-    found = (
-        sample
-        for shard, key in places[::step][:NUM_LOOKED_AT]
-        for sample in source.read(shard, [key])
-    )
-    return [sample.image for sample in found if isinstance(sample, Sample)]

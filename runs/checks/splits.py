@@ -42,7 +42,8 @@ def _remedy(config: RunConfig, source: LabelledSource, split: Split) -> str:
     is_limited = getattr(config.source, _LIMITS[split], None) == 0
     if config.source.kind == "folder" and split != "train" and not is_limited:
         file = Path(resolve_path(config.source.description))
-        keys = load_description(file).splits.test
+        splits = load_description(file).splits
+        keys = splits.validation if split == "validation" else splits.test
         if keys and (rule := keys.hold_out):
             given = f"every: {rule.every}" if rule.every else f"fraction: {rule.fraction}"
             used = sum(len(s.keys) for each in get_args(Split) for s in source.shards(each))

@@ -12,8 +12,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
+from sources.spread import evenly
 from storage.samples.members import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -130,9 +131,7 @@ class Collection:
     def spread(self, limit: int) -> list[str]:
         """Paths of some files, evenly over all."""
         paths = [path for files in self.files.values() for path in files.values()]
-        return (
-            [paths[i * len(paths) // limit] for i in range(limit)] if len(paths) > limit else paths
-        )
+        return list(evenly(paths, limit))
 
 
 @dataclass(frozen=True, order=True)
@@ -260,6 +259,3 @@ def _hint_beside_split(folder: str) -> Hint:
         if match := words.fullmatch(folder):
             return hint_of(match["after"] or match["before"] or "")
     return ""
-
-
-HINTS: tuple[Hint, ...] = get_args(Hint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -76,14 +76,7 @@ def content_of(
         more, _ = _read_some(root, collection, LOOKED_AT_FOR_CLASSES)
         content = _of_kind(more, collection, class_names or {})
     height, width = found[0].values.shape[:2]
-    return Content(
-        what=content.what,
-        task=content.task,
-        fields=content.fields,
-        said=content.said,
-        doubt=content.doubt,
-        size=(height, width),
-    )
+    return replace(content, size=(height, width))
 
 
 def _read_some(root: Path, collection: Collection, limit: int) -> tuple[list[Stored], str]:

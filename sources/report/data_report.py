@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from schemas.sample import TASKS, Sample, Task
@@ -20,6 +20,7 @@ from sources.report.oddities import (
     unseen_classes,
 )
 from sources.report.tally import SplitTally, tally_sample
+from sources.spread import some_shards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +34,6 @@ LEAST_LOOKED_AT = 16
 TELLING = 256
 _PATIENCE_S = 2.0
 _LONG_PATIENCE_S = 20.0
-_FILES = 8
 _LISTED = 5
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -140,21 +140,22 @@ def report_of(
     )
 
 
-@dataclass(kw_only=True)
-class _Seen:
-    digests: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    failures: dict[str, str] = field(default_factory=dict)
-
-
 class _Look:
-    """A growing, evenly spread look at one split."""
+    """A growing, evenly spread look at one split.
+
+    Attributes:
+        digests: Keys by the digest of their pixels.
+        failures: What is wrong with the first sample of each reason.
+    """
 
     def __init__(self, source: LabelledSource, split: Split) -> None:
         shards = source.shards(split)
         self.split, self.size = split, sum(len(shard.keys) for shard in shards)
-        self.tally, self.seen = SplitTally(), _Seen()
+        self.tally = SplitTally()
+        self.digests: dict[str, list[str]] = defaultdict(list)
+        self.failures: dict[str, str] = {}
         self._source = source
-        self._order = _spread_order(_readable(shards))
+        self._order = _spread_order(some_shards(shards))
         self._next = 0
 
     @property
@@ -176,18 +177,10 @@ class _Look:
             for found in self._source.read(shard, [key]):
                 if isinstance(found, Sample):
                     self.tally.add(tally_sample(found, stored_size=found.image.shape[:2]))
-                    self.seen.digests[_digest(found.image)].append(found.key)
+                    self.digests[_digest(found.image)].append(found.key)
                 else:
                     self.tally.failed[found.reason] += 1
-                    self.seen.failures.setdefault(found.reason, _cause(found, shard))
-
-
-def _readable(shards: Sequence[SourceShard]) -> Sequence[SourceShard]:
-    """Some shards where each is a tar, for a tar is read whole; all where they are of one place."""
-    if len({shard.uri for shard in shards}) == 1:
-        return shards
-    step = max(len(shards) / _FILES, 1.0)
-    return [shards[int(i * step)] for i in range(min(_FILES, len(shards)))]
+                    self.failures.setdefault(found.reason, _cause(found, shard))
 
 
 def _spread_order(shards: Sequence[SourceShard]) -> list[tuple[SourceShard, str]]:
@@ -228,7 +221,7 @@ def _failures(looks: dict[Split, _Look]) -> Iterator[str]:
         for reason, count in look.tally.failed.most_common():
             yield (
                 f"{split}: {count} of {look.size} samples cannot be read ({reason}), the first is "
-                f"{look.seen.failures[reason]}; mend such files or take them out: until then a run "
+                f"{look.failures[reason]}; mend such files or take them out: until then a run "
                 "goes on without these samples"
             )
 
@@ -238,7 +231,7 @@ def _unreadable(looks: dict[Split, _Look]) -> Iterator[str]:
         if look.tally.num_failed and not look.tally.images:
             yield (
                 f"{split}: none of {look.tally.num_failed} samples looked at can be read, the "
-                f"first because of: {next(iter(look.seen.failures.values()))}; mend "
+                f"first because of: {next(iter(look.failures.values()))}; mend "
                 "these files, or name the right ones in the configuration's source"
             )
 
@@ -284,7 +277,7 @@ def _describe_duplicates(looks: dict[Split, _Look], source: LabelledSource) -> l
 def _groups(looks: dict[Split, _Look], source: LabelledSource) -> Iterator[list[Place]]:
     places: dict[str, list[Place]] = defaultdict(list)
     for split, look in looks.items():
-        for digest, keys in look.seen.digests.items():
+        for digest, keys in look.digests.items():
             places[digest] += [(split, key) for key in keys]
     yield from places.values()
     if isinstance(source, FolderSource):
