@@ -22,6 +22,8 @@ Pixels = Annotated[int, Field(ge=1, le=16384)]
 Number = Annotated[int, Field(ge=-10_000_000, le=10_000_000)]
 
 METRES_PER_STEP = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
+USUAL_DEPTH_M = (0.3, 90.0)
+"""Where the median depth of photographs lies."""
 
 _MAX_STEP_M = 1000.0
 _FRACTION = re.compile(r"\s*(\d{1,6})\s*/\s*([1-9]\d{0,8})\s*")

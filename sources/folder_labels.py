@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -14,9 +13,10 @@ from schemas.sample import IGNORE_ID, IGNORE_PROBABILITY, Task
 from sources.class_colours import colour_name
 from sources.folder_description import ClassFiles, DepthFiles, NormalsFiles, ProbabilityFiles
 from sources.readers.files import unit_normals, valid_depth
-from sources.readers.numbers import is_numbers, numbers_shape, read_numbers
+from sources.readers.numbers import is_numbers, numbers_shape
+from sources.readers.stored import Stored, decode_stored, packed_colours, plane_size
 from storage.samples.codecs import normals_of_codes
-from storage.samples.members import DECODE_ERRORS, PICTURE_FORMATS, mode_words, read_stored
+from storage.samples.members import DECODE_ERRORS, PICTURE_FORMATS, read_stored
 from storage.samples.metadata import displayed_size
 
 if TYPE_CHECKING:
@@ -35,30 +35,6 @@ _NPY_HEAD_BYTES = 1 << 14
 _SHOWN_COLOURS = 8
 _GREY_MODES = ("L", "I;16", "I;16B", "I", "F")
 _INDEX_MODES = ("P", "1", "L", "I;16", "I;16B", "I")
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """What a file holds.
-
-    Attributes:
-        values: [H, W], or [H, W, channels].
-        mode: PIL's name of the pixel format; "" of numbers.
-    """
-
-    values: Array
-    mode: str
-
-    @property
-    def words(self) -> str:
-        """What people call it."""
-        if self.mode:
-            return mode_words(self.mode)
-        return f"{self.values.dtype} numbers of shape {self.values.shape}"
-
-    @property
-    def is_plane(self) -> bool:
-        return self.values.ndim == 2
 
 
 def decode_task_file(data: bytes, files: TaskFiles, task: Task) -> Array:
@@ -92,7 +68,7 @@ def size_from_header(path: Path) -> tuple[int, int] | None:
             head = file.read(_NPY_HEAD_BYTES)
             if is_numbers(head):
                 rest = b"" if path.suffix == ".npy" else file.read()
-                height, width = _plane_size(numbers_shape(head + rest, what=path.name))
+                height, width = plane_size(numbers_shape(head + rest, what=path.name))
                 return width, height
             file.seek(0)
             with Image.open(file, formats=PICTURE_FORMATS) as picture:
@@ -118,32 +94,11 @@ def turned_hint(image: Path, size: tuple[int, int], label_size: tuple[int, int])
     )
 
 
-def _read(data: bytes, task: Task, *, num_channels: int = 1) -> _Stored:
-    if is_numbers(data):
-        values = read_numbers(data, what=task, num_channels=num_channels)
-        if values.dtype.kind not in "fiub":
-            _refuse(task, "numbers", _Stored(values, ""))
-        return _Stored(_plane_of(values), "")
-    return _Stored(*read_stored(data, formats=_EXACT_FORMATS, what=task))
+def _read(data: bytes, task: Task, *, num_channels: int = 1) -> Stored:
+    return decode_stored(data, what=task, formats=_EXACT_FORMATS, num_channels=num_channels)
 
 
-def _plane_of(values: Array) -> Array:
-    """Numbers with their axis of channels last, and without it if it has length one."""
-    if values.ndim != 3:
-        return values
-    if values.shape[0] in (1, 3) and values.shape[2] not in (1, 3):
-        values = np.moveaxis(values, 0, 2)
-    return values[:, :, 0] if values.shape[2] == 1 else values
-
-
-def _plane_size(shape: tuple[int, ...]) -> tuple[int, int]:
-    if len(shape) == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3):
-        return shape[1], shape[2]
-    height, width, *_ = shape
-    return height, width
-
-
-def _normals(stored: _Stored, task: Task) -> Array:
+def _normals(stored: Stored, task: Task) -> Array:
     values = stored.values
     if stored.mode in ("RGB", "RGBA"):
         normals = normals_of_codes(values[..., :3])
@@ -157,11 +112,11 @@ def _normals(stored: _Stored, task: Task) -> Array:
     return unit_normals(values)
 
 
-def _depth(stored: _Stored, files: DepthFiles, task: Task) -> Array:
+def _depth(stored: Stored, files: DepthFiles, task: Task) -> Array:
     values = stored.values
     if files.range:
         depth_m = _in_range(stored, files.range, task)
-    elif stored.mode in ("L", "LA", "RGB", "RGBA") and _has_equal_channels(stored):
+    elif stored.mode in ("L", "LA", "RGB", "RGBA") and stored.is_grey:
         copied = "" if stored.mode == "L" else f" as {stored.words}"
         raise SampleError(
             "label_format",
@@ -186,7 +141,7 @@ def _depth(stored: _Stored, files: DepthFiles, task: Task) -> Array:
     return valid_depth(np.where(depth_m <= limit, depth_m, np.float32(0)))
 
 
-def _in_range(stored: _Stored, span_m: tuple[float, float], task: Task) -> Array:
+def _in_range(stored: Stored, span_m: tuple[float, float], task: Task) -> Array:
     """Metres of a code of 8 or 16 bits, or of numbers of 0 to 1; 0 stays invalid.
 
     Raises:
@@ -231,8 +186,8 @@ def _stored_ids(data: bytes, task: Task) -> Array:
 def _ids_of_colours(data: bytes, files: ClassFiles, task: Task) -> Array:
     rgb, mode = read_stored(data, formats=_EXACT_FORMATS, what=task, convert="RGB")
     if mode.startswith(("I", "F")):
-        _refuse(task, "a colour picture, as colors is given", _Stored(rgb, mode))
-    packed, places = np.unique(_packed(rgb), return_inverse=True)
+        _refuse(task, "a colour picture, as colors is given", Stored(values=rgb, mode=mode))
+    packed, places = np.unique(packed_colours(rgb), return_inverse=True)
     names = [colour_name(int(one)) for one in packed]
     unknown = [place for place, name in enumerate(names) if name not in files.colors]
     if unknown:
@@ -249,13 +204,8 @@ def _ids_of_colours(data: bytes, files: ClassFiles, task: Task) -> Array:
     return ids[places].reshape(rgb.shape[:2])
 
 
-def _packed(rgb: Array) -> Array:
-    channels = rgb.astype(np.uint32)
-    return (channels[..., 0] << 16) | (channels[..., 1] << 8) | channels[..., 2]
-
-
 def _colours_of(rgb: Array) -> str:
-    found = np.unique(_packed(rgb))
+    found = np.unique(packed_colours(rgb))
     shown = ", ".join(colour_name(int(one)) for one in found[:_SHOWN_COLOURS])
     more = ", …" if len(found) > _SHOWN_COLOURS else ""
     return f"{len(found)} colour{'s' if len(found) > 1 else ''} ({shown}{more})"
@@ -290,7 +240,7 @@ def _class_ids(stored: Array, files: ClassFiles, task: Task) -> Array:
     return table[places]
 
 
-def _probability(stored: _Stored, files: ProbabilityFiles, task: Task) -> Array:
+def _probability(stored: Stored, files: ProbabilityFiles, task: Task) -> Array:
     values = _grey(stored, task)
     one = files.max_value or (255.0 if stored.mode not in ("", "1", "F") else 1.0)
     is_ignored = np.isin(values, files.ignore)
@@ -316,25 +266,18 @@ def _probability(stored: _Stored, files: ProbabilityFiles, task: Task) -> Array:
     return np.where(is_ignored, IGNORE_PROBABILITY, shares).astype(np.float32)
 
 
-def _grey(stored: _Stored, task: Task) -> Array:
+def _grey(stored: Stored, task: Task) -> Array:
     """Values of one channel; of several if they are equal, and without transparency."""
-    if not _has_equal_channels(stored):
+    if not stored.is_grey:
         wanted = "grey" if stored.mode else "numbers [H, W]"
         _refuse(task, wanted, stored)
-    values = stored.values if stored.is_plane else stored.values[..., 0]
-    return values.astype(np.float64)
+    return stored.plane.astype(np.float64)
 
 
-def _has_equal_channels(stored: _Stored) -> bool:
-    """Whether one channel says all: it is grey, perhaps stored as colours or with transparency."""
-    if stored.is_plane or stored.mode == "LA":
-        return True
-    is_colour = stored.mode in ("RGB", "RGBA")
-    return is_colour and bool((stored.values[..., 1:3] == stored.values[..., :1]).all())
-
-
-def _refuse(task: Task, wanted: str, stored: _Stored) -> NoReturn:
+def _refuse(task: Task, wanted: str, stored: Stored) -> NoReturn:
+    shape = f" of shape {stored.values.shape}" if stored.is_numbers else ""
     raise SampleError(
         "label_format",
-        f"{task}: wanted {wanted}, found {stored.words}; export it again, or correct labels.{task}",
+        f"{task}: wanted {wanted}, found {stored.words}{shape}; export it again, or correct "
+        f"labels.{task}",
     )

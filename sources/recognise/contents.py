@@ -9,7 +9,8 @@ import numpy as np
 
 from schemas.errors import SampleError
 from schemas.sample import IGNORE_ID, Task
-from sources.readers.stored import Stored, read_stored_file
+from sources.folder_description import USUAL_DEPTH_M
+from sources.readers.stored import Stored, code_lengths, packed_colours, read_stored_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,6 @@ LOOKED_AT = 12
 LOOKED_AT_FOR_CLASSES = 200
 _MOST_IDS = 300
 _MOST_COLOURS = 64
-_USUAL_M = (0.3, 90.0)
 _UNITS: tuple[tuple[str, float, str], ...] = (
     ("mm", 1e-3, "millimetres"),
     ("cm", 1e-2, "centimetres"),
@@ -180,7 +180,7 @@ def _depth(flat: Array, words: str, name: str) -> Content:
         units = list(_UNITS)
         if 1 - valid.size / flat.size > _SPARSE and valid.max() > 2**13:
             units.sort(key=lambda each: each[0] != "1/256")
-    near, far = _USUAL_M
+    near, far = USUAL_DEPTH_M
     fitting = [each for each in units if near <= median * each[1] <= far]
     if not fitting:
         return Content(
@@ -216,9 +216,7 @@ def _normals(said: str) -> Content:
 
 
 def _are_vectors(found: list[Stored]) -> bool:
-    codes = np.concatenate([one.values[..., :3].reshape(-1, 3) for one in found])
-    codes = codes[codes.any(axis=1)]
-    lengths = np.linalg.norm(codes * (2 / 255) - 1, axis=1)
+    lengths = np.concatenate([code_lengths(one.values) for one in found])
     return bool(lengths.size) and float(np.mean(np.abs(lengths - 1) < 0.06)) > 0.8
 
 
@@ -299,9 +297,7 @@ def _colours(found: list[Stored]) -> list[int]:
     """Colours as red · 65536 + green · 256 + blue, black first, then by number."""
     packed: set[int] = set()
     for one in found:
-        channels = one.values[..., :3].astype(np.uint32)
-        codes = (channels[..., 0] << 16) | (channels[..., 1] << 8) | channels[..., 2]
-        packed.update(int(code) for code in np.unique(codes))
+        packed.update(int(code) for code in np.unique(packed_colours(one.values)))
         if len(packed) > 4 * _MOST_COLOURS:
             break
     return sorted(packed)

@@ -13,7 +13,7 @@ from PIL import Image
 from schemas.errors import SampleError
 from schemas.plain_files import open_plain, read_plain
 from sources.protocol import Split
-from sources.readers.stored import read_stored_file
+from sources.readers.stored import code_lengths, read_stored_file
 from storage.samples.members import DECODE_ERRORS, PICTURE_FORMATS
 from storage.samples.metadata import orientation_of
 
@@ -88,15 +88,13 @@ def _is_turned(file: Path) -> bool:
 
 def stored_lengths(files: Iterable[Path]) -> dict[str, float]:
     """Sum and count of the mean lengths of normals as 8-bit files store them, as a tally has it."""
-    lengths = []
+    lengths: list[float] = []
     for file in islice(files, _LENGTHS_OF):
         try:
             values = read_stored_file(file, num_channels=3).values
         except SampleError:
             continue
         if values.dtype == np.uint8 and values.ndim == 3:
-            codes = values[..., :3].reshape(-1, 3)
-            codes = codes[codes.any(axis=1)]
-            if codes.size:
-                lengths.append(float(np.linalg.norm(codes * (2 / 255) - 1, axis=1).mean()))
+            found = code_lengths(values)
+            lengths += [float(found.mean())] if found.size else []
     return {"norm": sum(lengths), "norm_count": len(lengths)} if lengths else {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.sample import TASK_KINDS, TASKS, Task
-from sources.folder_description import METRES_PER_STEP, ClassFiles
+from sources.folder_description import METRES_PER_STEP, USUAL_DEPTH_M, ClassFiles
 from sources.report.tally import TaskTally
 from storage.samples.codecs import MAX_DEPTH_M
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _LEAST_DEPTH_M = 0.5
 _MEDIAN_DEPTH_M = (0.05, 200.0)
-_USUAL_DEPTH_M = (0.3, 90.0)
 _MOSTLY = 0.9
 _NORM_TOLERANCE = 0.05
 _NEARLY_ALL = 0.99
@@ -276,7 +275,7 @@ def _unit_remedy(median_m: float, folder: LabelFiles | None) -> str:
     files = folder.depth if folder else None
     if files is None:
         return "see whether the files are in metres"
-    near, far = _USUAL_DEPTH_M
+    near, far = USUAL_DEPTH_M
     steps = median_m / files.metres_per_step
     fitting = [unit for unit, metres in METRES_PER_STEP.items() if near <= steps * metres <= far]
     now = files.unit if isinstance(files.unit, str) else f"{files.unit:g}"
