@@ -23,6 +23,7 @@ from runs.generation import (
     generate_on_ray,
     plan_of,
 )
+from sources.open import open_run_source
 from storage.files.stores import open_store
 
 if TYPE_CHECKING:
@@ -40,10 +41,12 @@ def main(arguments: Sequence[str]) -> None:
     config = config_from(parsed)
     store = open_store(config.run.url)
     config = resumed_config(store, config)
-    plan = plan_of(config, rounds=parsed.rounds)
+    source = open_run_source(config)
+    plan = plan_of(config, source, rounds=parsed.rounds)
     found = expect_startable(
         config,
         store,
+        source,
         roles=ROLES,
         plan=plan,
         on_ray=not parsed.local,
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     show(console, describe_replacement(store, config), found.lines())
     if parsed.dry_run:
-        show(console, describe_plan(config, plan, store))
+        show(console, describe_plan(config, plan, store, image_size=source.image_size))
         return
     check_weights(store, parsed.weights)
     claim_run_directory(store, config)

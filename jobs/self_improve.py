@@ -23,6 +23,7 @@ from runs.results import classes_table, gain_lines, read_results, scores_table
 from runs.state import ALL_ROLES
 from schemas.run_layout import CONTACT_SHEET_FILE, RESULTS_FILE
 from schemas.stages import RESULT_ROWS
+from sources.open import open_run_source
 from storage.files.stores import open_store
 
 if TYPE_CHECKING:
@@ -38,11 +39,14 @@ def main(arguments: Sequence[str]) -> None:
     config = resumed_config(store, config)
     results = read_results(store)
     if parsed.dry_run or not results:
-        plan = plan_of(config)
-        found = expect_startable(config, store, roles=ALL_ROLES, plan=plan, is_dry=parsed.dry_run)
+        source = open_run_source(config)
+        plan = plan_of(config, source)
+        found = expect_startable(
+            config, store, source, roles=ALL_ROLES, plan=plan, is_dry=parsed.dry_run
+        )
         show(console, describe_replacement(store, config), found.lines())
     if parsed.dry_run:
-        show(console, describe_plan(config, plan, store))
+        show(console, describe_plan(config, plan, store, image_size=source.image_size))
         return
     claim_run_directory(store, config)
     if results:

@@ -20,6 +20,7 @@ from runs.driving import driving
 from runs.progress import validation_rows
 from runs.training import describe_stage, train
 from schemas.stages import Stage
+from sources.open import open_run_source
 from storage.files.stores import open_store
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def main(arguments: Sequence[str]) -> None:
     config, stage = config_from(parsed), parsed.stage
     console, store = Console(), open_store(config.run.url)
     config = resumed_config(store, config)
+    source = open_run_source(config)
     found = expect_startable(
-        config, store, roles=ROLES, on_ray=not parsed.local, is_dry=parsed.dry_run
+        config, store, source, roles=ROLES, on_ray=not parsed.local, is_dry=parsed.dry_run
     )
     show(console, describe_replacement(store, config), found.lines())
     if parsed.dry_run:

@@ -9,29 +9,29 @@ from schemas.errors import SourceError
 from schemas.paths import resolve_path
 from schemas.run_layout import DATA_REPORT_FILE
 from sources.folder_description import load_description
-from sources.open import open_source
+from sources.pinned import PinnedSource
 from sources.report.data_report import DataReport, report_of
 from sources.rooms_classes import VOID_ID
 
 if TYPE_CHECKING:
     from schemas.config import RunConfig
+    from sources.protocol import LabelledSource
     from storage.files.stores import RunStore
 
 
-def data_report_of(config: RunConfig) -> DataReport:
-    """Look at the samples of a run's source.
+def data_report_of(config: RunConfig, source: LabelledSource) -> DataReport:
+    """Look at the samples of a run's source, as they are now.
 
     Raises:
-        SourceError: If the source is missing or malformed.
-        ConfigError: As :func:`sources.open.open_source`.
+        SourceError: If a shard is missing or damaged.
     """
-    source, method = config.source, config.method
+    now = source.whole if isinstance(source, PinnedSource) else source
+    section = config.source
     labels = None
-    if source.kind == "folder":
-        labels = load_description(Path(resolve_path(source.description))).labels
-    opened = open_source(source, method.tasks, num_classes=method.num_classes)
-    void_ids = (VOID_ID,) if source.kind == "rooms" else ()
-    return report_of(opened, method.tasks, labels=labels, void_ids=void_ids)
+    if section.kind == "folder":
+        labels = load_description(Path(resolve_path(section.description))).labels
+    void_ids = (VOID_ID,) if section.kind == "rooms" else ()
+    return report_of(now, config.method.tasks, labels=labels, void_ids=void_ids)
 
 
 def expect_useful(report: DataReport) -> None:

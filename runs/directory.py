@@ -80,6 +80,17 @@ def resumed_config(store: RunStore, config: RunConfig) -> RunConfig:
             message names each.
         SourceError: If the samples of the source are others than the run began with.
     """
+    resumed = _merged(store, config)
+    expect_same_splits(store, resumed)
+    return resumed
+
+
+def _merged(store: RunStore, config: RunConfig) -> RunConfig:
+    """The configuration, with the recipe of the run that is there if it is one of equal science.
+
+    Raises:
+        ConfigError: As :func:`resumed_config`.
+    """
     if not store.exists(CONFIG_FILE):
         return config.noting_recipe()
     try:
@@ -93,7 +104,6 @@ def resumed_config(store: RunStore, config: RunConfig) -> RunConfig:
     resumed = config.noting_recipe(begun.run.recipe)
     differences = _differences(begun, resumed, "science")
     if not differences:
-        expect_same_splits(store, resumed)
         return resumed
     if has_begun(store):
         lines = [f"  {field}: there {old}, now {new}" for field, old, new in differences]
@@ -136,10 +146,11 @@ def claim_run_directory(store: RunStore, config: RunConfig) -> RunConfig:
     try:
         store.put_if_absent(CONFIG_FILE, dump_config(begins).encode())
     except AlreadyCommittedError:
-        config = resumed_config(store, config)
+        config = _merged(store, config)
     else:
         keep_splits(store, begins)
         return begins
+    keep_splits(store, config)
     changes = _changes(store, config, "science") + _changes(store, config, "operations")
     if changes:
         store.write_bytes(CONFIG_FILE, dump_config(config).encode())
@@ -147,7 +158,6 @@ def claim_run_directory(store: RunStore, config: RunConfig) -> RunConfig:
         for field, old, new in changes:
             events.emit(Event.CONFIG_CHANGED, field=field, old=old, new=new)
         events.flush()
-    keep_splits(store, config)
     return config
 
 

@@ -26,23 +26,36 @@ if TYPE_CHECKING:
     from pipeline.on_ray.coordinator import GenerationLoop
     from schemas.config import RunConfig
     from schemas.unit import Unit
+    from sources.protocol import LabelledSource
     from storage.files.stores import RunStore
     from storage.records.run_lock import RunLock
 
 
-def plan_of(config: RunConfig, *, rounds: int | None = None) -> tuple[Unit, ...]:
-    """The run's plan, or its first rounds."""
-    plan = make_plan(config, open_run_source(config).shards("train"))
+def plan_of(
+    config: RunConfig, source: LabelledSource | None = None, *, rounds: int | None = None
+) -> tuple[Unit, ...]:
+    """The run's plan, or its first rounds.
+
+    Args:
+        source: The run's, if it is open.
+    """
+    plan = make_plan(config, (source or open_run_source(config)).shards("train"))
     return tuple(unit for unit in plan if rounds is None or unit.round < rounds)
 
 
-def describe_plan(config: RunConfig, plan: Sequence[Unit], store: RunStore) -> list[str]:
-    """Say what would be done, with times if the run has measured any."""
+def describe_plan(
+    config: RunConfig, plan: Sequence[Unit], store: RunStore, *, image_size: tuple[int, int]
+) -> list[str]:
+    """Say what would be done, with times if the run has measured any.
+
+    Args:
+        image_size: Rows and columns of the source's images.
+    """
     ledger = UnitLedger(config, plan, history=OutcomeReader(store).refresh())
     summary = plan_summary(
         config,
         plan,
-        image_size=open_run_source(config).image_size,
+        image_size=image_size,
         committed=[unit.unit_id for unit in plan if not ledger.is_open(unit)],
         cost=ledger.totals.cost(),
     )

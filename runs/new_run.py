@@ -12,6 +12,7 @@ from runs.checks.start import expect_startable
 from runs.generation import plan_of
 from runs.state import ALL_ROLES
 from schemas.errors import ConfigError
+from sources.open import open_run_source
 from storage.files.stores import open_store
 
 if TYPE_CHECKING:
@@ -170,8 +171,9 @@ def check_new_run(config: RunConfig) -> Startable:
         ConfigError: If a value does not fit this machine or the models.
         SourceError: If the data cannot be read or learnt from.
     """
-    store, plan = open_store(config.run.url), plan_of(config)
-    return expect_startable(config, store, roles=ALL_ROLES, plan=plan, is_dry=True)
+    store, source = open_store(config.run.url), open_run_source(config)
+    plan = plan_of(config, source)
+    return expect_startable(config, store, source, roles=ALL_ROLES, plan=plan, is_dry=True)
 
 
 def _as_yaml(tree: dict[str, Any]) -> str:

@@ -111,7 +111,11 @@ def with_additions(began: SplitKeys, now: SplitKeys) -> SplitKeys:
 
 
 class PinnedSource:
-    """Reads the samples of given splits from a source that may hold others by now."""
+    """Reads the samples of given splits from a source that may hold others by now.
+
+    Attributes:
+        whole: That source.
+    """
 
     def __init__(self, source: LabelledSource, splits: SplitKeys) -> None:
         """Take the place of a source.
@@ -119,7 +123,7 @@ class PinnedSource:
         Args:
             splits: What each split is to hold.
         """
-        self._source = source
+        self.whole = source
         shards = [shard for split in get_args(Split) for shard in source.shards(split)]
         self._places = {(shard.name, key): shard for shard in shards for key in shard.keys}
         self._by_key = {key: shard for shard in shards for key in shard.keys}
@@ -135,22 +139,22 @@ class PinnedSource:
     @property
     def name(self) -> str:
         """The source's."""
-        return self._source.name
+        return self.whole.name
 
     @property
     def image_size(self) -> tuple[int, int]:
         """The source's."""
-        return self._source.image_size
+        return self.whole.image_size
 
     @property
     def num_classes(self) -> int:
         """The source's."""
-        return self._source.num_classes
+        return self.whole.num_classes
 
     @property
     def notes(self) -> tuple[str, ...]:
         """The source's."""
-        return self._source.notes
+        return self.whole.notes
 
     def shards(self, split: Split) -> tuple[SourceShard, ...]:
         """The shards that the splits name."""
@@ -166,7 +170,7 @@ class PinnedSource:
 
         for real, group in groupby(shard.keys if keys is None else keys, place):
             if real is not None:
-                yield from self._source.read(real, list(group))
+                yield from self.whole.read(real, list(group))
                 continue
             for key in group:
                 yield UnreadableSample(

@@ -22,7 +22,6 @@ from runs.checks.splits import expect_splits, expect_unlabelled
 from runs.data_report import data_report_of, expect_useful
 from runs.directory import expect_run
 from schemas.errors import ConfigError
-from sources.open import open_run_source
 from storage.files.stores import open_store
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from schemas.config import RunConfig
     from schemas.unit import Unit
-    from sources.protocol import Split
+    from sources.protocol import LabelledSource, Split
     from sources.report.data_report import DataReport
     from storage.files.stores import RunStore
     from storage.records.run_lock import Role
@@ -56,6 +55,7 @@ class Startable:
 def expect_startable(
     config: RunConfig,
     store: RunStore,
+    source: LabelledSource,
     *,
     roles: Sequence[Role],
     plan: Sequence[Unit] = (),
@@ -66,6 +66,7 @@ def expect_startable(
 
     Args:
         store: The run directory.
+        source: The run's.
         roles: What the job does; one that does both also scores.
         plan: What it generates.
         on_ray: Whether it uses Ray.
@@ -75,7 +76,6 @@ def expect_startable(
         ConfigError: If a value does not fit the machine, the models or the directory.
         SourceError: If the data cannot be learnt from or scored.
     """
-    source = open_run_source(config)
     summary = plan_summary(config, plan, image_size=source.image_size)
     remarks = expect_place(store, wanted_bytes=summary.bytes_estimate)
     remarks += _expect_machine(config, roles, on_ray=on_ray, is_dry=is_dry)
@@ -94,7 +94,7 @@ def expect_startable(
 
         shapes = {part: each.config for part, each in networks.items()}
         expect_method_fits(config, shapes, source.image_size)
-    report = data_report_of(config)
+    report = data_report_of(config, source)
     expect_useful(report)
     if foreign := remarks_on_foreign_images(config, source):
         report = replace(report, warnings=(*report.warnings, *foreign))

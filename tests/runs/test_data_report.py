@@ -13,6 +13,7 @@ from runs.data_report import data_report_of, expect_useful, keep_data_report
 from schemas.config_file import parse_config
 from schemas.errors import SourceError
 from schemas.run_layout import DATA_REPORT_FILE
+from sources.open import open_run_source
 from sources.report.data_report import LOOKED_AT, TELLING, report_of
 from storage.files.stores import open_store
 from tests.kit.memory_source import MemorySource
@@ -22,6 +23,10 @@ from tests.kit.small_run import make_config, write_source
 
 DEPTH = {"depth": {"pattern": "depth/{key}.png", "unit": "mm"}}
 MASKS = {"semseg": {"pattern": "mask/{key}.png", "num_classes": 2}}
+
+
+def look_at(config):
+    return data_report_of(config, open_run_source(config))
 
 
 @pytest.fixture
@@ -38,14 +43,14 @@ def mask_255(made):
 
 
 def warnings_of(config) -> str:
-    report = data_report_of(config)
+    report = look_at(config)
     assert report.errors == ()
     return "\n".join(report.warnings)
 
 
 def test_a_sound_folder_has_no_remark_and_its_ranges_are_shown(root):
     write_photos(root, depth=millimetres)
-    report = data_report_of(config_of(root, DEPTH))
+    report = look_at(config_of(root, DEPTH))
     assert (report.errors, report.warnings) == ((), ())
     lines = "\n".join(report.lines())
     assert "looked at 6 of 6 train, 2 of 2 test" in lines
@@ -67,7 +72,7 @@ def test_metres_declared_as_millimetres_are_told_too(root):
 
 def test_masks_whose_foreground_is_ignored_are_refused_with_the_map_to_write(root):
     write_photos(root, mask=mask_255)
-    report = data_report_of(config_of(root, MASKS))
+    report = look_at(config_of(root, MASKS))
     with pytest.raises(SourceError, match="only class 0 occurs, everything else is ignored"):
         expect_useful(report)
     assert "labels.semseg: {id_map: {0: 0, 255: 1}, ignore: []}" in report.errors[0]
@@ -83,14 +88,14 @@ def test_the_map_that_was_advised_works(root):
 def test_labels_without_any_value_are_refused(root):
     write_photos(root, depth=lambda made: np.zeros_like(millimetres(made)))
     with pytest.raises(SourceError, match="train: depth: no image has a pixel with a value"):
-        expect_useful(data_report_of(config_of(root, DEPTH)))
+        expect_useful(look_at(config_of(root, DEPTH)))
 
 
 def test_labels_that_cannot_be_read_are_refused_with_the_first_cause(root):
     write_photos(root, mask=mask_255)
     labels = {"semseg": {**MASKS["semseg"], "ignore": []}}
     with pytest.raises(SourceError, match=r"none of 6 samples looked at can be read.*255"):
-        expect_useful(data_report_of(config_of(root, labels)))
+        expect_useful(look_at(config_of(root, labels)))
 
 
 def test_files_that_cannot_be_read_are_named_with_the_reason_and_a_remedy(root):
@@ -109,7 +114,7 @@ def test_where_no_image_can_be_read_the_first_is_named_and_none_is_called_a_copy
     write_photos(root, depth=millimetres)
     for file in (root / "rgb").iterdir():
         file.write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    report = data_report_of(config_of(root, DEPTH))
+    report = look_at(config_of(root, DEPTH))
     assert f"the first because of: {root}/rgb/0000.jpg: " in report.errors[0]
     assert "copies" not in str(report.warnings)
     assert "same image" not in str(report.warnings)
@@ -118,7 +123,7 @@ def test_where_no_image_can_be_read_the_first_is_named_and_none_is_called_a_copy
 def test_a_class_that_only_the_test_split_shows_is_named(root):
     write_photos(root, ids=lambda made: np.minimum(made["ids"], 1))
     labels = {"semseg": {"pattern": "ids/{key}.png", "num_classes": 3}}
-    report = data_report_of(config_of(root, labels))
+    report = look_at(config_of(root, labels))
     assert "train: 1 of 3 classes are never seen: 2; a predictor cannot learn them" in str(report)
     assert report.unseen == {"train": [2], "test": [2]}
 
@@ -155,7 +160,7 @@ def test_one_image_in_two_splits_is_told(root):
 def test_copies_are_found_among_all_files_and_not_only_those_looked_at(root):
     write_photos(root, 300, depth=millimetres)
     shutil.copy(root / "rgb/0271.jpg", root / "rgb/0272.jpg")
-    report = data_report_of(config_of(root, DEPTH))
+    report = look_at(config_of(root, DEPTH))
     assert report.tallies["train"].images == LOOKED_AT
     assert "train/0271 and test/0272 are the same image" in "\n".join(report.warnings)
 
@@ -196,17 +201,17 @@ def test_what_seems_useless_is_looked_at_longer_before_it_is_refused():
 def test_rooms_and_prepared_shards_are_looked_at_too(tmp_path):
     write_source(tmp_path / "source")
     section = rooms_section(tmp_path / "source", train=8)
-    assert data_report_of(make_config(tmp_path, source=section)).tallies["train"].images == 8
+    assert look_at(make_config(tmp_path, source=section)).tallies["train"].images == 8
     section = {"kind": "shards", "root": str(tmp_path / "source"), "validation_fraction": 0.0}
     tree = make_config(tmp_path).model_dump(mode="json") | {"source": section}
-    report = data_report_of(parse_config(tree, origin="test"))
+    report = look_at(parse_config(tree, origin="test"))
     assert report.tallies["train"].tasks["normals"].images == 8
 
 
 def test_the_report_is_kept_with_the_run_for_programs(root, tmp_path):
     write_photos(root, depth=millimetres)
     store = open_store(str(tmp_path / "run"))
-    keep_data_report(store, data_report_of(config_of(root, DEPTH)))
+    keep_data_report(store, look_at(config_of(root, DEPTH)))
     kept = json.loads(store.read_bytes(DATA_REPORT_FILE))
     assert kept["sizes"] == {"train": 6, "test": 2}
     assert kept["tallies"]["train"]["tasks"]["depth"]["images"] == 6
@@ -216,5 +221,5 @@ def test_files_that_are_not_used_are_said(root):
     write_photos(root, depth=millimetres)
     for name in ("._0000.jpg", "notes.pdf"):
         (root / "rgb" / name).touch()
-    report = data_report_of(config_of(root, DEPTH))
+    report = look_at(config_of(root, DEPTH))
     assert any("2 files not used: 1 hidden, 1 .pdf" in line for line in report.lines())
