@@ -60,7 +60,11 @@ def make_desk(folder: Path) -> Path:
 def _runs(path: str, names: list[str]) -> set[str]:
     if Path(path) != ROOT / "runs":
         return _NOT_COPIED(path, names)
-    return {name for name in names if not name.endswith(".py") and name != "on_ray"}
+    return {
+        name
+        for name in names
+        if not name.endswith(".py") and not Path(path, name, "__init__.py").is_file()
+    }
 
 
 def run_blocks(blocks: Sequence[Block], desk: Path, *, activated: bool = True) -> dict[Block, str]:
