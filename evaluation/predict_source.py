@@ -88,19 +88,6 @@ def count_states(
     return boards
 
 
-def score_states(
-    backbone: DiffusionBackbone,
-    make_method: Callable[[], DensePredictor],
-    states: Mapping[str, bytes],
-    source: LabelledSource,
-    split: Split,
-    scoring: Scoring,
-) -> dict[str, Scores]:
-    """The scores of :func:`count_states`: name to task to metric to value."""
-    boards = count_states(backbone, make_method, states, source, split, scoring)
-    return {name: board.compute() for name, board in boards.items()}
-
-
 def score_constant(source: LabelledSource, split: Split, scoring: Scoring) -> Scores:
     """Score the best answer that does not look at the image, as a floor.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from evaluation.predict_source import Scoring, _constant, score_constant, score_states
+from evaluation.predict_source import Scoring, _constant, count_states, score_constant
 from perception.build import method_spec
 from perception.methods.bae import make
 from perception.methods.protocol import DensePredictor
@@ -29,7 +29,7 @@ def random_state(seed: int) -> bytes:
 
 
 def scores_of(states, *, batch_size=4, seed=0, num_keys=5):
-    return score_states(
+    boards = count_states(
         tiny_backbone(),
         make_method,
         states,
@@ -37,6 +37,7 @@ def scores_of(states, *, batch_size=4, seed=0, num_keys=5):
         "train",
         Scoring(tasks=TASKS, batch_size=batch_size, seed=seed),
     )
+    return {name: board.compute() for name, board in boards.items()}
 
 
 @pytest.mark.slow
@@ -80,7 +81,7 @@ def test_weights_of_another_method_are_refused():
 
 def test_an_empty_split_is_an_error():
     with pytest.raises(SourceError, match="split test"):
-        score_states(
+        count_states(
             tiny_backbone(), make_method, {}, MemorySource(3), "test", Scoring(tasks=TASKS)
         )
 
