@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from schemas.config_base import Count, Section
 from schemas.errors import ConfigError
-from schemas.problems import problem_lines
+from schemas.problems import describe_problems
 from schemas.sample import Task
 from schemas.stages import ResultRow
 from schemas.yaml_text import parse_yaml
@@ -84,5 +84,5 @@ def load_ablation(path: str | Path) -> Ablation:
     try:
         return Ablation.model_validate(tree)
     except ValidationError as error:
-        lines = problem_lines(error, Ablation, page="configs/ablations/")
-        raise ConfigError("\n".join([f"{path}: {len(lines)} problem(s)", *lines])) from None
+        text = describe_problems(path, error, Ablation, page="configs/ablations/")
+        raise ConfigError(text) from None

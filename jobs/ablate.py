@@ -17,13 +17,17 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from experiments.ablation import Ablation, load_ablation
-from experiments.plan import plan_ablation
+from experiments.plan import AblationRun, plan_ablation
 from experiments.run import make_runs
 from experiments.table import report
-from runs.checks.models import expect_models
+from runs.checks.start import expect_startable
 from runs.command_line import run_job
+from runs.generation import plan_of
+from runs.state import ALL_ROLES
 from schemas.config_file import dump_config
-from schemas.errors import ConfigError, RunFailedError
+from schemas.errors import ConfigError, RunFailedError, UserError
+from sources.open import open_run_source
+from storage.files.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,13 +46,14 @@ def main(arguments: Sequence[str]) -> None:
         ablation, parsed.root, rows=parsed.rows, seeds=parsed.seeds, overrides=parsed.set
     )
     console = Console()
+    if not (parsed.table_only or parsed.show):
+        _expect_startable(runs)
     if parsed.dry_run or parsed.show:
         for run in runs:
             console.print(f"# {run.row}, seed {run.seed}: {run.config.run.url}", soft_wrap=True)
             if parsed.show:
                 sys.stdout.write(dump_config(run.config))
         return
-    expect_models(runs[0].config)
     failures = [] if parsed.table_only else make_runs(runs, parsed.processes, console)
     planned = plan_ablation(ablation, parsed.root, overrides=parsed.set)
     report(ablation, planned, Path(parsed.out or f"{parsed.root}/{ablation.name}"), console)
@@ -61,6 +66,25 @@ def _expect_rows(ablation: Ablation, wanted: Sequence[str]) -> None:
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise ConfigError(f"--rows {unknown}: the ablation has {known}")
+
+
+def _expect_startable(runs: Sequence[AblationRun]) -> None:
+    """Check the first run of each row as a dry run does.
+
+    Raises:
+        ConfigError: If one cannot be started.
+    """
+    for run in {run.row: run for run in reversed(runs)}.values():
+        # The row that it learns from is made first.
+        training = run.config.training.model_copy(update={"synthetic_run": None})
+        config = run.config.model_copy(update={"training": training})
+        store = open_store(config.run.url)
+        try:
+            source = open_run_source(config)
+            plan = plan_of(config, source)
+            expect_startable(config, store, source, roles=ALL_ROLES, plan=plan, on_ray=False)
+        except UserError as error:
+            raise ConfigError(f"row {run.row!r}: {error}") from error
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from runs.command_line import run_job
 from runs.directory import read_config
 from schemas.errors import ConfigError
+from schemas.text import number_of
 from storage.files.stores import open_store
 from storage.manifests.compaction import UNITS_PER_FILE, compact, plan_compaction
 from storage.manifests.places import find_units
@@ -39,10 +40,11 @@ def main(arguments: Sequence[str]) -> None:
     options = {"units_per_file": parsed.units_per_file, "keep_rest": not parsed.all}
     groups = plan_compaction(places, **options)
     if parsed.dry_run:
-        print(f"would put {sum(map(len, groups))} units into {len(groups)} file(s)")
+        units, files = sum(map(len, groups)), len(groups)
+        print(f"would put {number_of(units, 'unit')} into {number_of(files, 'file')}")
         return
     written = compact(store, **options, on_file=lambda path, units: print(f"{path}: {units} units"))
-    print(f"{written} file(s) written; jobs/gc.py removes what they replace")
+    print(f"{number_of(written, 'file')} written; jobs/gc.py removes what they replace")
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -68,7 +68,7 @@ def _check(path: Path, console: Console) -> None:
         shown.write_bytes(picture)
         text = f"look at {shown}: are these the labels of these images?"
         console.print(text, soft_wrap=True, highlight=False)
-    for line in check_new_run(config).lines():
+    for line in check_new_run(config).lines(with_notes=False):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -81,7 +81,8 @@ def _table(found: Recognised) -> Table:
         is_used = found.uses(collection)
         doubt = f"\n[yellow]{content.doubt}[/yellow]" if content.doubt and is_used else ""
         text = f"[bold]{task}[/bold]: {content.said}" if is_used else f"not used: {content.said}"
-        table.add_row(collection.name, str(collection.count), text + doubt)
+        others = f" (and {', '.join(more)})" if (more := collection.other_suffixes) else ""
+        table.add_row(collection.name + others, str(collection.count), text + doubt)
     return table
 
 

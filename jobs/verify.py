@@ -32,6 +32,7 @@ from runs.verification import (
 from schemas.digest import sha256_of
 from schemas.errors import ConfigError, DamagedShardError, RunFailedError
 from schemas.run_layout import CHECKPOINTS_DIR, SHARDS_DIR, captions_path
+from schemas.text import number_of
 from storage.files.inventory import list_files
 from storage.files.stores import open_store
 from storage.manifests.table import iterate_units
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
     else:
         print(run.summary())
     if problems:
-        raise RunFailedError(f"{len(problems)} problem(s) in {store.url}")
+        raise RunFailedError(f"{number_of(len(problems), 'problem')} in {store.url}")
 
 
 class Verification:
@@ -133,8 +134,8 @@ class Verification:
         )
         if self._unnamed:
             text += (
-                f"; {len(self._unnamed)} object(s) of {sum(self._unnamed)} bytes in {SHARDS_DIR} "
-                "that no manifest names: harmless, jobs/gc.py removes them"
+                f"; {number_of(len(self._unnamed), 'object')} of {sum(self._unnamed)} bytes in "
+                f"{SHARDS_DIR} that no manifest names: harmless, jobs/gc.py removes them"
             )
         return text
 
@@ -167,7 +168,9 @@ class Verification:
         if captioned and unit.kind == "synthesize" and is_readable:
             missing = captioned - self._captions(unit.source_shard)
             if missing:
-                text = f"no caption of {len(missing)} source key(s), first {min(missing)}"
+                text = (
+                    f"no caption of {number_of(len(missing), 'source key')}, first {min(missing)}"
+                )
                 yield Problem(captions_path(unit.source_shard), text, RESTORE)
 
     def _read_captions(self, shard: str) -> frozenset[str]:

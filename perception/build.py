@@ -13,6 +13,7 @@ from perception.methods import METHODS
 from perception.methods.spec import MethodSpec
 from schemas.errors import ConfigError
 from schemas.paths import resolve_path
+from schemas.text import number_of
 
 if TYPE_CHECKING:
     from perception.diffusion.backbone import DiffusionBackbone
@@ -122,8 +123,8 @@ def expect_device(name: str) -> None:
         )
     if (device.index or 0) >= found:
         raise ConfigError(
-            f"model.device = {name}: this machine has {found} GPU(s), from {device.type}:0; "
-            f"{_DEVICE_REMEDY}"
+            f"model.device = {name}: this machine has {number_of(found, 'GPU')}, "
+            f"from {device.type}:0; {_DEVICE_REMEDY}"
         )
 
 

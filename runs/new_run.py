@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from runs.checks.place import expect_writable_folder
 from runs.checks.start import expect_startable
 from runs.generation import plan_of
 from runs.state import ALL_ROLES
@@ -44,6 +45,12 @@ _CONFIG_HEAD = """\
 """
 
 
+_NO_CAPTIONS = "captioner: none\n"
+_NO_CAPTIONS_WORDS = f"""\
+# none: images are made without a text. blip2, with model.captioner_path, describes each image.
+  {_NO_CAPTIONS}"""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
     """What a run may use.
@@ -63,13 +70,14 @@ class Machine:
 
 
 def expect_new(out: Path, root: Path) -> None:
-    """Refuse a folder for the output that is in use, or within the photographs.
+    """Refuse a folder for the output that is in use, within the photographs, or not writable.
 
     Raises:
         ConfigError: If it is one of these.
     """
     if out.resolve().is_relative_to(root.resolve()):
         raise ConfigError(f"--out {out}: lies in the folder of the images; choose one elsewhere")
+    expect_writable_folder(out, "--out")
     taken = [
         name for name in (DESCRIPTION_FILE, CONFIG_FILE, PICTURE_FILE) if (out / name).exists()
     ]
@@ -109,7 +117,8 @@ def write_new_run(found: Recognised, out: Path, machine: Machine) -> Path:
     description.write_text(text, encoding="utf-8")
     config = out / CONFIG_FILE
     head = _CONFIG_HEAD.format(description=description.name)
-    config.write_text(head + _as_yaml(configuration(found, out, machine)), encoding="utf-8")
+    text = head + _as_yaml(configuration(found, out, machine))
+    config.write_text(text.replace(_NO_CAPTIONS, _NO_CAPTIONS_WORDS), encoding="utf-8")
     return config
 
 

@@ -13,6 +13,7 @@ from pipeline.make.caption import caption_missing, missing_captions
 from runs.checks.models import expect_models
 from runs.generation import check_weights, generate_on_ray, plan_of
 from schemas.errors import ConfigError, DamagedShardError, RunFailedError
+from schemas.text import number_of
 from sources.open import open_run_source
 from storage.manifests.table import ManifestReader, iterate_units
 from storage.records.run_lock import RunLock
@@ -70,7 +71,7 @@ def _torn_units(store: RunStore, config: RunConfig) -> list[Unit]:
 def describe_retry(plan: RetryPlan) -> list[str]:
     """Say what a retry would do."""
     samples = sum(unit.num_samples for unit in plan.units)
-    lines = [f"{len(plan.units)} unit(s) to retry, {samples} samples"]
+    lines = [f"{number_of(len(plan.units), 'unit')} to retry, {samples} samples"]
     lines += [f"  {count} fell out for: {reason}" for reason, count in plan.reasons.most_common()]
     lines += [
         f"  round {unit.round} {unit.kind} {unit.unit_id} revision {unit.revision}: "
@@ -155,6 +156,6 @@ def _expect_mended(commits: Sequence[UnitCommit], reasons: Sequence[str]) -> Non
     if left:
         named = ", ".join(f"{reason} ({count})" for reason, count in left.most_common(3))
         raise RunFailedError(
-            f"{left.total()} sample(s) failed again: {named}; mend what the reasons name, then "
-            "retry once more"
+            f"{number_of(left.total(), 'sample')} failed again: {named}; mend what the "
+            "reasons name, then retry once more"
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.loop.capacity import NEWER_WEIGHTS_WANTED
 from schemas.events import Event
 from schemas.run_layout import EVENTS_DIR
+from schemas.text import number_of
 from storage.records.events import parse_event
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ StateName = Literal[
     "stopped",
     "silent",
 ]
+
+ENDED: tuple[StateName, ...] = ("finished", "failed", "stopped")
+"""States in which no driver is at work."""
 
 SILENT_AFTER_S = 180.0
 """Trainers and generators write an event at least every 30 s."""
@@ -142,7 +146,7 @@ def _going_on(events: Sequence[dict[str, Any]]) -> RunState:
         return RunState(name="paused", reason=reason)
     if kind == "draining":
         number = generation.get("generators_draining", "?")
-        return RunState(name="draining", reason=f"{number} generator(s) have to leave")
+        return RunState(name="draining", reason=f"{number_of(number, 'generator')} must leave")
     trainer = [e for e in events if e["event"] in {Event.TRAINER_PROGRESS, Event.TRAINER_STARVED}]
     if trainer and trainer[-1]["event"] == Event.TRAINER_STARVED:
         last = trainer[-1]

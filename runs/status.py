@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from pipeline.loop.plan import make_plan
 from runs.directory import expect_run, read_config
 from runs.results import read_results
-from runs.state import run_state
+from runs.state import ENDED, run_state
 from schemas.errors import DamagedShardError, SampleError, UserError
 from schemas.events import Event
 from schemas.run_layout import CHECKPOINTS_DIR, EVENTS_DIR
@@ -143,7 +143,7 @@ def _stage(ended: Sequence[str], progress: dict[str, Any] | None, *, is_finished
         return "finished"
     if progress and progress.get("stage") not in ended:
         return str(progress.get("stage"))
-    return f"after {ended[-1]}" if ended else "starting workers"
+    return f"after {ended[-1]}" if ended else "before warm_up"
 
 
 def _version_line(store: RunStore, version: int) -> dict[str, Any]:
@@ -177,9 +177,8 @@ def show_status(status: dict[str, Any], console: Console) -> None:
         console.print(_weights_table(status["weights"]))
     for event in status["events"]:
         fields = {k: v for k, v in event.items() if k not in {"time", "writer", "event"}}
-        text = json.dumps(fields)
         console.print(
-            f"{event['time'][:19]} {event['writer']} {event['event']} {text:.160}",
+            f"{event['time'][:19]} {event['writer']} {event['event']}: {_in_words(fields):.160}",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -196,7 +195,8 @@ def overview(status: dict[str, Any]) -> Table:
     state_text = " · ".join(filter(None, (state["name"], state["reason"])))
     table.add_row("state", escape(state_text))
     for driver in status["drivers"]:
-        table.add_row("driver", escape(str(Driver(**driver))))
+        who = "last driver" if state["name"] in ENDED else "driver"
+        table.add_row(who, escape(str(Driver(**driver))))
     table.add_row("stage", status["stage"])
     if status["captioned_shards"]:
         table.add_row("source shards captioned", str(status["captioned_shards"]))
@@ -230,6 +230,14 @@ def _weights_table(versions: list[dict[str, Any]]) -> Table:
         cells = ("version", "step", "seen_images", "created_at", "stage")
         table.add_row(*(str(line[cell]) for cell in cells))
     return table
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_in_words(one)}" for name, one in value.items())
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _number(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from runs.progress import ProgressDisplay, RunView
 from runs.state import EventTail
 from schemas.events import Event
+from schemas.text import number_of
 from sources.open import open_run_source
 from trainers.settings import stage_settings
 
@@ -56,7 +57,8 @@ def describe_stage(config: RunConfig, stage: Stage) -> list[str]:
     lines = [
         f"stage {settings.stage} of {config.run.url}",
         f"{section.steps} steps of {section.batch_size} images = {images} images, on "
-        f"{config.training.num_workers} worker(s) of {config.training.cpus_per_worker} CPU(s)",
+        f"{number_of(config.training.num_workers, 'worker')} of "
+        f"{number_of(config.training.cpus_per_worker, 'CPU')}",
         f"real images: {num_real} from {source.name}",
     ]
     if settings.ema_every_samples is not None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from schemas.config import RunConfig
 from schemas.errors import ConfigError
 from schemas.plain_files import read_plain, why_not
-from schemas.problems import problem_lines
+from schemas.problems import describe_problems
 from schemas.yaml_text import parse_yaml
 
 _MOST_SHOWN = 200
@@ -71,8 +71,8 @@ def parse_config(tree: dict[str, Any], *, origin: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        lines = problem_lines(error, RunConfig, page="docs/configuration.md")
-        raise ConfigError("\n".join([f"{origin}: {len(lines)} problem(s)", *lines])) from error
+        text = describe_problems(origin, error, RunConfig, page="docs/configuration.md")
+        raise ConfigError(text) from error
 
 
 def dump_config(config: RunConfig) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from schemas.text import number_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -56,6 +58,19 @@ def problem_lines(
         for path, together in found.items()
         if not any(other.startswith(f"{path}.") for other in found)
     ]
+
+
+def describe_problems(
+    origin: object,
+    error: ValidationError,
+    root: type[BaseModel],
+    *,
+    page: str,
+    word: str = "key",
+) -> str:
+    """The lines of :func:`problem_lines` below one that names the file and counts them."""
+    lines = problem_lines(error, root, page=page, word=word)
+    return "\n".join([f"{origin}: {number_of(len(lines), 'problem')}", *lines])
 
 
 class _Place(NamedTuple):

@@ -23,6 +23,8 @@ _OTHERS = (
     (b"\x93NUMPY", "a NumPy file (.npy)"),
     (b"\x76\x2f\x31\x01", "an OpenEXR file (.exr)"),
     (b"PK\x03\x04", "a zip archive (.zip or .npz)"),
+    (b"PK\x05\x06", "an empty zip archive (.zip or .npz)"),
+    (b"MATLAB 5.0 MAT-file", "a MATLAB file (.mat); save its array as .npy"),
     (b"\x1f\x8b", "a gzip archive; unpack it"),
     (b"\x89HDF", "an HDF5 file"),
     (b"%PDF", "a PDF; export its pictures as PNG or JPEG"),

@@ -40,6 +40,11 @@ def _unmarked(head: bytes) -> str:
     return "utf-16-le" if odd else "utf-16-be"
 
 
+def number_of(count: int, noun: str) -> str:
+    """A number with its noun: ``1 unit``, ``2 units``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def without_format_signs(text: str) -> str:
     """Leave out what cannot be seen: soft hyphens, blanks of no width, marks of direction, …."""
     return "".join(

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from schemas.errors import SourceError
 from schemas.plain_files import read_plain, why_not
-from schemas.problems import problem_lines
+from schemas.problems import describe_problems
 from schemas.sample import IGNORE_ID, NUM_HUMAN_PARTS, TASKS, Task
 from schemas.yaml_text import parse_yaml
 from sources.class_colours import parse_colours
@@ -53,10 +53,9 @@ def load_description(path: Path) -> FolderDescription:
     try:
         return FolderDescription.model_validate(tree)
     except ValidationError as error:
-        lines = problem_lines(
-            error, FolderDescription, page="docs/howto-your-own-folder.md", word="field"
-        )
-        raise SourceError("\n".join([f"{path}: {len(lines)} problem(s)", *lines])) from error
+        page = "docs/howto-your-own-folder.md"
+        text = describe_problems(path, error, FolderDescription, page=page, word="field")
+        raise SourceError(text) from error
 
 
 def resolve_root(description: FolderDescription, path: Path) -> Path:

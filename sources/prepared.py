@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.errors import ConfigError, SourceError
 from schemas.paths import resolve_path
-from schemas.problems import problem_lines
+from schemas.problems import describe_problems
 from schemas.sample import Task
 from sources.shard_folder import Row, ShardFolder
 from storage.files.stores import open_store
@@ -50,11 +50,9 @@ def read_facts(store: RunStore) -> PreparedFacts | None:
     try:
         return PreparedFacts.model_validate_json(store.read_bytes(PREPARED_FILE))
     except ValidationError as error:
-        lines = problem_lines(error, PreparedFacts, page="docs/datasets.md")
-        raise SourceError(
-            "\n".join([f"{store.uri(PREPARED_FILE)}: {len(lines)} problem(s)", *lines])
-            + "\nrun jobs/prepare.py on the folder again"
-        ) from error
+        origin, page = store.uri(PREPARED_FILE), "docs/datasets.md"
+        text = describe_problems(origin, error, PreparedFacts, page=page)
+        raise SourceError(f"{text}\nrun jobs/prepare.py on the folder again") from error
 
 
 class PreparedSource:

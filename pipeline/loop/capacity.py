@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from schemas.systematic import JUDGED_FROM, systematic_reason
+from schemas.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,7 +140,7 @@ def _lead_exceeded(state: PlanState, pace: Pace) -> str:
     if capacity > 0:
         return ""
     return (
-        f"generation is {pace.max_lead} round(s) ahead of training, which has done "
+        f"generation is {number_of(pace.max_lead, 'round')} ahead of training, which has done "
         f"{rounds_trained}; raise generation.max_lead to run further ahead"
     )
 
@@ -148,7 +149,8 @@ def _blocked(state: PlanState) -> Decision:
     if state.weights_final and not state.num_leased:
         return Decision(
             kind="finished",
-            reason=f"{state.num_remaining} unit(s) left out: no newer creation weights will come",
+            reason=f"{number_of(state.num_remaining, 'unit')} left out: "
+            "no newer creation weights will come",
         )
     return _pause(
         state, f"{NEWER_WEIGHTS_WANTED} than version {state.newest_version} are needed to relabel"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from schemas.errors import SourceError
+from schemas.text import number_of
 from schemas.unit import Unit
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class PlanSummary:
     def lines(self) -> list[str]:
         """Say it in lines of text."""
         lines = [
-            f"round {round_index}: {units} {kind} unit(s), {samples} samples"
+            f"round {round_index}: {number_of(units, f'{kind} unit')}, {samples} samples"
             for round_index, kind, units, samples in self.units
         ]
         lines.append(
@@ -160,7 +161,7 @@ class PlanSummary:
             share = self.seconds_left / self.num_generators
             lines.append(
                 f"time: about {self.seconds_left:.0f} generator seconds left, "
-                f"{share:.0f} s on {self.num_generators} generator(s)"
+                f"{share:.0f} s on {number_of(self.num_generators, 'generator')}"
             )
         return lines
 

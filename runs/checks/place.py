@@ -49,16 +49,42 @@ def expect_place(store: RunStore, *, wanted_bytes: int | None = None) -> list[st
     is_local = "://" not in store.url
     if is_local:
         _expect_no_other_files(Path(store.url), store)
-    place = open_store(str(_nearest_folder(Path(store.url)))) if is_local else store
-    name = f".probe-{uuid.uuid4().hex}"
+    if is_local:
+        folder = expect_writable_folder(Path(store.url), "run.url")
+        return _room(folder, wanted_bytes or 0)
+    _probe(store, f"run.url = {store.url}")
+    return []
+
+
+def expect_writable_folder(path: Path, field: str) -> Path:
+    """Check that a folder can be made and written to.
+
+    Args:
+        field: What names it, for messages.
+
+    Returns:
+        The folder itself or the nearest one above it that exists.
+
+    Raises:
+        ConfigError: If not.
+    """
+    for each in (path, *path.parents):
+        if each.is_dir():
+            _probe(open_store(str(each)), f"{field} = {path}")
+            return each
+        if each.exists():
+            break
+    raise ConfigError(f"{field} = {path}: {each} is no folder; choose another place")
+
+
+def _probe(place: RunStore, what: str) -> None:
     try:
-        _try_commit(place, name)
+        _try_commit(place, f".probe-{uuid.uuid4().hex}")
     except (OSError, NotImplementedError) as error:
         raise ConfigError(
-            f"run.url = {store.url}: {place.url} cannot be written ({error}); give this user the "
-            "right to write there, or choose another run.url"
+            f"{what}: {place.url} cannot be written ({error}); give this user the right to write "
+            "there, or choose another place"
         ) from error
-    return _room(Path(place.url), wanted_bytes or 0) if is_local else []
 
 
 def _expect_no_other_files(folder: Path, store: RunStore) -> None:
@@ -79,7 +105,7 @@ def _expect_no_other_files(folder: Path, store: RunStore) -> None:
     ]
     if foreign:
         raise ConfigError(
-            f"run.url = {folder}: holds {len(foreign)} file(s) or folder(s) that are no run's, "
+            f"run.url = {folder}: holds what is no run's, "
             f"such as {foreign[0]!r:.200}; a run is written into a new or an empty folder: choose "
             f"another, such as --set run.url={folder}_run"
         )
@@ -105,20 +131,6 @@ def _try_commit(place: RunStore, name: str) -> None:
     finally:
         with contextlib.suppress(OSError, NotImplementedError):
             place.remove_file(name)
-
-
-def _nearest_folder(path: Path) -> Path:
-    """The folder itself or the nearest one above it that exists.
-
-    Raises:
-        ConfigError: If a file is in its place.
-    """
-    for each in (path, *path.parents):
-        if each.is_dir():
-            return each
-        if each.exists():
-            break
-    raise ConfigError(f"run.url = {path}: {each} is no folder; choose another run.url")
 
 
 def _room(folder: Path, wanted_bytes: int) -> list[str]:

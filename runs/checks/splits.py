@@ -38,6 +38,15 @@ def expect_splits(config: RunConfig, source: LabelledSource, splits: Sequence[Sp
             )
 
 
+def remarks_on_limits(config: RunConfig, source: LabelledSource) -> list[str]:
+    """Whether there are fewer images to learn from than the configuration says."""
+    most = config.source.num_labelled or 0
+    found = sum(len(shard.keys) for shard in source.shards("train"))
+    if most <= found:
+        return []
+    return [f"source.num_labelled = {most}: train has {found} images, all are used"]
+
+
 def _remedy(config: RunConfig, source: LabelledSource, split: Split) -> str:
     is_limited = getattr(config.source, _LIMITS[split], None) == 0
     if config.source.kind == "folder" and split != "train" and not is_limited:

@@ -18,7 +18,8 @@ from runs.checks.machine import (
 from runs.checks.models import expect_models
 from runs.checks.place import expect_place
 from runs.checks.plan import expect_enough_samples
-from runs.checks.splits import expect_splits, expect_unlabelled
+from runs.checks.size import expect_size
+from runs.checks.splits import expect_splits, expect_unlabelled, remarks_on_limits
 from runs.data_report import data_report_of, expect_useful
 from runs.directory import expect_run
 from schemas.errors import ConfigError
@@ -47,9 +48,14 @@ class Startable:
     report: DataReport
     remarks: tuple[str, ...]
 
-    def lines(self) -> list[str]:
-        """For a terminal."""
-        return [*self.report.lines(), *(f"warning: {text}" for text in self.remarks)]
+    def lines(self, *, with_notes: bool = True) -> list[str]:
+        """For a terminal.
+
+        Args:
+            with_notes: Also what the source says of itself.
+        """
+        report = self.report if with_notes else replace(self.report, notes=())
+        return [*report.lines(), *(f"warning: {text}" for text in self.remarks)]
 
 
 def expect_startable(
@@ -80,9 +86,11 @@ def expect_startable(
     remarks = expect_place(store, wanted_bytes=summary.bytes_estimate)
     remarks += _expect_machine(config, roles, on_ray=on_ray, is_dry=is_dry)
     networks = expect_models(config, with_captioner="generate" in roles)
+    expect_size(config, networks, source.image_size)
     is_scored = len(set(roles)) > 1
     splits: list[Split] = ["train", "test"] if is_scored else ["train"]
     expect_splits(config, source, splits)
+    remarks += remarks_on_limits(config, source)
     if "generate" in roles:
         expect_unlabelled(config, source)
         remarks += expect_captions(config, store, source)

@@ -15,6 +15,7 @@ from runs.checks.machine import cluster_address, wanted_cpus, wanted_gpus
 from runs.state import ALL_ROLES
 from schemas.errors import ConfigError
 from schemas.names import namespace_of
+from schemas.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -50,7 +51,7 @@ class Session:
         """One line for the terminal."""
         where = "on this machine" if self.is_local else "a cluster"
         return (
-            f"Ray: {where}, {self.num_nodes} node(s), {self.num_cpus:g} CPUs, "
+            f"Ray: {where}, {number_of(self.num_nodes, 'node')}, {self.num_cpus:g} CPUs, "
             f"{self.num_gpus:g} GPUs"
         )
 

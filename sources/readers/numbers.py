@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MAX_NUMBER_BYTES = 8 * MAX_PIXELS
 """Greatest size of one file's numbers in memory."""
 
+NUMBER_FORMATS = (".npy", ".npz", "OpenEXR")
+"""What people call the formats that are read."""
+
 NPY_START = b"\x93NUMPY"
 NPZ_START = b"PK\x03\x04"
 EXR_START = b"\x76\x2f\x31\x01"
@@ -156,7 +159,8 @@ def _open_exr(data: bytes, what: str, *, header_only: bool) -> Any:
 
 
 def _damaged_exr(what: str, error: Exception) -> tuple[str, str]:
-    text = str(error)[:200]
+    # Its name of what it read, <python_buffer>, tells nobody anything.
+    text = str(error)[:200].replace("'<python_buffer>' ", "it ")
     return "decode_failed", f"{what}: found a damaged OpenEXR ({text}); save it again"
 
 

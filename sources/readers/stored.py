@@ -10,7 +10,7 @@ import numpy as np
 from schemas.errors import SampleError
 from schemas.plain_files import read_plain, why_not
 from schemas.recognise import picture_format
-from sources.readers.numbers import MAX_NUMBER_BYTES, is_numbers, read_numbers
+from sources.readers.numbers import MAX_NUMBER_BYTES, NUMBER_FORMATS, is_numbers, read_numbers
 from storage.samples.members import PICTURE_FORMATS, mode_words, read_stored
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def decode_stored(
         SampleError: ``decode_failed``, ``too_large``; ``label_format`` if it is no map.
     """
     if not is_numbers(data):
-        values, mode = read_stored(data, formats=formats, what=what)
+        values, mode = read_stored(data, formats=formats, what=what, others=NUMBER_FORMATS)
         return Stored(values=values, mode=mode, is_lossy=picture_format(data) in _LOSSY)
     values = read_numbers(data, what=what, num_channels=num_channels)
     if values.ndim not in (2, 3) or values.dtype.kind not in "fiub":

@@ -113,9 +113,17 @@ class Collection:
     @property
     def suffix(self) -> str:
         """The suffix of most files, in small letters."""
+        return self._suffixes()[0]
+
+    @property
+    def other_suffixes(self) -> list[str]:
+        """Those of the others."""
+        return self._suffixes()[1:]
+
+    def _suffixes(self) -> list[str]:
         paths = (path for files in self.files.values() for path in files.values())
         counts = Counter(PurePosixPath(path).suffix.lower() for path in paths)
-        return counts.most_common(1)[0][0]
+        return [suffix for suffix, _ in counts.most_common()]
 
     @property
     def scene(self) -> str:

@@ -104,7 +104,8 @@ def recognise_folder(root: Path) -> Recognised:
         SourceError: If it is none, holds too much, or nothing to learn from.
     """
     if not root.is_dir():
-        raise SourceError(f"{root}: no such folder")
+        what = "a file; name the folder that it is in" if root.exists() else "no such folder"
+        raise SourceError(f"{root}: {what}")
     unused = Unused()
     files = list_files(root, unused)
     if len(files) > _MOST_FILES:

@@ -141,11 +141,17 @@ def read_label_png(data: bytes, *, modes: tuple[str, ...], what: str) -> NDArray
 
 
 def read_stored(
-    data: bytes, *, formats: tuple[str, ...], what: str, convert: str | None = None
+    data: bytes,
+    *,
+    formats: tuple[str, ...],
+    what: str,
+    others: tuple[str, ...] = (),
+    convert: str | None = None,
 ) -> tuple[NDArray[Any], str]:
     """Decode a picture as it is stored, and PIL's name of its pixel format.
 
     Args:
+        others: Kinds of files that the caller reads besides, for messages.
         convert: PIL's name of the pixel format to convert to; of a palette image None gives the
             indices.
 
@@ -157,7 +163,8 @@ def read_stored(
         picture.load()
         return np.array(picture.convert(convert) if convert else picture), picture.mode
 
-    wanted = f"{what}: wanted {' or '.join(formats)}"
+    *most, last = (*formats, *others)
+    wanted = f"{what}: wanted {' or '.join(filter(None, (', '.join(most), last)))}"
     return _open(data, formats=formats, max_pixels=MAX_PIXELS, convert=stored, wanted=wanted)
 
 
@@ -229,7 +236,12 @@ def _open_once(
     try:
         picture = Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
-        raise SampleError("too_large", str(error)) from error
+        # PIL says how many pixels there are only in its sentence.
+        found = re.search(r"\d+", str(error))
+        count = found[0] if found else "too many"
+        raise SampleError(
+            "too_large", f"{count} pixels: wanted at most {max_pixels}; scale it"
+        ) from error
     width, height = picture.size
     if max(width * height, _tile_pixels(picture)) > max_pixels:
         raise SampleError(
@@ -251,6 +263,8 @@ def _found(data: bytes, formats: tuple[str, ...], cause: Exception) -> str:
         return "a damaged HEIC; export it as JPEG"
     if name not in formats:
         return f"a {name}" if name else what_it_is(data)
+    if "truncated" in str(cause):
+        return f"a {name} that ends too early; copy it again"
     # Where PIL does not know the format either, its message names only the object that it read.
     reason = "" if isinstance(cause, UnidentifiedImageError) else f" ({str(cause)[:200]})"
     return f"a damaged {name}{reason}"

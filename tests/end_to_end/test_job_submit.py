@@ -105,7 +105,7 @@ def test_the_job_runs_on_a_cluster_it_was_submitted_to(head, tmp_path):
     assert ended.code == 0, ended.output
     (job,) = head.ask("/api/jobs/", token=head.token)
     assert job["status"] == "SUCCEEDED", job["message"]
-    assert f"a cluster, 1 node(s), {NUM_CPUS} CPUs" in ended.output
+    assert f"a cluster, 1 node, {NUM_CPUS} CPUs" in ended.output
 
     results = json.loads((run / "results.json").read_text())
     assert {"warm_up", "self_improved"} <= set(results)

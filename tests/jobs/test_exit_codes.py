@@ -154,7 +154,7 @@ def test_jobs_that_tidy_end_with_0_on_a_whole_run_and_with_1_on_what_is_wrong(
     tar = next(Path(store.root, "shards").rglob("*.tar"))
     tar.write_bytes(tar.read_bytes()[:-5])
     code, said = run("verify", store.url)
-    assert (code, "problem(s)" in said) == (1, True)
+    assert (code, "problem" in said) == (1, True)
     # So is a store that does not let go of garbage.
     orphan = "shards/r=0000/w=00000000/0123456789abcdef.a1.tar"
     store.write_bytes(orphan, b"orphan")
@@ -204,7 +204,7 @@ def test_a_retry_after_which_samples_still_fail_ends_with_1(tmp_path, run):
     generate_again(store)
     assert run("retry", store.url, "--local", "--reasons", "killed")[0] == 0
     code, said = run("retry", store.url, "--local")
-    assert (code, "1 sample(s) failed again: decode_failed (1)" in said) == (1, True)
+    assert (code, "1 sample failed again: decode_failed (1)" in said) == (1, True)
 
 
 @pytest.mark.slow

@@ -113,9 +113,9 @@ def test_killed_at_any_point_it_leaves_a_run_that_reads_as_before(run, config, m
 def test_compacted_manifests_go_and_what_is_read_stays(run, config, capsys):
     wanted = reading(run)
     compact_main([run.url, "--all", "--dry-run"])
-    assert "would put 3 units into 1 file(s)" in capsys.readouterr().out
+    assert "would put 3 units into 1 file" in capsys.readouterr().out
     compact_main([run.url, "--all"])
-    assert "1 file(s) written" in capsys.readouterr().out
+    assert "1 file written" in capsys.readouterr().out
     assert reading(run) == wanted
     remove(run, garbage(run, config))
     units = {path for path in paths(run) if path.startswith("manifest/units")}

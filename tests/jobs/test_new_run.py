@@ -46,6 +46,16 @@ def mask_255(made):
     return np.where(made["ids"] == 2, np.uint8(255), np.uint8(0))
 
 
+def test_a_file_and_a_place_that_cannot_be_written_are_refused_by_name(root, tmp_path):
+    write_photos(root, ids=mask_255)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SourceError, match=r"file: a file; name the folder"):
+        main([str(tmp_path / "file")])
+    for out in (tmp_path / "file", tmp_path / "file/first"):
+        with pytest.raises(ConfigError, match=rf"--out = {out}: .*file is no folder"):
+            main([str(root), "--out", str(out)])
+
+
 def samples_of(config, split="train"):
     source = open_source(config.source, config.method.tasks)
     return [one for shard in source.shards(split) for one in source.read(shard)]

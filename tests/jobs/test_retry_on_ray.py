@@ -72,9 +72,9 @@ def test_what_failed_is_made_again_on_ray_and_what_fails_again_is_no_success(run
     }
     ended = retry(config.run.url, tmp_path)
     assert ended.code == 1, ended.output
-    assert "3 unit(s) to retry, 6 samples" in ended.output
+    assert "3 units to retry, 6 samples" in ended.output
     assert "good samples in these units: 1 before, 5 now" in ended.output
-    assert "failed: 1 sample(s) failed again: decode_failed (1)" in ended.output
+    assert "failed: 1 sample failed again: decode_failed (1)" in ended.output
     assert ended.survivors == []
     assert statuses(config, plan) == {"ok": 7, "decode_failed": 1}
     # Once the image is mended, nothing is left.

@@ -55,7 +55,7 @@ def tell_progress(store: RunStore, stage: str, *, step: int = 5) -> None:
 
 def test_a_new_run_has_nothing_yet(store):
     status = read_status(store)
-    assert status["stage"] == "starting workers"
+    assert status["stage"] == "before warm_up"
     assert status["units"]["committed"] == 0
     assert status["samples"] == {"by_status": {}, "by_reason": {}, "by_creation_version": {}}
     assert status["rates"] == {"generated_per_s": None, "trained_per_s": None}

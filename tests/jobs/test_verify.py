@@ -239,7 +239,7 @@ def test_missing_captions_are_found(run):
     rewrite(run, replace(made, rows=[replace(row, caption_model="m") for row in made.rows]))
     path, text = the_problem(run)
     assert path == f"captions/{UNIT.source_shard}.parquet"
-    assert text == "no caption of 3 source key(s), first a1"
+    assert text == "no caption of 3 source keys, first a1"
 
 
 def test_the_end_of_a_stage_is_checked(run):
@@ -256,4 +256,4 @@ def test_a_crash_between_tar_and_manifest_leaves_nothing_wrong(run, capsys):
     fill(run)
     run.write_bytes("shards/r=0000/w=00000000/0123456789abcdef.a1.tar", b"half")
     main([run.url])
-    assert "1 object(s) of 4 bytes in shards that no manifest names" in capsys.readouterr().out
+    assert "1 object of 4 bytes in shards that no manifest names" in capsys.readouterr().out

@@ -118,7 +118,7 @@ def test_with_final_weights_the_lead_does_not_matter_and_what_needs_newer_ones_i
     state = PlanState(num_remaining=4, newest_version=0, weights_final=True)
     decision = choose_next_unit(state, pace)
     assert decision.kind == "finished"
-    assert "4 unit(s) left out" in decision.reason
+    assert "4 units left out" in decision.reason
 
 
 def outcomes(*failed, errors="decode_failed"):

@@ -32,8 +32,8 @@ def command(config, tmp_path):
 def test_a_dry_run_prints_the_plan_and_writes_nothing(config, command, capsys):
     main([*command, "--dry-run"])
     printed = capsys.readouterr().out
-    assert "round 0: 4 synthesize unit(s), 8 samples" in printed
-    assert "round 1: 4 relabel unit(s), 8 samples" in printed
+    assert "round 0: 4 synthesize units, 8 samples" in printed
+    assert "round 1: 4 relabel units, 8 samples" in printed
     assert not Path(config.run.url).exists()
 
 

@@ -183,7 +183,7 @@ def test_the_last_version_is_looked_for_before_units_are_left_out(tmp_path):
     assert control.decide().kind == "starved"
     decision = run_units(control, generator, store)
     assert decision.kind == "finished"
-    assert "4 unit(s) left out" in decision.reason
+    assert "4 units left out" in decision.reason
     assert {commit.unit.round for commit in all_commits(config)} == {0, 1}
 
 

@@ -100,7 +100,7 @@ def test_a_retry_heals_what_can_be_healed_and_nothing_else_changes(tmp_path, cap
     live.refresh()
     assert live.num_samples == 7
     main([config.run.url, "--dry-run"])
-    assert "1 unit(s) to retry, 2 samples" in capsys.readouterr().out
+    assert "1 unit to retry, 2 samples" in capsys.readouterr().out
     assert digests(config) == before
     main([config.run.url, "--local"])
     assert "1 before, 2 now" in capsys.readouterr().out

@@ -124,6 +124,10 @@ BROKEN = {
         describe(size=[30, 32]),
         "divisible by 4.*size",
     ),
+    "a size that no memory takes": (
+        describe(size=[16384, 16384]),
+        r"images of 16384 x 16384.*size: .* smaller",
+    ),
     "fewer classes than labelled": (set_method(num_classes=2), "method.num_classes = 2.*3 classes"),
     "a tuned network in float16": (
         set_method(backbone_tuning="full"),
@@ -187,6 +191,13 @@ def test_a_run_that_nothing_forbids_tells_its_plan_and_writes_nothing(whole, cap
     assert "looked at 8 of 8 train, 2 of 2 validation, 2 of 2 test" in told
     assert "all: 2 units" in told
     assert not whole.run.exists()
+
+
+def test_a_limit_above_what_there_is_is_told(whole, capsys):
+    whole.config["source"]["num_labelled"] = 500
+    main([*whole.arguments(), "--dry-run"])
+    told = capsys.readouterr().out
+    assert "warning: source.num_labelled = 500: train has 8 images, all are used" in told
 
 
 @pytest.mark.slow

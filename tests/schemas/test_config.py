@@ -73,7 +73,7 @@ def test_all_problems_are_told_at_once() -> None:
     tree = {**LEAST, "creator": {"t_start": 0, "eta": 2}, "plan": {"round": 1}}
     with pytest.raises(ConfigError) as caught:
         parse_config(tree, origin="test")
-    assert "3 problem(s)" in str(caught.value)
+    assert "3 problems" in str(caught.value)
 
 
 def test_a_missing_file_names_itself() -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from schemas.errors import SourceError
 from schemas.sample import IGNORE_ID, Sample, Task, UnreadableSample
+from storage.samples.members import write_png
 from tests.kit.folder_files import HEIGHT, WIDTH, open_folder, png, read_all, write_folder
 from tests.kit.hostile.corpus_images import npy_header
 
@@ -334,7 +335,24 @@ def test_a_table_of_colours_that_is_none_is_refused_by_name(folder, colors, word
 
 def test_a_label_that_is_saved_with_loss_is_refused(folder):
     Image.fromarray(halves(0, 1)).save(folder.path("semseg", ".jpg"))
-    assert "wanted PNG or TIFF or BMP, found a JPEG" in folder.refusal("semseg", ".jpg").detail
+    detail = folder.refusal("semseg", ".jpg").detail
+    assert "wanted PNG, TIFF, BMP, .npy, .npz or OpenEXR, found a JPEG" in detail
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"MATLAB 5.0 MAT-file, Platform: PCWIN", "a MATLAB file (.mat); save its array as .npy"),
+        (b"PK\x05\x06" + bytes(18), "an empty zip archive"),
+        (b"0,0,1\n0,1,1\n", "text ('0,0,1 0,1,1')"),
+        (write_png(halves(0, 1))[:50], "a PNG that ends too early; copy it again"),
+    ],
+    ids=["matlab", "empty archive", "table", "cut off"],
+)
+def test_a_label_file_that_is_none_is_named_beside_what_is_read(folder, content, words):
+    folder.path("semseg", ".png").write_bytes(content)
+    detail = folder.refusal("semseg", ".png").detail
+    assert f"wanted PNG, TIFF, BMP, .npy, .npz or OpenEXR, found {words}" in detail
 
 
 def test_a_mask_may_be_stored_as_colours_or_in_one_bit(folder):
