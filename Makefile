@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN_ENV := HF_HUB_OFFLINE=1 RAY_USAGE_STATS_ENABLED=0
-PYTEST = $(RUN_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# Workers and the actors of Ray compile the same files again and again where Python may not keep them.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(RUN_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-chaos test-smoke soak check format seeds bench clean
