@@ -18,7 +18,11 @@ from schemas.text import number_of
 if TYPE_CHECKING:
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.methods.protocol import DensePredictor
-    from schemas.config import MethodSection, RunConfig
+    from schemas.config import RunConfig
+    from schemas.config_method import MethodSection
+
+_ONLY_DIFFUSION = ("bae", "idisc", "vpd")
+"""Methods without an encoder of their own."""
 
 _DEVICE_REMEDY = "leave it to auto, or take the CPU (--device cpu, or --set model.device=cpu)"
 
@@ -30,6 +34,11 @@ def make_method(config: RunConfig, backbone: DiffusionBackbone) -> DensePredicto
         ConfigError: If the method cannot do what is asked of it.
     """
     choices = config.method
+    if not choices.reads_diffusion and choices.name in _ONLY_DIFFUSION:
+        raise ConfigError(
+            f"method.reads_diffusion = false: {choices.name} reads nothing else; set it to true, "
+            "or take invpt, taskprompter, taskdiffusion or diffusionmtl"
+        )
     module = import_module(METHODS[choices.name])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)

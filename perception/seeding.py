@@ -11,6 +11,8 @@ from torch import Tensor
 
 from perception.shapes import ShapeError
 
+_MOST_SEED = 2**63 - 1
+
 Generators = Sequence[torch.Generator] | torch.Generator | None
 """One generator per sample, one for the whole batch, or None for torch's global state."""
 
@@ -43,6 +45,21 @@ def sample_generator(seed: int) -> torch.Generator:
     return torch.Generator(device="cpu").manual_seed(seed)
 
 
+def draw_seeds(generators: Generators, num_images: int) -> Tensor:
+    """Draw a seed for each image of a batch, int64 [B] in [0, 2**63 - 1), on the CPU.
+
+    Args:
+        generators: As of :func:`draw_noise`.
+
+    Raises:
+        ShapeError: If there are not exactly B generators.
+    """
+    if generators is None or isinstance(generators, torch.Generator):
+        return torch.randint(_MOST_SEED, (num_images,), generator=generators)
+    _expect_one_each(generators, num_images)
+    return torch.cat([torch.randint(_MOST_SEED, (1,), generator=each) for each in generators])
+
+
 def draw_noise(
     shape: Sequence[int], *, generators: Generators = None, device: torch.device | str = "cpu"
 ) -> Tensor:
@@ -63,9 +80,13 @@ def draw_noise(
         return torch.randn(*shape, device=device)
     if isinstance(generators, torch.Generator):
         return torch.randn(*shape, generator=generators, device=generators.device).to(device)
-    if len(generators) != shape[0]:
-        raise ShapeError(
-            f"generators: wanted one for each of {shape[0]} samples, found {len(generators)}"
-        )
+    _expect_one_each(generators, shape[0])
     rows = [torch.randn(*shape[1:], generator=each, device=each.device) for each in generators]
     return torch.stack(rows).to(device)
+
+
+def _expect_one_each(generators: Sequence[torch.Generator], num_samples: int) -> None:
+    if len(generators) != num_samples:
+        raise ShapeError(
+            f"generators: wanted one for each of {num_samples} samples, found {len(generators)}"
+        )

@@ -13,15 +13,13 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.config_base import Count, Fraction, Operations, PositiveInt, Section, values_of
+from schemas.config_method import MethodSection
 from schemas.config_metrics import MetricsSection
 from schemas.config_operations import GenerationSection, RayEnvironment
 from schemas.config_training import TrainingSection
 from schemas.digest import digest_of
 from schemas.names import run_id_of
 from schemas.paths import absolute_url
-from schemas.sample import IGNORE_ID, Task
-
-MethodName = Literal["bae", "bae_efficientnet", "idisc", "vpd", "invpt", "taskprompter"]
 
 
 class RunSection(Section, fields_are="science"):
@@ -173,64 +171,6 @@ class ShardsSource(Section, fields_are="science"):
 
 
 Source = Annotated[RoomsSource | FolderSource | ShardsSource, Field(discriminator="kind")]
-
-
-class MethodSection(Section, fields_are="science"):
-    """The predictor that learns."""
-
-    name: MethodName = Field(
-        default="bae",
-        description="Method whose decoder reads the diffusion features: bae (normals, and plain "
-        "heads for the rest), idisc (normals, depth), vpd (semseg, depth), invpt and taskprompter "
-        "(any tasks); bae_efficientnet (normals) reads no diffusion features but has an encoder of "
-        "its own: the external model of the paper's Table 7.",
-    )
-    tasks: tuple[Task, ...] = Field(default=("normals",), min_length=1)
-    num_classes: Annotated[int, Field(ge=1, le=IGNORE_ID)] = Field(
-        default=21, description="Classes of semantic segmentation, ids from 0."
-    )
-    class_names: tuple[str, ...] = Field(
-        default=(), description="Names of those classes, for methods that read text (vpd)."
-    )
-    feature_timestep: Annotated[int, Field(ge=0, le=999)] | None = Field(
-        default=None,
-        description="Schedule index at which features are taken; absent: that of the convention.",
-    )
-    feature_convention: Literal["diff2in1", "vpd"] = Field(
-        default="diff2in1",
-        description="diff2in1: scaled latents drawn from the posterior and noised, index 0; "
-        "vpd: unscaled posterior mean without noise, index 1.",
-    )
-    width_ratio: Annotated[float, Field(gt=0.0)] | None = Field(
-        default=None,
-        description="Widths relative to the published ones; absent: the backbone's own ratio.",
-    )
-    task_weights: dict[Task, Annotated[float, Field(ge=0.0)]] = Field(
-        default_factory=dict, description="Factor of a task's loss; absent: the method's own."
-    )
-    normals_loss: Literal["angmf", "vmf"] = Field(
-        default="angmf", description="Distribution of normals, for methods that predict one."
-    )
-    encoder: str | None = Field(
-        default=None,
-        description="ViT folder or hub name for invpt and taskprompter, EfficientNet for "
-        "bae_efficientnet; absent: one of the configured width with random weights.",
-    )
-    backbone_tuning: Literal["frozen", "lora", "full"] = Field(
-        default="frozen",
-        description="Whether the U-Net that gives the features learns too; the paper's is frozen.",
-    )
-    lora_rank: PositiveInt = Field(default=8, description="Rank, where backbone_tuning is lora.")
-    backbone_lr_factor: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        default=0.1, description="Learning rate of the tuned U-Net, relative to the rest."
-    )
-
-    @field_validator("tasks")
-    @classmethod
-    def _tasks_once(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
-        if twice := [task for task in tasks if tasks.count(task) > 1]:
-            raise ValueError(f"{twice[0]} is given twice; name each task once")
-        return tasks
 
 
 PURE_NOISE_START = 1000

@@ -62,7 +62,7 @@ def train_step(
     """
     method, optimizer = learner.exploitation, learner.optimizer
     device = backbone.device
-    encoded = moments.encode(backbone, batch.images)
+    encoded = moments.encode(backbone, batch.images) if method.reads_diffusion else None
     pyramid = method.observe(backbone, batch.images, moments=encoded, generators=generator)
     labels = {task: label.to(device) for task, label in batch.labels.items()}
     optimizer.zero_grad(set_to_none=True)

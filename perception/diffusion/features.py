@@ -70,11 +70,14 @@ class FeaturePyramid:
         maps: One tuple per level, lowest resolution first; inside a level, in the order of the
             pass. Four levels with two layers a block give 6, 6, 6 and 7 maps. Each map is
             [B, C, h, w]; of the frozen U-Net in the backbone's dtype, without gradient.
+            Empty where the method reads no diffusion features.
         images: float32 [B, 3, H, W] in [-1, 1], for methods with an encoder of their own.
+        seeds: int64 [B], each image's source of noise, for methods that predict from noise.
     """
 
     maps: tuple[tuple[Tensor, ...], ...]
     images: Tensor | None = None
+    seeds: Tensor | None = None
 
     @property
     def channels(self) -> tuple[tuple[int, ...], ...]:

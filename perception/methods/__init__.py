@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from schemas.config import MethodName
+    from schemas.config_method import MethodName
 
 METHODS: dict[MethodName, str] = {
     "bae": "perception.methods.bae",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from perception.methods.spec import MethodSpec
-    from schemas.config import MethodSection
+    from schemas.config_method import MethodSection
     from schemas.sample import Task
 
 

@@ -13,7 +13,6 @@ from torch.nn import functional
 from transformers import EfficientNetConfig, EfficientNetModel
 
 from perception.adapter import AdapterPlan, bae_channel_plan
-from perception.diffusion.features import FeaturePyramid
 from perception.heads.normals_bae import BaeNormalsHead, NormalsLevel
 from perception.losses.normals import (
     NormalsLoss,
@@ -32,11 +31,8 @@ from perception.model_loading import load_encoder
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from perception.diffusion.backbone import DiffusionBackbone
-    from perception.diffusion.latents import LatentMoments
     from perception.methods.spec import MethodSpec
-    from perception.seeding import Generators
-    from schemas.config import MethodSection
+    from schemas.config_method import MethodSection
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -97,6 +93,7 @@ class BaeEfficientNet(DensePredictor):
 
     def __init__(self, encoder: Any, plan: AdapterPlan, choices: MethodSection) -> None:
         super().__init__(choices)
+        self.reads_diffusion = False
         self.encoder = encoder
         self.normals_loss: NormalsLoss = choices.normals_loss
         with evaluating(encoder):
@@ -111,17 +108,6 @@ class BaeEfficientNet(DensePredictor):
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1))
-
-    def observe(
-        self,
-        backbone: DiffusionBackbone,
-        images: Tensor,
-        *,
-        moments: LatentMoments | None = None,  # noqa: ARG002 - nothing is read from the backbone
-        generators: Generators = None,  # noqa: ARG002
-    ) -> FeaturePyramid:
-        """Hand the images on; the diffusion model is not run."""
-        return FeaturePyramid(maps=(), images=images.to(backbone.device))
 
     def forward_train(
         self,

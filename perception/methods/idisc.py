@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from perception.heads.pixel_decoder import DecodedPixels
     from perception.methods.spec import MethodSpec
-    from schemas.config import MethodSection
+    from schemas.config_method import MethodSection
     from schemas.sample import Task
 
 _PUBLISHED_LATENT_WIDTH = 128

@@ -103,8 +103,10 @@ class InvPT(MethodOnViT):
         return final
 
     def features(self, pyramid: Pyramid) -> list[Tensor]:
-        """Encoder features plus diffusion features, shallow to deep, [B, width, h, w] each."""
+        """Encoder features, plus diffusion features; shallow to deep, [B, width, h, w] each."""
         taps = self.encoder(prepare_images(expect_images(pyramid.images), self.encoder.patch_size))
+        if self.merge is None:
+            return taps
         grid = (taps[0].shape[-2], taps[0].shape[-1])
         # The merge runs from low to high resolution, the decoder's taps from high to low.
         added = reversed(self.merge(pyramid.maps, grid))

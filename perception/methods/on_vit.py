@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from perception.methods.protocol import Pyramid
     from perception.methods.spec import MethodSpec
-    from schemas.config import MethodSection
+    from schemas.config_method import MethodSection
     from schemas.sample import Task
 
 
@@ -39,12 +39,18 @@ def vit_of(spec: MethodSpec) -> ViTModel:
     )
 
 
-def merge_of(spec: MethodSpec, vit: ViTModel, *, use_spectral_norm: bool = True) -> DiffusionMerge:
+def merge_of(
+    spec: MethodSpec, vit: ViTModel, *, use_spectral_norm: bool = True
+) -> DiffusionMerge | None:
     """Make what brings diffusion maps to the scale and width of the ViT's features.
+
+    None if the method reads no diffusion features.
 
     Raises:
         ValueError: If the backbone does not have four levels.
     """
+    if not spec.choices.reads_diffusion:
+        return None
     return DiffusionMerge(
         spec.level_channels,
         vit.config.hidden_size,
@@ -79,14 +85,14 @@ class MethodOnViT(DensePredictor):
     """A ViT beside the diffusion features, and a decoder over all tasks.
 
     Args:
-        merge: Diffusion maps to the scale and width of the ViT's features.
+        merge: Diffusion maps to the scale and width of the ViT's features; None: none are read.
         choices: Section ``method`` of the configuration.
     """
 
     def __init__(
         self,
         encoder: nn.Module,
-        merge: DiffusionMerge,
+        merge: DiffusionMerge | None,
         decoder: nn.Module,
         choices: MethodSection,
     ) -> None:

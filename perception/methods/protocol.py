@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from perception.diffusion.features import FeaturePyramid, FeatureSettings, extract_features
+from perception.seeding import draw_seeds
 from schemas.sample import Task
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from perception.diffusion.latents import LatentMoments
     from perception.diffusion.tuning import TunedUnet
     from perception.seeding import Generators
-    from schemas.config import MethodSection
+    from schemas.config_method import MethodSection
 
 Labels = Mapping[Task, Tensor]
 """``normals`` float32 [B, 3, H, W], unit, all-zero where invalid; ``depth`` float32 [B, 1, H, W] in
@@ -42,6 +43,10 @@ class Pyramid(Protocol):
     @property
     def images(self) -> Tensor | None:
         """The images behind the maps, float32 [B, 3, H, W] in [-1, 1]; None if not kept."""
+
+    @property
+    def seeds(self) -> Tensor | None:
+        """Each image's source of noise, int64 [B]; None for methods that draw none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,11 +97,14 @@ class DensePredictor(nn.Module, ABC):
         feature_settings: How it wants the backbone's features.
         shares_features: Whether :meth:`observe` depends on nothing but backbone and settings, so
             that several sets of weights can read the same features.
+        reads_diffusion: Whether it reads diffusion features; else the backbone is not run.
+        predicts_from_noise: Whether :meth:`predict` draws noise, for which each image has a seed.
         tuned_unet: A U-Net that learns with the method and gives its features; None: the frozen
             one does.
     """
 
     shares_features: bool = True
+    predicts_from_noise: bool = False
 
     def __init__(self, choices: MethodSection) -> None:
         """Take what every method reads from section ``method`` of the configuration."""
@@ -104,6 +112,7 @@ class DensePredictor(nn.Module, ABC):
         self.tasks: tuple[Task, ...] = choices.tasks
         self.task_weights: Mapping[Task, float] = choices.task_weights
         self.feature_settings = feature_settings(choices)
+        self.reads_diffusion = choices.reads_diffusion
         self.tuned_unet: TunedUnet | None = None
 
     def learn_unet(self, tuned: TunedUnet) -> None:
@@ -131,14 +140,20 @@ class DensePredictor(nn.Module, ABC):
                 or None for torch's global state.
         """
         pixels = images.to(backbone.device)
-        return extract_features(
-            backbone,
-            pixels if moments is None else moments,
-            generators=generators,
-            settings=self.feature_settings,
-            images=pixels,
-            tuned=self.tuned_unet,
-        )
+        pyramid = FeaturePyramid(maps=(), images=pixels)
+        if self.reads_diffusion:
+            pyramid = extract_features(
+                backbone,
+                pixels if moments is None else moments,
+                generators=generators,
+                settings=self.feature_settings,
+                images=pixels,
+                tuned=self.tuned_unet,
+            )
+        if self.predicts_from_noise:
+            # After the features, so that they are those of methods that draw no seeds.
+            return replace(pyramid, seeds=draw_seeds(generators, len(pixels)))
+        return pyramid
 
     @abstractmethod
     def forward_train(
@@ -151,7 +166,8 @@ class DensePredictor(nn.Module, ABC):
         """Predict for training; only :meth:`loss` of the same method reads the result.
 
         Args:
-            labels: May steer which pixels learn (never what is predicted).
+            labels: Of the batch; they may steer which pixels learn, and a method that denoises
+                labels takes them as input. None: not known.
         """
 
     @abstractmethod

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from schemas.config import MethodSection
+    from schemas.config_method import MethodSection
     from schemas.sample import Task
 
 

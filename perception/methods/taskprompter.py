@@ -88,13 +88,15 @@ class TaskPrompter(MethodOnViT):
     def features(
         self, pyramid: Pyramid, *, generator: torch.Generator | None = None
     ) -> list[PromptTap]:
-        """Patches plus diffusion features, with the prompts' scores, after each quarter."""
+        """Patches, plus diffusion features, with the prompts' scores, after each quarter."""
         images = prepare_images(
             expect_images(pyramid.images),
             self.encoder.patch_size,
             multiple=math.isqrt(self.encoder.num_windows),
         )
         taps = self.encoder(images, generator=generator)
+        if self.merge is None:
+            return taps
         grid = (taps[0].patches.shape[-2], taps[0].patches.shape[-1])
         added = torch.stack(self.merge(pyramid.maps, grid)).sum(dim=0)
         return [replace(tap, patches=tap.patches + added) for tap in taps]

@@ -10,7 +10,7 @@ from perception.build import method_spec
 from perception.methods.bae import make
 from perception.methods.protocol import DensePredictor
 from perception.state_file import state_to_bytes
-from schemas.config import MethodSection
+from schemas.config_method import MethodSection
 from schemas.errors import SourceError, WeightsMismatchError
 from tests.kit.memory_source import MemorySource
 from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone

@@ -14,7 +14,8 @@ from perception.diffusion.halfway import synthesize_latents
 from perception.diffusion.latents import encode_moments
 from perception.diffusion.tuning import TunedUnet, with_lora
 from perception.methods.bae import make as make_bae
-from schemas.config import CreatorSection, MethodSection
+from schemas.config import CreatorSection
+from schemas.config_method import MethodSection
 from tests.kit.models.meta_backbone import meta_backbone, meta_images
 from tests.kit.models.real_shapes import (
     BLIP2_NUM_WORDS,

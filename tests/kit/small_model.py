@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from perception.methods.protocol import DensePredictor, Predictions, Pyramid
 from runs.directory import claim_run_directory
-from schemas.config import MethodSection, RunConfig
+from schemas.config import RunConfig
+from schemas.config_method import MethodSection
 from schemas.sample import Task
 from storage.files.stores import open_store
 from tests.kit.small_run import make_config, publish

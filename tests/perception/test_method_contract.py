@@ -13,8 +13,8 @@ from perception.build import make_method
 from perception.diffusion.features import FeaturePyramid
 from perception.methods.protocol import DensePredictor, Predictions, supervised_loss
 from perception.state_file import load_state_bytes, state_to_bytes
-from schemas.config import MethodSection
 from schemas.config_file import parse_config
+from schemas.config_method import MethodSection
 from schemas.sample import NUM_HUMAN_PARTS, TASK_KINDS, TASKS
 from tests.kit.models.pyramids import make_labels
 from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone

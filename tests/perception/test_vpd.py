@@ -18,7 +18,7 @@ from perception.losses.depth import vpd_silog_loss
 from perception.methods.protocol import supervised_loss
 from perception.methods.spec import MethodSpec
 from perception.methods.vpd import TokenRefiner, make, segmentation_channels
-from schemas.config import MethodSection
+from schemas.config_method import MethodSection
 from schemas.errors import ConfigError
 from tests.kit.models.pyramids import SD_LEVELS, full_spec, make_pyramid
 from tests.kit.models.warm_up import short_warm_up

@@ -12,7 +12,8 @@ from perception.build import method_spec
 from perception.methods.bae import make
 from perception.methods.protocol import DensePredictor, Predictions
 from pipeline.make.label import label_images, mask_unsure
-from schemas.config import LabellingSection, MethodSection
+from schemas.config import LabellingSection
+from schemas.config_method import MethodSection
 from schemas.sample import TASK_KINDS, TASKS
 from sources.batches import collate
 from storage.samples.codecs import decode_sample, encode_sample

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from perception.methods.bae import Bae, make
 from perception.methods.spec import MethodSpec
-from schemas.config import MethodSection
+from schemas.config_method import MethodSection
 from schemas.sample import NUM_HUMAN_PARTS
 
 SMALL_BLOCKS = (32, 64, 96, 128)
