@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MANIFEST_FILE = "manifest.parquet"
 COLUMNS = ("split", "shard", "key", "tar_sha256")
-MORE_COLUMNS = ("status", "group", "height", "width", "caption")
+MORE_COLUMNS = ("status", "group", "height", "width", "caption", "tasks")
 _BYTES_KEPT = 512 * 2**20
 _LEAST_BYTES = _BYTES_KEPT // 32
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import sources.layouts
-from schemas.config import FolderSource, RoomsSource, ShardsSource, Source
+from schemas.config_source import FolderSource, RoomsSource, ShardsSource, Source
 from schemas.errors import ConfigError, SourceError, UserError
 from schemas.sample import INVALID_VALUES, TASK_KINDS, TASKS, Sample, Task, UnreadableSample
 from sources.layouts.protocol import Layout
