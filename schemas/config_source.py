@@ -17,7 +17,7 @@ MIN_DEALT = 2
 
 
 class LabelsSection(Section, fields_are="science"):
-    """Which labels of the train split are learnt from; all other splits keep all of theirs."""
+    """Which labels of train are learnt from, for every kind but mix; other splits keep all."""
 
     regime: Literal["full", "one", "random", "file"] = Field(
         default="full",
@@ -171,7 +171,7 @@ PlainSource = Annotated[RoomsSource | FolderSource | ShardsSource, Field(discrim
 
 
 class MixMember(Section, fields_are="science"):
-    """One source of a mix: ``source`` is a section of another kind, in full."""
+    """One of a list; each has a section `source` of another kind, complete with its kind."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9-]+$", description="What its keys and shards begin with."

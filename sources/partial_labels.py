@@ -235,13 +235,9 @@ class PartialLabels:
         Raises:
             ConfigError: If not.
         """
-        known = {
-            key
-            for split in get_args(Split)
-            for shard in self.whole.shards(split)
-            for key in shard.keys
-        }
-        unknown = [key for key in listed if key not in known | self.whole.whole_train.keys()]
+        shards = [shard for split in get_args(Split) for shard in self.whole.shards(split)]
+        known = {key for shard in shards for key in shard.keys} | self.whole.whole_train.keys()
+        unknown = [key for key in listed if key not in known]
         if unknown:
             raise ConfigError(
                 f"{field} = {self._labels.file}: {len(unknown)} of {len(listed)} keys are not in "

@@ -12,7 +12,7 @@ from schemas.errors import ConfigError, SourceError
 from schemas.paths import resolve_path
 from schemas.problems import describe_problems
 from schemas.sample import TASKS, Task
-from sources.shard_folder import Row, ShardFolder
+from sources.shard_folder import Row, ShardFolder, shard_name
 from storage.files.stores import open_store
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class PreparedSource:
         chosen = self._choose()
         self._shards = {split: self._folder.group(rows) for split, rows in chosen.items()}
         self._labelled = {
-            (row["shard"], row["key"]): self._tasks_of(row) for row in self._folder.rows
+            (shard_name(row), row["key"]): self._tasks_of(row) for row in self._folder.rows
         }
         self._image_size = self._find_size([row for rows in chosen.values() for row in rows])
 
@@ -129,7 +129,7 @@ class PreparedSource:
 
     def tasks_of(self, shard: SourceShard, key: str) -> tuple[Task, ...]:
         """As the manifest says."""
-        found = self._labelled.get((f"{shard.name}.tar", key), ())
+        found = self._labelled.get((shard.name, key), ())
         return tuple(task for task in self._tasks if task in found)
 
     def _tasks_of(self, row: Row) -> tuple[Task, ...]:
