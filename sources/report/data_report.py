@@ -247,12 +247,13 @@ def _unreadable(looks: dict[Split, _Look]) -> Iterator[str]:
 
 
 def _count_labels(source: LabelledSource, split: Split, tasks: Sequence[Task]) -> dict[Task, int]:
-    counts = dict.fromkeys(tasks, 0)
-    for shard in source.shards(split):
-        for key in shard.keys:
-            for task in source.tasks_of(shard, key):
-                counts[task] += 1
-    return counts
+    counts = Counter(
+        task
+        for shard in source.shards(split)
+        for key in shard.keys
+        for task in source.tasks_of(shard, key)
+    )
+    return {task: counts[task] for task in tasks}
 
 
 def _add_stored_lengths(look: _Look, source: LabelledSource) -> None:
