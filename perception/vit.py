@@ -239,9 +239,9 @@ class PatchEncoder(nn.Module):
         taps = []
         for number, (block, rate) in enumerate(zip(self.blocks, self.rates, strict=True), start=1):
             drop = partial(drop_path, rate=rate, is_training=self.training, generator=generator)
-            attended, _ = block.attention(block.layernorm_before(tokens), None)  # type: ignore[operator, union-attr]
+            attended, _ = block.attention(block.layernorm_before(tokens), None)
             tokens = tokens + drop(attended)
-            tokens = tokens + drop(block.mlp(block.layernorm_after(tokens)))  # type: ignore[operator, union-attr]
+            tokens = tokens + drop(block.mlp(block.layernorm_after(tokens)))
             if number in self.taps:
                 taps.append(tokens)
         taps[-1] = self.norm(taps[-1])

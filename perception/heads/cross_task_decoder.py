@@ -251,8 +251,10 @@ class AuxiliaryHeads(nn.Module):
 
     def forward(self, by_task: Sequence[Tensor]) -> dict[Task, Tensor]:
         """Map four [B, T, C, h, w] to task to raw output [B, channels, 4h, 4w]."""
-        joined = _raised(torch.stack(tuple(by_task), dim=2).flatten(1, 3))
-        outputs: dict[Task, Tensor] = self.heads(self.main(joined) + self.side(joined))
+        joined = torch.stack(tuple(by_task), dim=2).flatten(1, 3)
+        # Published after the raising: the same for a 1×1 convolution, at a sixteenth of the cost.
+        side = _raised(self.side(joined))
+        outputs: dict[Task, Tensor] = self.heads(self.main(_raised(joined)) + side)
         return outputs
 
 
