@@ -12,6 +12,7 @@ METHODS: dict[MethodName, str] = {
     "bae_efficientnet": "perception.methods.bae_efficientnet",
     "idisc": "perception.methods.idisc",
     "invpt": "perception.methods.invpt",
+    "taskdiffusion": "perception.methods.taskdiffusion",
     "taskprompter": "perception.methods.taskprompter",
     "vpd": "perception.methods.vpd",
 }
