@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     Labels = Mapping[Task, Tensor]
 
 
+_SMALLEST_COUNT = 1e-8
+
+
 def labelled_images(labels: Labels, tasks: Sequence[Task]) -> Tensor:
     """Tell which images have labels of which task: at least one valid pixel.
 
@@ -124,7 +127,7 @@ def mean_over_images(losses_TB: Tensor, labelled_TB: Tensor, weights_TB: Tensor)
     shares = torch.where(labelled_TB, weights_TB / num_labelled.clamp_min(1), 0.0)
     of_images = shares.sum(dim=0) + (num_labelled == 0)
     total = len(losses_TB) * (shares * losses_TB).sum()
-    return total / of_images.sum().clamp_min(torch.finfo(torch.float32).tiny)
+    return total / of_images.sum().clamp_min(_SMALLEST_COUNT)
 
 
 def _valid_pixels(label: Tensor, task: Task) -> Tensor:

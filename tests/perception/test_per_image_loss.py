@@ -122,7 +122,7 @@ def test_a_batch_without_labels_is_zero_with_a_gradient_of_zero() -> None:
     labels = without(make_labels(2, side=SIDE), {task: [0, 1] for task in TASKS})
     loss = total(outputs, labels)
     loss.backward()
-    assert float(loss) == 0
+    assert loss.item() == 0
     assert not any(each.grad.any() for each in outputs.values())
 
 
@@ -175,5 +175,5 @@ def test_a_batch_that_weighs_nothing_is_zero_with_a_gradient_of_zero() -> None:
     weights = {task: torch.zeros(2, 1, SIDE, SIDE) for task in TASKS}
     loss = total(outputs, make_labels(2, side=SIDE), weights)
     loss.backward()
-    assert float(loss) == 0
+    assert loss.item() == 0
     assert not any(each.grad.any() for each in outputs.values())
