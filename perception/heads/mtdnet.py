@@ -186,8 +186,10 @@ class MTDNet(nn.Module):
             )
         self.options = options
         self.denoises_features = options.variant == "feature"
-        self.schedule = chain_schedule(options.steps)
-        self.posteriors = posteriors(self.schedule)
+        # The numbers are read here, also where parts are made without any (torch's meta device).
+        with torch.device("cpu"):
+            self.schedule = chain_schedule(options.steps)
+            self.posteriors = posteriors(self.schedule)
         reads_condition = options.condition == "tasks"
         self.condition = (
             Condition(channels, width, lifts_each=not self.denoises_features)
