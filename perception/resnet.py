@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from transformers import ResNetConfig, ResNetModel
+from transformers import PreTrainedConfig, ResNetConfig, ResNetModel
 
-from perception.model_loading import load_encoder
+from perception.model_files import find_model_folder
+from perception.model_loading import load_encoder, loading
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,7 +48,18 @@ def make_resnet(encoder: str | Path | None, *, width_ratio: float) -> ResNetMode
     """
     if encoder is None:
         return ResNetModel(resnet_config(width_ratio))
-    model: ResNetModel = load_encoder(ResNetModel, encoder)
+    folder = find_model_folder(
+        encoder, required=("config.json",), patterns=["config.json", "model*.safetensors*"]
+    )
+    # The loader would take another network's folder and make up the weights that it lacks.
+    with loading(folder):
+        kind = PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
+    if kind != ResNetConfig.model_type:
+        raise ConfigError(
+            f"method.encoder = {encoder}: wanted a ResNet, found model_type {kind!r}; "
+            "use ResNet-18 or ResNet-50"
+        )
+    model: ResNetModel = load_encoder(ResNetModel, folder)
     if len(model.config.hidden_sizes) != NUM_STAGES:
         raise ConfigError(
             f"method.encoder = {encoder}: wanted a ResNet of {NUM_STAGES} stages, found "

@@ -67,6 +67,7 @@ class InitialDecoder(nn.Module):
 
     def __init__(self, channels: Mapping[Task, int], width: int, num_blocks: int) -> None:
         super().__init__()
+        self.tasks = tuple(channels)
         self.features = nn.ModuleDict(
             {
                 task: nn.Sequential(*[BasicBlock(width) for _ in range(num_blocks)])
@@ -79,8 +80,6 @@ class InitialDecoder(nn.Module):
 
     def forward(self, embedded: Tensor) -> tuple[dict[Task, Tensor], dict[Task, Tensor]]:
         """Map [B, W, h, w] to features of that shape, at least 0, and to outputs [B, C, h, w]."""
-        features: dict[Task, Tensor] = {
-            task: blocks(embedded) for task, blocks in self.features.items()
-        }
+        features = {task: self.features[task](embedded) for task in self.tasks}
         outputs = {task: self.outputs[task](found) for task, found in features.items()}
         return features, outputs

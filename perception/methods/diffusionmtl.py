@@ -104,6 +104,38 @@ def make(spec: MethodSpec, *, use_spectral_norm: bool = True) -> DiffusionMtl:
     )
 
 
+def all_rows(outputs: Mapping[Task, Tensor]) -> dict[Task, Tensor]:
+    """Name all images of a batch for every task."""
+    return {task: torch.arange(len(each), device=each.device) for task, each in outputs.items()}
+
+
+def rows_with_labels(labels: Labels, tasks: Sequence[Task]) -> dict[Task, Tensor]:
+    """Name the images that have labels of a task; tasks that no image has are left out."""
+    labelled = labelled_images(labels, tasks)
+    found = {task: each.nonzero().flatten() for task, each in zip(tasks, labelled, strict=True)}
+    return {task: rows for task, rows in found.items() if len(rows)}
+
+
+def noise_of_step(generator: torch.Generator | None, *, device: torch.device) -> Noise:
+    """Make the noise of a training step, drawn where it is used: maps of full size are large."""
+    own = torch.Generator(device).manual_seed(int(draw_seeds(generator, 1)))
+
+    def draw(_task: Task, _step: int, rows: Tensor) -> Tensor:
+        return draw_noise(rows.shape, generators=own, device=rows.device)
+
+    return draw
+
+
+def noise_of_images(seeds: Sequence[int]) -> Noise:
+    """Make the noise of a prediction: of each image, task and step by itself."""
+
+    def draw(task: Task, step: int, rows: Tensor) -> Tensor:
+        own = [sample_generator(sample_seed(str(seed), task, step)) for seed in seeds]
+        return draw_noise(rows.shape, generators=own, device=rows.device)
+
+    return draw
+
+
 class DiffusionMtl(DensePredictor):
     """A ResNet, initial predictions of all tasks, and their denoiser.
 
@@ -197,7 +229,8 @@ class DiffusionMtl(DensePredictor):
         factors: Mapping[Task, float],
     ) -> tuple[Tensor, dict[str, float]]:
         loss, _ = multi_task_loss(outputs.initial, labels, task_weights=factors, weights=weights)
-        loss, terms = self._initial_weight * loss, dict.fromkeys(self.tasks, 0.0)
+        loss = self._initial_weight * loss
+        terms: dict[str, float] = dict.fromkeys(self.tasks, 0.0)
         if outputs.final:
             final, found = multi_task_loss(
                 outputs.final,
@@ -235,35 +268,3 @@ class DiffusionMtl(DensePredictor):
             return found
         grid = (found.shape[-2], found.shape[-1])
         return found + torch.stack(self.merge(pyramid.maps, grid)).sum(dim=0)
-
-
-def all_rows(outputs: Mapping[Task, Tensor]) -> dict[Task, Tensor]:
-    """Name all images of a batch for every task."""
-    return {task: torch.arange(len(each), device=each.device) for task, each in outputs.items()}
-
-
-def rows_with_labels(labels: Labels, tasks: Sequence[Task]) -> dict[Task, Tensor]:
-    """Name the images that have labels of a task; tasks that no image has are left out."""
-    labelled = labelled_images(labels, tasks)
-    found = {task: each.nonzero().flatten() for task, each in zip(tasks, labelled, strict=True)}
-    return {task: rows for task, rows in found.items() if len(rows)}
-
-
-def noise_of_step(generator: torch.Generator | None, *, device: torch.device) -> Noise:
-    """Make the noise of a training step, drawn where it is used: maps of full size are large."""
-    own = torch.Generator(device).manual_seed(int(draw_seeds(generator, 1)))
-
-    def draw(_task: Task, _step: int, rows: Tensor) -> Tensor:
-        return draw_noise(rows.shape, generators=own, device=rows.device)
-
-    return draw
-
-
-def noise_of_images(seeds: Sequence[int]) -> Noise:
-    """Make the noise of a prediction: of each image, task and step by itself."""
-
-    def draw(task: Task, step: int, rows: Tensor) -> Tensor:
-        own = [sample_generator(sample_seed(str(seed), task, step)) for seed in seeds]
-        return draw_noise(rows.shape, generators=own, device=rows.device)
-
-    return draw

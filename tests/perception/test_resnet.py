@@ -7,6 +7,7 @@ import torch
 from transformers import ResNetConfig, ResNetModel
 
 from perception.resnet import ResNetEncoder, make_resnet, resnet_config
+from perception.vit import make_vit
 from schemas.errors import ConfigError
 from tests.kit.models.multi_task import num_parameters
 
@@ -55,6 +56,12 @@ def test_a_resnet_of_other_stages_is_refused(tmp_path) -> None:
         ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
     ).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="wanted a ResNet of 4 stages, found 2"):
+        make_resnet(str(tmp_path), width_ratio=1.0)
+
+
+def test_another_network_is_refused(tmp_path) -> None:
+    make_vit(None, width_ratio=0.1, vae_scale_factor=4).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="wanted a ResNet, found model_type 'vit'"):
         make_resnet(str(tmp_path), width_ratio=1.0)
 
 
