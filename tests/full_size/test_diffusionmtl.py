@@ -73,7 +73,7 @@ def test_parameters_and_operations_with_resnet_18_are_the_published_ones(
 ) -> None:
     method = make_full(**options)
     assert millions(method) == pytest.approx(parameters, abs=0.005)
-    assert giga_multiply_adds(method) == pytest.approx(operations, rel=0.002)
+    assert giga_multiply_adds(method) == pytest.approx(operations, abs=0.1)
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def test_parameters_and_operations_with_resnet_50_are_the_published_ones(
     method = make_full(encoder=resnet_50, variant=variant)
     assert method.encoder.widths == (256, 512, 1024, 2048)
     assert millions(method) == pytest.approx(parameters, abs=0.005)
-    assert giga_multiply_adds(method) == pytest.approx(operations, rel=0.002)
+    assert giga_multiply_adds(method) == pytest.approx(operations, abs=0.1)
 
 
 @pytest.mark.slow
@@ -95,6 +95,7 @@ def test_without_a_condition_the_published_count_holds_an_unused_one() -> None:
     method = make_full(variant="prediction", condition="none")
     unused = num_parameters(make_full(variant="prediction").denoiser.condition) + 9 * WIDTH
     assert millions(method) + unused / 1e6 == pytest.approx(124.67, abs=0.005)
+    assert giga_multiply_adds(method) == pytest.approx(557.9, abs=0.1)
 
 
 @pytest.mark.slow
