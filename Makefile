@@ -23,17 +23,17 @@ help: ## show this list
 
 setup: .venv/.installed ## make .venv and install
 
-demo: .venv/.installed ## run the whole loop on this machine's CPU (about five minutes)
+demo: .venv/.installed ## run the whole loop on this machine's CPU (about ten minutes)
 	$(RUN_ENV) $(BIN)/python jobs/self_improve.py --config configs/rooms_demo.yaml
 
-test: test-fast ## all tests but the chaos suite (ten to fifteen minutes on two cores)
+test: test-fast ## all tests but the chaos suite (about twenty minutes on two cores)
 	$(PYTEST) -m "slow and not ray and not chaos" -n 2
 	$(PYTEST) -m "ray and not chaos" -n 2 --dist loadfile
 
-test-fast: .venv/.installed ## tests without Ray and network (about a minute)
+test-fast: .venv/.installed ## tests without Ray and network (about two minutes)
 	$(PYTEST) -m "not ray and not slow and not chaos" -n 2 --ignore tests/chaos
 
-test-chaos: .venv/.installed ## a test for each fault: kills, lost nodes, failing storage (twenty to twenty-five minutes)
+test-chaos: .venv/.installed ## a test for each fault: kills, lost nodes, failing storage (about twenty minutes)
 	$(PYTEST) -m "chaos and not soak"
 
 test-smoke: .venv/.installed ## the sample of the chaos suite that continuous integration runs

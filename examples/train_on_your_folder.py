@@ -39,4 +39,6 @@ def main(description: str, url: str, steps: str = "300") -> None:
 
 
 if __name__ == "__main__":
+    if not 3 <= len(sys.argv) <= 4:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

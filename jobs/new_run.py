@@ -22,6 +22,7 @@ from runs.new_run import (
     Machine,
     check_new_run,
     describe_fit,
+    describe_limit,
     expect_new,
     remove_new_run,
     write_new_run,
@@ -41,11 +42,11 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, help="new folder for what is written; default NAME_run")
     parsed = parser.parse_args(arguments)
     console, root = Console(), parsed.folder.expanduser().resolve()
-    if parsed.out:
+    if parsed.out and root.is_dir():
         expect_new(parsed.out, root)
     found = recognise_folder(root)
     console.print(_table(found))
-    for text in filter(None, (*found.said, describe_fit(found))):
+    for text in filter(None, (*found.said, describe_fit(found), describe_limit(found))):
         console.print(f"- {text}", highlight=False, markup=False, soft_wrap=True)
     out = parsed.out or Path(f"{found.name}_run")
     path = write_new_run(found, out, Machine.here())

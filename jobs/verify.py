@@ -129,8 +129,9 @@ class Verification:
     def summary(self) -> str:
         """The same in one line."""
         text = (
-            f"{self._units} units, {self._samples} samples in {len(self._named)} shards, "
-            f"{len(self._versions)} versions of weights"
+            f"{number_of(self._units, 'unit')}, {number_of(self._samples, 'sample')} in "
+            f"{number_of(len(self._named), 'shard')}, "
+            f"{number_of(len(self._versions), 'version')} of weights"
         )
         if self._unnamed:
             text += (

@@ -44,9 +44,11 @@ def expect_run(store: RunStore) -> None:
         ConfigError: If it does not.
     """
     if not store.exists(CONFIG_FILE):
+        below = f"run/{CONFIG_FILE}"
+        meant = f"did you mean {store.url}/run? Else " if store.exists(below) else ""
         raise ConfigError(
-            f"{store.url}: no run there: wanted a run directory, found no {CONFIG_FILE}; name the "
-            "directory that run.url named, or one that jobs/export.py wrote"
+            f"{store.url}: no run there: wanted a run directory, found no {CONFIG_FILE}; {meant}"
+            "name the directory that run.url named, or one that jobs/export.py wrote"
         )
 
 
@@ -124,7 +126,7 @@ def describe_replacement(store: RunStore, config: RunConfig) -> list[str]:
     if not changes:
         return []
     return [
-        f"{store.url}: nothing was made there yet, so its configuration is replaced:",
+        f"{store.url}: nothing was made there yet; a start replaces its configuration:",
         *(f"  {field}: there {old}, now {new}" for field, old, new in changes),
     ]
 

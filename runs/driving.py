@@ -17,10 +17,11 @@ import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from runs.state import ENDED, run_state
 from schemas.errors import FencedError, RunFailedError
 from schemas.events import Event
-from storage.records.events import EventWriter
-from storage.records.run_lock import fenced_message, take_run
+from storage.records.events import EventWriter, read_events
+from storage.records.run_lock import current_drivers, fenced_message, take_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,9 +50,22 @@ def driving(store: RunStore, *, job: str, roles: Sequence[Role]) -> Iterator[Run
         FencedError: If a younger driver took the run over.
         OSError: If the store cannot be reached.
     """
+    elders = _at_work(store, roles)
     lock = take_run(store, job=job, roles=roles)
+    for elder in elders:
+        sys.stderr.write(
+            f"{store.url}: {elder} is at work on this run; this job takes over, that one ends\n"
+        )
     with logged(store, job=job, lock=lock), stopped_when_fenced(lock):
         yield lock
+
+
+def _at_work(store: RunStore, roles: Sequence[Role]) -> list[Driver]:
+    """Drivers with one of these roles, if the run's events do not say that it has ended."""
+    state = run_state(list(read_events(store)), has_results=False)
+    if state.name in (*ENDED, "not_started", "silent"):
+        return []
+    return [each for each in current_drivers(store) if set(each.roles) & set(roles)]
 
 
 @contextmanager

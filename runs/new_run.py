@@ -97,6 +97,16 @@ def describe_fit(found: Recognised) -> str:
     )
 
 
+def describe_limit(found: Recognised) -> str:
+    """How many images are learnt from, if not all; "" else."""
+    if found.num_training <= _MANY_IMAGES:
+        return ""
+    return (
+        f"of {found.num_training} labelled images, those held out included, this first run learns "
+        f"from {_MANY_IMAGES} at most: source.num_labelled in {CONFIG_FILE}"
+    )
+
+
 def write_new_run(found: Recognised, out: Path, machine: Machine) -> Path:
     """Write a description and a configuration.
 
@@ -158,7 +168,6 @@ def configuration(found: Recognised, out: Path, machine: Machine) -> dict[str, A
         "method": method,
         "creator": {"num_steps": 20, "batch_size": 8},
         "plan": {"rounds": 2, "unit_size": 8},
-        "screening": {"max_expected_error_deg": 90.0},
         "training": {
             "warm_up": {"steps": 200, **stage, "learning_rate": 2.0e-3, "lr_final_fraction": 0.05},
             "self_improve": {"steps": 150, **stage, "learning_rate": 1.0e-3},
@@ -166,6 +175,8 @@ def configuration(found: Recognised, out: Path, machine: Machine) -> dict[str, A
             "publish_every_images": 50 * batch,
         },
     }
+    if "normals" in tasks:
+        tree["screening"] = {"max_expected_error_deg": 90.0}
     if machine.num_gpus:
         tree["training"]["use_gpu"] = True
     if machine.num_gpus > 1:

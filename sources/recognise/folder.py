@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.errors import SourceError
 from schemas.sample import TASKS, Task
+from schemas.text import number_of
 from sources.folder_listing import Unused, list_files
 from sources.layouts.registry import recognise
 from sources.recognise.collections import Collection, SplitName, collect
@@ -143,6 +144,9 @@ def recognise_folder(root: Path) -> Recognised:
             split: keys if "hold_out" in keys else {**keys, "skip_unlabelled": True}
             for split, keys in splits.items()
         }
+    for task, (collection, _) in labels.items():
+        if alone := len(_keys_of(collection) - _keys_of(image[0])):
+            said.append(f"{number_of(alone, 'label')} of {task} without an image: not used")
     rest = [each for each in found if each[0] is not image[0]]
     used = [labels[task] for task in TASKS if task in labels]
     others = [each for each in rest if all(each[0] is not one for one, _ in used)]

@@ -36,6 +36,8 @@ TELLING = 256
 _PATIENCE_S = 2.0
 _LONG_PATIENCE_S = 20.0
 _LISTED = 5
+_MOSTLY_READABLE = 1.0
+"""Unreadable samples for each readable one, at most."""
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -226,7 +228,7 @@ def _without_failed(tallies: dict[Split, SplitTally]) -> dict[Split, SplitTally]
 
 def _failures(looks: dict[Split, _Look]) -> Iterator[str]:
     for split, look in looks.items():
-        if not look.tally.images:
+        if _is_mostly_unreadable(look):
             continue
         for reason, count in look.tally.failed.most_common():
             yield (
@@ -238,12 +240,20 @@ def _failures(looks: dict[Split, _Look]) -> Iterator[str]:
 
 def _unreadable(looks: dict[Split, _Look]) -> Iterator[str]:
     for split, look in looks.items():
-        if look.tally.num_failed and not look.tally.images:
+        if _is_mostly_unreadable(look):
+            failed, seen = look.tally.num_failed, look.tally.num_failed + look.tally.images
+            count = f"none of {seen}" if failed == seen else f"{failed} of {seen}"
+            found = "can" if failed == seen else "cannot"
             yield (
-                f"{split}: none of {look.tally.num_failed} samples looked at can be read, the "
+                f"{split}: {count} samples looked at {found} be read, the "
                 f"first because of: {next(iter(look.failures.values()))}; mend "
                 "these files, or name the right ones in the configuration's source"
             )
+
+
+def _is_mostly_unreadable(look: _Look) -> bool:
+    """A mistake in a description fails many samples alike; a damaged file fails its own."""
+    return look.tally.num_failed > _MOSTLY_READABLE * look.tally.images
 
 
 def _count_labels(source: LabelledSource, split: Split, tasks: Sequence[Task]) -> dict[Task, int]:

@@ -56,6 +56,13 @@ def test_a_file_and_a_place_that_cannot_be_written_are_refused_by_name(root, tmp
             main([str(root), "--out", str(out)])
 
 
+def test_labels_without_an_image_are_counted(root, new_run):
+    write_photos(root, ids=mask_255)
+    shutil.copy(root / "ids/0000.png", root / "ids/9999.png")
+    _, _, said = new_run(root)
+    assert "1 label of semseg without an image: not used" in said
+
+
 def samples_of(config, split="train"):
     source = open_source(config.source, config.method.tasks)
     return [one for shard in source.shards(split) for one in source.read(shard)]

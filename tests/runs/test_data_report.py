@@ -110,6 +110,14 @@ def test_files_that_cannot_be_read_are_named_with_the_reason_and_a_remedy(root):
     assert "manifest.parquet" not in found
 
 
+def test_a_description_that_most_samples_contradict_is_refused(root):
+    write_photos(root, mask=mask_255)
+    Image.new("L", Image.open(root / "mask/0000.png").size).save(root / "mask/0001.png")
+    labels = {"semseg": {**MASKS["semseg"], "ignore": []}}
+    with pytest.raises(SourceError, match=r"train: \d of 6 samples looked at cannot be read.*255"):
+        expect_useful(look_at(config_of(root, labels)))
+
+
 def test_where_no_image_can_be_read_the_first_is_named_and_none_is_called_a_copy(root):
     write_photos(root, depth=millimetres)
     for file in (root / "rgb").iterdir():

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -40,6 +41,17 @@ def test_an_elder_that_waits_is_interrupted_and_says_who_took_over(store):
         is_taken_over(store, then=lambda: threading.Event().wait(60))
     assert time.monotonic() - started_s < 30
     assert [e["event"] for e in read_events(store)] == ["run_started", "run_fenced"]
+
+
+def test_who_takes_a_run_over_from_a_driver_at_work_is_told(store, capsys):
+    with suppress(FencedError), driving(store, job="elder", roles=BOTH):
+        assert capsys.readouterr().err == ""
+        with driving(store, job="younger", roles=BOTH):
+            told = capsys.readouterr().err
+            assert "elder on host" in told
+            assert "is at work on this run; this job takes over, that one ends" in told
+    with driving(store, job="later", roles=BOTH):
+        assert capsys.readouterr().err == "", "nobody was at work any more"
 
 
 def test_a_failure_of_a_driver_that_was_taken_over_is_told_as_that(store):

@@ -142,7 +142,7 @@ def test_a_directory_for_which_nothing_was_made_takes_new_science_and_says_so(co
     changed = make_config(tmp_path, creator={"t_start": 300})
     resumed = resumed_config(store, changed)
     told = describe_replacement(store, resumed)
-    assert "its configuration is replaced" in told[0]
+    assert "a start replaces its configuration" in told[0]
     assert told[1:] == ["  creator.t_start: there 600, now 300"]
     taken = claim_run_directory(store, changed)
     assert taken == read_config(store) == changed.noting_recipe()
