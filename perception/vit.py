@@ -6,6 +6,7 @@ Methods tap it after each quarter of its blocks: 6, 12, 18 and 24 of ViT-L, 3, 6
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -151,6 +152,11 @@ def drop_path(
     return branch * kept.view(-1, *[1] * (branch.dim() - 1))
 
 
+def drop_rates(num_blocks: int) -> list[float]:
+    """Rate of each block, rising evenly from 0 to ``DROP_PATH``."""
+    return [DROP_PATH * index / (num_blocks - 1) for index in range(num_blocks)]
+
+
 class ViTEncoder(nn.Module):
     """Feature maps of a ViT after some of its blocks.
 
@@ -201,3 +207,42 @@ class PatchTokens(nn.Module):
         if grid != tuple(places.shape[-2:]):
             places = functional.interpolate(places, size=grid, mode="bicubic", align_corners=False)
         return (patches_BDhw + places).flatten(2).transpose(1, 2), grid
+
+
+class PatchEncoder(nn.Module):
+    """Feature maps of a ViT without class token, after each quarter of its blocks.
+
+    In training branches are dropped more often from block to block (see ``drop_rates``). Only the
+    last map passes the final layer norm.
+
+    Args:
+        vit: Model without pooler; its weights are taken over.
+    """
+
+    def __init__(self, vit: ViTModel) -> None:
+        super().__init__()
+        self.width: int = vit.config.hidden_size
+        self.patch_size: int = vit.config.patch_size
+        self.taps = tap_blocks(len(vit.layers))
+        self.rates = drop_rates(len(vit.layers))
+        self.patches = PatchTokens(vit)
+        self.blocks = vit.layers
+        self.norm = vit.layernorm
+
+    def forward(self, images: Tensor, *, generator: torch.Generator | None = None) -> list[Tensor]:
+        """Map standardised images [B, 3, H, W] to four maps [B, width, H/patch, W/patch].
+
+        Args:
+            generator: Source of the branches that are dropped in training.
+        """
+        tokens, grid = self.patches(images)
+        taps = []
+        for number, (block, rate) in enumerate(zip(self.blocks, self.rates, strict=True), start=1):
+            drop = partial(drop_path, rate=rate, is_training=self.training, generator=generator)
+            attended, _ = block.attention(block.layernorm_before(tokens), None)
+            tokens = tokens + drop(attended)
+            tokens = tokens + drop(block.mlp(block.layernorm_after(tokens)))
+            if number in self.taps:
+                taps.append(tokens)
+        taps[-1] = self.norm(taps[-1])
+        return [tokens_to_map(tap, grid) for tap in taps]

@@ -25,6 +25,11 @@ class TaskDiffusionSection(Section, fields_are="science"):
         description="joint: the decoder reads the noised labels; none: the same network without "
         "labels and time; baseline: the joined features alone, a plain decoder for each task.",
     )
+    width: Annotated[int, Field(ge=8, multiple_of=4)] | None = Field(
+        default=None,
+        description="Channels of the decoder; absent: 376 with human_parts among the tasks and 768 "
+        "otherwise, scaled like all widths. Published for ViT-B on PASCAL-Context: 576.",
+    )
     steps: PositiveInt = Field(default=3, description="Denoising steps of a prediction.")
     lead: Count = Field(
         default=1, description="Steps that each denoising step runs ahead; 0: none (plain DDIM)."

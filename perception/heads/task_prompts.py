@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perception.geometry import resized
-from perception.vit import DROP_PATH, PatchTokens, drop_path, tap_blocks, tokens_to_map
+from perception.vit import PatchTokens, drop_path, drop_rates, tap_blocks, tokens_to_map
 
 if TYPE_CHECKING:
     from transformers import ViTModel
@@ -179,15 +179,16 @@ class PromptEncoder(nn.Module):
         self.patches = PatchTokens(vit)
         self.prompts = nn.Parameter(torch.empty(num_tasks, self.width))
         nn.init.trunc_normal_(self.prompts, mean=1.0, std=1.0, a=-1.0, b=3.0)
+        rates = drop_rates(len(vit.layers))
         self.blocks = nn.ModuleList(
             PromptBlock(
                 layer,
                 grid,
                 num_windows=num_windows,
-                drop_rate=DROP_PATH * (number - 1) / (len(vit.layers) - 1),
-                is_last=number == len(vit.layers),
+                drop_rate=rate,
+                is_last=layer is vit.layers[-1],
             )
-            for number, layer in enumerate(vit.layers, start=1)
+            for layer, rate in zip(vit.layers, rates, strict=True)
         )
         self.norm = vit.layernorm
 

@@ -67,6 +67,7 @@ def expect_startable(
     plan: Sequence[Unit] = (),
     on_ray: bool = True,
     is_dry: bool = False,
+    report: DataReport | None = None,
 ) -> Startable:
     """Check all that a run would otherwise die of later; nothing is left in its directory.
 
@@ -77,6 +78,7 @@ def expect_startable(
         plan: What it generates.
         on_ray: Whether it uses Ray.
         is_dry: A cluster that does not answer is a remark.
+        report: What was found before in the same samples, for the same tasks and models.
 
     Raises:
         ConfigError: If a value does not fit the machine, the models or the directory.
@@ -103,11 +105,14 @@ def expect_startable(
 
         shapes = {part: each.config for part, each in networks.items()}
         expect_method_fits(config, shapes, source.image_size)
+    return Startable(report=report or _look_at(config, source), remarks=tuple(remarks))
+
+
+def _look_at(config: RunConfig, source: LabelledSource) -> DataReport:
     report = data_report_of(config, source)
     expect_useful(report)
-    if foreign := remarks_on_foreign_images(config, source):
-        report = replace(report, warnings=(*report.warnings, *foreign))
-    return Startable(report=report, remarks=tuple(remarks))
+    foreign = remarks_on_foreign_images(config, source)
+    return replace(report, warnings=(*report.warnings, *foreign))
 
 
 def _expect_machine(

@@ -22,8 +22,10 @@ from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone
 METHODS = {
     "bae": TASKS,
     "bae_efficientnet": ("normals",),
+    "diffusionmtl": TASKS,
     "idisc": ("normals", "depth"),
     "invpt": TASKS,
+    "taskdiffusion": TASKS,
     "taskprompter": TASKS,
     "vpd": ("semseg", "depth"),
 }
@@ -31,8 +33,8 @@ SIZE = (IMAGE_SIZE_PX, IMAGE_SIZE_PX)
 NUM_CLASSES = {"semseg": 5, "human_parts": NUM_HUMAN_PARTS}
 EMPTY = {"direction": 0.0, "distance": 0.0, "classes": 255, "probability": -1.0}
 FALLS_TO = {
-    **{"bae": 0.7, "bae_efficientnet": 0.7, "idisc": 0.5},
-    **{"invpt": 0.6, "taskprompter": 0.6, "vpd": 0.7},
+    **{"bae": 0.7, "bae_efficientnet": 0.7, "diffusionmtl": 0.7, "idisc": 0.5},
+    **{"invpt": 0.6, "taskdiffusion": 0.6, "taskprompter": 0.6, "vpd": 0.7},
 }
 """Share of the first loss that twelve steps on one batch leave."""
 
@@ -160,7 +162,8 @@ def test_an_image_is_predicted_the_same_by_itself_and_in_a_batch(name):
     method = make(name)
     pyramid = observe(method, 3)
     maps = tuple(tuple(each[1:2] for each in level) for level in pyramid.maps)
-    single = method.predict(FeaturePyramid(maps, pyramid.images[1:2]), SIZE)
+    seeds = None if pyramid.seeds is None else pyramid.seeds[1:2]
+    single = method.predict(FeaturePyramid(maps, pyramid.images[1:2], seeds), SIZE)
     for task, label in method.predict(pyramid, SIZE).reliability.items():
         torch.testing.assert_close(single.reliability[task], label[1:2], atol=1e-4, rtol=1e-4)
 

@@ -9,9 +9,11 @@ from transformers import ViTModel
 
 from perception.merge import DiffusionMerge, DoubledScale, HalvedScale
 from perception.vit import (
+    PatchEncoder,
     PatchTokens,
     ViTEncoder,
     drop_path,
+    drop_rates,
     host_width,
     make_vit,
     prepare_images,
@@ -113,6 +115,33 @@ def test_dropped_branches_keep_the_mean_and_follow_the_generator() -> None:
     assert draws[0].mean().item() == pytest.approx(1.0, abs=0.02)
     assert draws[0].unique().tolist() == pytest.approx([0.0, 4 / 3])
     assert drop_path(branch, 0.25, is_training=False) is branch
+
+
+def test_later_blocks_drop_more_branches() -> None:
+    assert drop_rates(4) == pytest.approx([0, 0.05, 0.1, 0.15])
+
+
+@torch.no_grad()
+def test_patches_pass_the_vits_own_blocks_without_the_class_token() -> None:
+    vit = make_vit(None, width_ratio=0.1, vae_scale_factor=4).eval()
+    images = torch.randn(2, 3, 64, 48)
+    encoder = PatchEncoder(vit).eval()
+    tokens, _ = PatchTokens(vit)(images)
+    taps = encoder(images)
+    for index, (layer, tap) in enumerate(zip(vit.layers, taps, strict=True)):
+        tokens = layer(tokens, None)
+        wanted = vit.layernorm(tokens) if index == 3 else tokens
+        torch.testing.assert_close(tap, tokens_to_map(wanted, (8, 6)), atol=1e-5, rtol=1e-4)
+    assert num_parameters(encoder) == num_parameters(vit) - 2 * vit.config.hidden_size
+
+
+@torch.no_grad()
+def test_in_training_the_generator_decides_which_branches_are_dropped() -> None:
+    encoder = PatchEncoder(make_vit(None, width_ratio=0.1, vae_scale_factor=4)).train()
+    images = torch.randn(1, 3, 16, 16).expand(64, -1, -1, -1)
+    found = [encoder(images, generator=torch.Generator().manual_seed(i))[3] for i in (0, 0, 1)]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
 
 
 def make_merge(*, patch_size: int, starts_at_zero: bool = False) -> DiffusionMerge:

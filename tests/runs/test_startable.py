@@ -20,6 +20,7 @@ from schemas.errors import SourceError, UserError
 from storage.files.stores import open_store
 from storage.records.captions import CaptionRow, write_captions
 from tests.kit.startable_run import KEYS, StartableRun, classes, startable_run
+from trainers.train_stage import train_stage_locally
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -361,6 +362,12 @@ def test_an_empty_directory_or_one_with_a_log_is_a_place_for_a_run(whole):
     whole.run.mkdir()
     expect_place(open_store(str(whole.run)))
     (whole.run / "first.log").write_text("")
+    expect_place(open_store(str(whole.run)))
+
+
+def test_a_directory_with_the_weights_of_a_stage_trained_elsewhere_is_a_place_for_a_run(whole):
+    config = load_config(whole.arguments()[1], ("training.warm_up.steps=1",))
+    train_stage_locally(config, "warm_up")
     expect_place(open_store(str(whole.run)))
 
 
