@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, SourceError
 from sources.folder import FolderSource
 from sources.mix import Member, MixSource
-from sources.partial_labels import PartialLabels
+from sources.partial_labels import USED_LABELS, PartialLabels
 from sources.pinned import PinnedSource
 from sources.prepared import PreparedSource
 from sources.rooms import RoomsSource
+from sources.traces import reading_of
 from storage.files.stores import open_store
-from storage.records.splits import read_splits
+from storage.records.splits import read_splits_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from schemas.config_source import PlainSource, Source
     from schemas.sample import Task
     from sources.protocol import DealtSource, LabelledSource
+    from storage.records.splits import SplitsRecord
 
 
 def _open_plain(
@@ -87,10 +89,34 @@ def open_run_source(config: RunConfig) -> LabelledSource:
     """Open a run's source, with the splits that the run has noted if it has begun.
 
     Raises:
-        SourceError: As :func:`open_source`; or the splits cannot be read.
+        SourceError: As :func:`open_source`; or the splits cannot be read, or images that the run
+            began with would have other labels now.
         ConfigError: As :func:`open_source`.
     """
     method = config.method
     source = open_source(config.source, method.tasks, num_classes=method.num_classes)
-    splits = read_splits(open_store(config.run.url))
-    return PinnedSource(source, splits) if splits else source
+    noted = read_splits_record(open_store(config.run.url))
+    if noted is None:
+        return source
+    _expect_same_labels(source, noted)
+    return PinnedSource(source, noted.splits)
+
+
+def _expect_same_labels(source: LabelledSource, noted: SplitsRecord) -> None:
+    """Check that a change of the source since a run began gives no image other labels.
+
+    Raises:
+        SourceError: If it does: labels that were left out would be learnt from.
+    """
+    began = noted.reading or {}
+    for field, now in reading_of(source).items():
+        if not field.endswith(USED_LABELS) or field not in began:
+            continue
+        # Another section is another configuration, which is compared elsewhere.
+        is_same_section = str(began[field]).partition("/")[0] == now.partition("/")[0]
+        if is_same_section and began[field] != now:
+            raise SourceError(
+                f"source.labels: training images of {source.name}, or its list of labels, are not "
+                "what they were when the run began, so that other labels would be learnt from; put "
+                "the images and the list back, or choose another run.url"
+            )

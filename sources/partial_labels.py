@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from schemas.digest import sha256_of
+from schemas.digest import digest_of
 from schemas.errors import ConfigError
 from schemas.paths import resolve_path
 from schemas.plain_files import read_plain, why_not
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 Deal = dict[str, tuple[Task, ...]]
 """Key to the tasks whose labels are learnt from, in the order of ``TASKS``."""
+
+USED_LABELS = "labels that are used"
+"""Field of ``reading``: digest of the section, a slash, digest of what it led to."""
 
 _FORM = 'write {"<key>": ["<task>", ...]}'
 _LISTED = 3
@@ -76,22 +79,18 @@ def deal_random(there: Mapping[str, Collection[Task]], tasks: Sequence[Task], se
     return found
 
 
-def read_list(path: str, *, field: str) -> tuple[Deal, str]:
+def read_list(path: str, *, field: str) -> Deal:
     """Read which labels of which images are learnt from.
 
     Args:
         path: A JSON file ``{key: [task, ...]}``.
         field: What names it, for messages.
 
-    Returns:
-        The list, and the digest of the file.
-
     Raises:
         ConfigError: If it cannot be read, or holds something else.
     """
     try:
-        data = read_plain(Path(resolve_path(path)).expanduser())
-        tree: Any = json.loads(data)
+        tree: Any = json.loads(read_plain(Path(resolve_path(path)).expanduser()))
     except OSError as error:
         raise ConfigError(f"{field} = {path}: {why_not(error)}; {_FORM} there") from error
     except (ValueError, RecursionError) as error:
@@ -106,7 +105,7 @@ def read_list(path: str, *, field: str) -> tuple[Deal, str]:
             f"{field} = {path}: {named[unknown[0]]!r:.80}: unknown task {unknown[0]!r:.80}; known: "
             f"{', '.join(TASKS)}"
         )
-    return {key: _in_order(listed) for key, listed in tree.items()}, sha256_of(data)
+    return {key: _in_order(listed) for key, listed in tree.items()}
 
 
 class PartialLabels:
@@ -115,7 +114,8 @@ class PartialLabels:
     Attributes:
         whole: The source with all labels.
         whole_train: See :class:`sources.protocol.DealtSource`.
-        reading: What decides it beside the configuration: the digest of a list.
+        reading: What the configuration led to, where a change of the source or of a list would
+            give images that were there before other labels.
     """
 
     def __init__(
@@ -191,18 +191,25 @@ class PartialLabels:
     def _deal(self) -> Mapping[str, tuple[Task, ...]]:
         labels, there = self._labels, self.whole.whole_train
         if labels.regime == "one":
-            return deal_one(there, labels.tasks, labels.seed)
+            dealt = deal_one(there, labels.tasks, labels.seed)
+            self._note(dealt)
+            return dealt
         if labels.regime == "random":
             return deal_random(there, labels.tasks, labels.seed)
         if labels.file is None:
             return there
         field = f"{self._field}.file"
-        listed, self.reading["labels.file"] = read_list(labels.file, field=field)
+        listed = read_list(labels.file, field=field)
+        self._note(listed)
         self._expect_keys(listed, field)
         return {
             key: tuple(task for task in listed.get(key, ()) if task in tasks)
             for key, tasks in there.items()
         }
+
+    def _note(self, used: Deal) -> None:
+        section = digest_of(self._labels.model_dump(mode="json"))
+        self.reading[USED_LABELS] = f"{section}/{digest_of(used)}"
 
     def _labelled(self, shard: SourceShard) -> SourceShard | None:
         keys = tuple(key for key in shard.keys if self._kept[shard.name, key])

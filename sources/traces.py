@@ -27,20 +27,20 @@ def record_of(source: LabelledSource) -> SplitsRecord:
             own = (key for key in keys if key.startswith(prefix))
             found = {key: plain.files_sign(key.removeprefix(prefix)) for key in own}
             signs |= {key: sign for key, sign in found.items() if sign is not None}
-    return SplitsRecord(splits=splits, signs=signs, reading=_reading_of(source))
+    return SplitsRecord(splits=splits, signs=signs, reading=reading_of(source))
 
 
-def _reading_of(source: LabelledSource) -> dict[str, Any]:
+def reading_of(source: LabelledSource) -> dict[str, Any]:
     """What decides how files are read and which labels are used, by field."""
     if isinstance(source, FolderSource | PreparedSource):
         return source.reading
     if isinstance(source, PartialLabels):
-        return _reading_of(source.whole) | source.reading
+        return reading_of(source.whole) | source.reading
     members = source.members if isinstance(source, MixSource) else ()
     return {
         f"{member.name}: {field}": value
         for member in members
-        for field, value in _reading_of(member.source).items()
+        for field, value in reading_of(member.source).items()
     }
 
 

@@ -71,7 +71,8 @@ def test_json_holds_the_report_and_nothing_else_is_printed(tmp_path, prepare):
         *("layout", "root", "out", "tasks", "num_classes", "splits", "remarks", "failures")
     ]
     assert found["layout"] == "nyud_mt_atrc"
-    assert found["splits"]["train"] == {"images": 3, "failed": {}}
+    labels = dict.fromkeys(("normals", "depth", "semseg", "boundaries"), 3)
+    assert found["splits"]["train"] == {"images": 3, "failed": {}, "labels": labels}
     assert found["remarks"]
     assert all(isinstance(remark, str) for remark in found["remarks"])
     assert "shards to make" in said

@@ -218,3 +218,51 @@ def test_keys_that_come_in_several_shards_are_told_apart():
     assert dict(change.taken) == {"train": ["0"]}
     assert dict(change.added) == {"test": ["1"]}
     assert not change_between(began, began)
+
+
+def with_classes(root, regime, **more):
+    """A run on depth and classes, of which each image has one."""
+    for image in sorted((root / "rgb").iterdir()):
+        save(root / f"classes/{image.stem}.png", scene(int(image.stem))["ids"])
+    classes = {"pattern": "classes/{key}.png", "num_classes": 3}
+    config = config_of(root, {**LABELS, "semseg": classes}, **more)
+    tree = config.model_dump(mode="json")
+    tree["source"]["labels"] = {"regime": regime, "tasks": ["depth", "semseg"]}
+    tree["method"] |= {"tasks": ["depth", "semseg"], "num_classes": 3}
+    return type(config).model_validate(tree)
+
+
+def labels_read(source):
+    (shard, *_) = source.shards("train")
+    return {sample.key: set(sample.labels) for sample in source.read(shard)}
+
+
+def test_images_added_while_a_run_goes_on_give_no_image_a_label_that_was_left_out(store, root):
+    config = with_classes(root, "one")
+    begin(store, config)
+    assert {len(labels) for labels in labels_read(open_run_source(config)).values()} == {1}
+    add(root, "0008", "0009", "0010")
+    with_classes(root, "one")
+    with pytest.raises(SourceError, match=r"source\.labels: .* other labels would be learnt from"):
+        open_run_source(config)
+    assert "added to train" in refusal(store, config)
+
+
+def test_random_labels_stay_when_images_are_added(store, root):
+    config = with_classes(root, "random", **ACCEPTING)
+    begin(store, config)
+    before = labels_read(open_run_source(config))
+    add(root, "0008", "0009", "0010")
+    with_classes(root, "random")
+    claim_run_directory(store, config)
+    source = open_run_source(config)
+    assert labels_read(source) == before
+    assert keys_of(source, "train")[-2:] == ["0009", "0010"]
+
+
+def test_a_run_that_has_made_nothing_may_deal_otherwise(store, root):
+    config = with_classes(root, "one")
+    claim_run_directory(store, config)
+    labels = config.source.labels.model_copy(update={"seed": 1})
+    source = config.source.model_copy(update={"labels": labels})
+    assert open_run_source(config.model_copy(update={"source": source}))

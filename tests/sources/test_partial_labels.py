@@ -96,6 +96,10 @@ class TestDeal:
         assert len(counts) == 6
         assert all(abs(count - 1003 / 6) < 4 * (1003 * 5 / 36) ** 0.5 for count in counts.values())
 
+    def test_of_random_labels_an_image_has_the_same_among_others(self):
+        few = {key: ALL[key] for key in KEYS[::7]}
+        assert deal_random(few, ROOM_TASKS, 0).items() <= deal_random(ALL, ROOM_TASKS, 0).items()
+
     @pytest.mark.parametrize("deal", [deal_one, deal_random])
     def test_it_depends_on_the_seed_and_not_on_any_order(self, deal):
         turned = dict(reversed(ALL.items()))
@@ -184,7 +188,7 @@ class TestSource:
         change = changes_between(
             began, record_of(open_rooms(("depth",), 3, regime="file", file=file))
         )
-        assert "labels.file: there " in change.describe()
+        assert "labels that are used: there " in change.describe()
 
     def test_a_source_held_to_its_splits_leaves_out_the_same(self):
         source = open_rooms(regime="random")
