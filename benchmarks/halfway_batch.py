@@ -18,7 +18,8 @@ import torch
 
 from perception.diffusion.backbone import load_backbone
 from perception.diffusion.halfway import synthesize_halfway
-from schemas.config import CreatorSection, RoomsSource
+from schemas.config import CreatorSection
+from schemas.config_source import RoomsSource
 from schemas.paths import resolve_path
 from schemas.sample import Sample
 from sources.open import open_source

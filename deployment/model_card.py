@@ -61,7 +61,9 @@ def _source(config: RunConfig, weights: WeightsManifest) -> str:
     limit = getattr(source, "num_labelled", None)
     counted = f"{limit} labelled images" if limit else "all labelled images"
     more = "" if weights.stage == "warm_up" else " and synthetic ones made from them"
-    return f"{counted} of the source `{source.kind}`{more}"
+    regime = "full" if source.kind == "mix" else source.labels.regime
+    fewer = "" if regime == "full" else f" with some of their labels (regime `{regime}`)"
+    return f"{counted} of the source `{source.kind}`{fewer}{more}"
 
 
 def _what_it_gives(manifest: ExportManifest, config: RunConfig) -> str:

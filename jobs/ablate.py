@@ -32,6 +32,8 @@ from storage.files.stores import open_store
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sources.report.data_report import DataReport
+
 
 def main(arguments: Sequence[str]) -> None:
     """Run what the command line asks for, then print and write the table.
@@ -74,17 +76,27 @@ def _expect_startable(runs: Sequence[AblationRun]) -> None:
     Raises:
         ConfigError: If one cannot be started.
     """
+    reports: dict[str, DataReport] = {}
     for run in {run.row: run for run in reversed(runs)}.values():
         # The row that it learns from is made first.
         training = run.config.training.model_copy(update={"synthetic_run": None})
         config = run.config.model_copy(update={"training": training})
         store = open_store(config.run.url)
+        looked_at = repr((config.source, config.method.tasks, config.model))
         try:
             source = open_run_source(config)
-            plan = plan_of(config, source)
-            expect_startable(config, store, source, roles=ALL_ROLES, plan=plan, on_ray=False)
+            found = expect_startable(
+                config,
+                store,
+                source,
+                roles=ALL_ROLES,
+                plan=plan_of(config, source),
+                on_ray=False,
+                report=reports.get(looked_at),
+            )
         except UserError as error:
             raise ConfigError(f"row {run.row!r}: {error}") from error
+        reports[looked_at] = found.report
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -33,8 +33,11 @@ _SIGNS = (("≥", "ge"), (">", "gt"), ("≤", "le"), ("<", "lt"))
 
 
 def describe() -> str:
-    """The page, in Markdown."""
-    return HEAD + "".join(_section(title, section) for title, section in _sections(RunConfig))
+    """The page, in Markdown; a section that lies in several places comes once."""
+    titles: dict[type[Section], str] = {}
+    for title, section in _sections(RunConfig):
+        titles.setdefault(section, title)
+    return HEAD + "".join(_section(title, section) for section, title in titles.items())
 
 
 def _sections(parent: type[Section], prefix: str = "") -> Iterator[tuple[str, type[Section]]]:

@@ -30,7 +30,11 @@ def data_report_of(config: RunConfig, source: LabelledSource) -> DataReport:
     labels = None
     if section.kind == "folder":
         labels = load_description(Path(resolve_path(section.description))).labels
-    void_ids = (VOID_ID,) if section.kind == "rooms" else ()
+    is_void = section.kind == "rooms" or (
+        section.kind == "mix"
+        and any(each.source.kind == "rooms" and not each.class_map for each in section.members)
+    )
+    void_ids = (VOID_ID,) if is_void else ()
     return report_of(now, config.method.tasks, labels=labels, void_ids=void_ids)
 
 

@@ -12,6 +12,7 @@ from sources.open import open_source
 from sources.spread import spread_samples
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from schemas.config import RunConfig
@@ -35,17 +36,24 @@ def draw_understood(config: RunConfig) -> bytes:
             titles=("image", *tasks) if number == 0 else (),
             images=[
                 sample.image,
-                *(overlaid(sample.image, sample.labels[task], task) for task in tasks),
+                *(_cell(sample, task) for task in tasks),
             ],
             text="; ".join([sample.key, *_ranges(sample)]),
         )
         for number, sample in enumerate(samples)
     ]
-    labels = {task: [sample.labels[task] for sample in samples] for task in tasks}
+    labels = {
+        task: [sample.labels[task] for sample in samples if task in sample.labels] for task in tasks
+    }
     legend = class_legend(labels, class_names_of(config))
     buffer = io.BytesIO()
     draw_rows(rows, cell_px=_CELL_PX, legend=legend).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def _cell(sample: Sample, task: Task) -> NDArray[np.uint8] | None:
+    label = sample.labels.get(task)
+    return None if label is None else overlaid(sample.image, label, task)
 
 
 def _ranges(sample: Sample) -> list[str]:

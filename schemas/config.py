@@ -7,7 +7,6 @@ moving-average update each 40 samples). ``load_config`` in ``schemas.config_file
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -16,6 +15,7 @@ from schemas.config_base import Count, Fraction, Operations, PositiveInt, Sectio
 from schemas.config_method import MethodSection
 from schemas.config_metrics import MetricsSection
 from schemas.config_operations import GenerationSection, RayEnvironment
+from schemas.config_source import RoomsSource, Source
 from schemas.config_training import TrainingSection
 from schemas.digest import digest_of
 from schemas.names import run_id_of
@@ -95,84 +95,6 @@ class ModelSection(Section, fields_are="science"):
     )
 
 
-class RoomsSource(Section, fields_are="science"):
-    """The shipped rooms."""
-
-    kind: Literal["rooms"] = "rooms"
-    root: str = Field(default="data/rooms", description="Folder of the shipped shards.")
-    num_labelled: PositiveInt = Field(
-        default=64, description="Labelled images taken from the train split (scarce labels)."
-    )
-    num_validation: Count = Field(default=64, description="Validation images used.")
-    num_test: Count = Field(default=256, description="Test images used.")
-    train_captions: str = Field(
-        default="",
-        description="Regular expression; training images are those whose caption matches it.",
-    )
-    test_captions: str = Field(
-        default="",
-        description="The same for validation and test images: another style is a shift of domain.",
-    )
-
-    @field_validator("train_captions", "test_captions")
-    @classmethod
-    def _is_pattern(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-        return pattern
-
-
-class FolderSource(Section, fields_are="science"):
-    """A user's own folder of images and label maps, described by a short YAML."""
-
-    kind: Literal["folder"] = "folder"
-    description: str = Field(description="Path of the YAML that describes the folder.")
-    num_labelled: PositiveInt | None = Field(
-        default=None, description="Labelled images taken from the train list; all if absent."
-    )
-    num_validation: Count | None = Field(default=None, description="Validation images used.")
-    num_test: Count | None = Field(default=None, description="Test images used.")
-    accept_additions: Operations[bool] = Field(
-        default=False,
-        description="Whether a run that has begun learns from samples that were added to the train "
-        "split since; those added to other splits are not used. Else a source that changed is "
-        "refused.",
-    )
-
-
-class ShardsSource(Section, fields_are="science"):
-    """Shards that jobs/prepare.py made, or any WebDataset with such a manifest."""
-
-    kind: Literal["shards"] = "shards"
-    root: str = Field(description="Folder or URL of the shards and their manifest.parquet.")
-    num_labelled: PositiveInt | None = Field(
-        default=None,
-        description="Labelled images taken from the train split, evenly spaced; all if absent.",
-    )
-    num_validation: Count | None = Field(default=None, description="Validation images used.")
-    num_test: Count | None = Field(default=None, description="Test images used.")
-    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        default=0.1,
-        description="Share of the train split held out for validation, chosen by a hash of scene "
-        "or key; only where the shards have no validation split.",
-    )
-    num_classes: Annotated[int, Field(ge=2, le=254)] | None = Field(
-        default=None,
-        description="Classes of semseg, for shards without a prepared.json that tells.",
-    )
-    accept_additions: Operations[bool] = Field(
-        default=False,
-        description="Whether a run that has begun learns from samples that were added to the train "
-        "split since; those added to other splits are not used. Else a source that changed is "
-        "refused.",
-    )
-
-
-Source = Annotated[RoomsSource | FolderSource | ShardsSource, Field(discriminator="kind")]
-
-
 PURE_NOISE_START = 1000
 """Timestep of the schedule's end: what starts there keeps nothing of an image."""
 
@@ -180,10 +102,11 @@ PURE_NOISE_START = 1000
 class CreatorSection(Section, fields_are="science"):
     """How a synthetic image is made from a real one."""
 
-    kind: Literal["halfway", "gaussian", "unlabelled"] = Field(
+    kind: Literal["halfway", "gaussian", "unlabelled", "completion"] = Field(
         default="halfway",
         description="halfway: noise an image to T and denoise it; gaussian: denoise pure noise; "
-        "unlabelled: take real images of the source that are not among the labelled ones.",
+        "unlabelled: take real images of the source that are not among the labelled ones; "
+        "completion: take the labelled ones and predict the labels that they lack.",
     )
     t_start: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=600, description="Timestep T to which the latent is noised."
@@ -212,8 +135,8 @@ class CreatorSection(Section, fields_are="science"):
     @property
     def start(self) -> int:
         """Timestep that images start from; 0 for images that are taken as they are."""
-        starts = {"halfway": self.t_start, "gaussian": PURE_NOISE_START, "unlabelled": 0}
-        return starts[self.kind]
+        starts = {"halfway": self.t_start, "gaussian": PURE_NOISE_START}
+        return starts.get(self.kind, 0)
 
 
 class PlanSection(Section, fields_are="science"):
@@ -307,6 +230,15 @@ class RunConfig(Section, fields_are="science"):
                     f"training.{stage}.batch_size = {batch} cannot be split over "
                     f"training.num_workers = {workers}; make it a multiple"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _completes_once(self) -> RunConfig:
+        if self.creator.kind == "completion" and self.plan.variants > 1:
+            raise ValueError(
+                f"plan.variants = {self.plan.variants}: creator.kind = completion takes each real "
+                "image as it is, so its variants would be copies; set plan.variants=1"
+            )
         return self
 
     @property

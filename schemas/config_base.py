@@ -85,5 +85,8 @@ def values_of(section: Section, prefix: str = "") -> Iterator[tuple[str, Kind, A
         value = getattr(section, name)
         if isinstance(value, Section):
             yield from values_of(value, f"{prefix}{name}.")
+        elif isinstance(value, tuple) and any(isinstance(each, Section) for each in value):
+            for number, each in enumerate(value):
+                yield from values_of(each, f"{prefix}{name}.{number}.")
         else:
             yield f"{prefix}{name}", kind_of(type(section), name), value

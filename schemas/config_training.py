@@ -17,7 +17,12 @@ class StageSection(Section, fields_are="science"):
     learning_rate: Annotated[float, Field(gt=0.0)] = 3.57e-4
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     lr_final_fraction: Fraction = Field(
-        default=1.0, description="Learning rate at the end, as a share of the start (cosine)."
+        default=1.0, description="Learning rate at the end, as a share of the start."
+    )
+    lr_decay: Literal["cosine", "poly"] = Field(
+        default="cosine",
+        description="How it falls: by half a cosine, or by the power 0.9 of the share of steps "
+        "that are left, as in the multi-task recipes.",
     )
     lr_warm_up_steps: Count = 0
     clip_grad_norm: Annotated[float, Field(gt=0.0)] | None = Field(

@@ -31,6 +31,9 @@ class ManifestRow:
     ``guidance_scale``, ``scheduler`` its ``sampler``; ``creation_version`` is the ``version`` of
     the weights that labelled, ``creation_step`` their ``step``, ``head_hash`` their ``sha256``, and
     ``diffusion_base_hash`` their ``base_model_hash``.
+
+    ``label_kind`` is ``pseudo`` where all labels are predicted; ``mixed`` where those of the tasks
+    in ``true_labels`` of ``extra`` are the real image's, and the others predicted.
     """
 
     schema_version: int = SCHEMA_VERSION

@@ -14,6 +14,7 @@ from storage.files.stores import open_store
 
 if TYPE_CHECKING:
     from schemas.config import RunConfig
+    from schemas.config_source import PlainSource
 
 ClassNames = dict[Task, tuple[str, ...]]
 """Task to the names of its ids from 0; a task whose names are not known is not there."""
@@ -41,10 +42,18 @@ def name_of_class(class_id: int, names: tuple[str, ...]) -> str:
 def _semseg(config: RunConfig) -> tuple[str, ...]:
     if config.method.class_names:
         return config.method.class_names
-    if config.source.kind == "rooms":
+    if config.source.kind != "mix":
+        return _of_source(config.source)
+    members = [each for each in config.source.members if "semseg" in each.tasks]
+    names = (_of_source(each.source) for each in members if not each.class_map)
+    return next(filter(None, names), ())
+
+
+def _of_source(source: PlainSource) -> tuple[str, ...]:
+    if source.kind == "rooms":
         return CLASSES
-    if config.source.kind == "shards":
+    if source.kind == "shards":
         with suppress(UserError, OSError):
-            facts = read_facts(open_store(resolve_path(config.source.root)))
+            facts = read_facts(open_store(resolve_path(source.root)))
             return facts.class_names if facts else ()
     return ()

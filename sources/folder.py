@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from schemas.config import FolderSource as FolderConfig
+    from schemas.config_source import FolderSource as FolderConfig
     from sources.protocol import Split
 
     Array = NDArray[Any]
@@ -53,6 +53,9 @@ class FolderSource:
         Args:
             config: Section ``source`` of a run.
 
+        Attributes:
+            whole_train: See :class:`sources.protocol.DealtSource`.
+
         Raises:
             SourceError: If the description is wrong, or a folder, list, image or label file is
                 missing, or a label differs in size from its image.
@@ -63,7 +66,7 @@ class FolderSource:
         self._labels = {task: self._label_files(task) for task in tasks}
         self._unused = Unused()
         try:
-            self._files = FolderFiles(self._description, self._root, tasks)
+            self._files = FolderFiles(self._description, self._root, self._counted(config))
         except SourceError as error:
             raise SourceError(f"{self._file}: {error}") from error
         names = split_names(self._description, self._files, self._file, self._unused)
@@ -76,6 +79,8 @@ class FolderSource:
             split: names[split] if limit is None else tuple(evenly(names[split], limit))
             for split, limit in limits.items()
         }
+        counted = self._counted(config)
+        self.whole_train = {key_of(name, self._files): counted for name in names["train"]}
         self._names: dict[str, Name] = {}
         self._shards = {split: self._group(split, used[split]) for split in limits}
         everything = tuple(name for part in used.values() for name in part)
@@ -122,6 +127,10 @@ class FolderSource:
                     key=key, uri=str(path), reason=error.reason, detail=error.detail
                 )
 
+    def tasks_of(self, shard: SourceShard, key: str) -> tuple[Task, ...]:  # noqa: ARG002
+        """All: an image without a file for each is refused or left out."""
+        return self.tasks
+
     def image_file(self, key: str) -> Path:
         """The image's file of a sample of a split."""
         return self._files.image(self._names[key])
@@ -129,6 +138,11 @@ class FolderSource:
     def label_file(self, key: str, task: Task) -> Path:
         """The label's file of a sample of a split, of a task that is read."""
         return self._files.label(self._names[key], task)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Tasks whose labels are read."""
+        return tuple(self._labels)
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -194,6 +208,12 @@ class FolderSource:
             return _read_caption(path), ""
         except SampleError as error:
             return "", error.detail
+
+    def _counted(self, config: FolderConfig) -> tuple[Task, ...]:
+        """Tasks that decide which images are of a split: those read, and those dealt."""
+        dealt = config.labels.tasks if config.labels.is_dealt else ()
+        described = self._description.labels.described()
+        return tuple(dict.fromkeys((*self._labels, *(t for t in dealt if t in described))))
 
     def _label_files(self, task: Task) -> TaskFiles:
         files = self._description.labels.of(task)

@@ -17,6 +17,7 @@ from sources.protocol import Split
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from schemas.sample import Task
     from sources.protocol import LabelledSource
     from storage.records.splits import SplitKeys
 
@@ -166,7 +167,7 @@ class PinnedSource:
         """Read samples; see :class:`sources.protocol.LabelledSource`."""
 
         def place(key: str) -> SourceShard | None:
-            return self._places.get((shard.name, key)) or self._by_key.get(key)
+            return self._place(shard, key)
 
         for real, group in groupby(shard.keys if keys is None else keys, place):
             if real is not None:
@@ -179,6 +180,14 @@ class PinnedSource:
                     reason="key_missing",
                     detail=f"{key}: it was in the source when the run began; put it back",
                 )
+
+    def tasks_of(self, shard: SourceShard, key: str) -> tuple[Task, ...]:
+        """The source's; none of a sample that is gone."""
+        real = self._place(shard, key)
+        return self.whole.tasks_of(real, key) if real is not None else ()
+
+    def _place(self, shard: SourceShard, key: str) -> SourceShard | None:
+        return self._places.get((shard.name, key)) or self._by_key.get(key)
 
 
 def _by_place(*states: SplitKeys) -> list[dict[Place, str]]:

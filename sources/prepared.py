@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from schemas.errors import ConfigError, SourceError
 from schemas.paths import resolve_path
 from schemas.problems import describe_problems
-from schemas.sample import Task
-from sources.shard_folder import Row, ShardFolder
+from schemas.sample import TASKS, Task
+from sources.shard_folder import Row, ShardFolder, shard_name
 from storage.files.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from schemas.config import ShardsSource as ShardsConfig
+    from schemas.config_source import ShardsSource as ShardsConfig
     from schemas.sample import Sample, SourceShard, UnreadableSample
     from sources.protocol import Split
     from storage.files.stores import RunStore
@@ -70,6 +70,9 @@ class PreparedSource:
         Args:
             config: Section ``source`` of a run.
 
+        Attributes:
+            whole_train: See :class:`sources.protocol.DealtSource`.
+
         Raises:
             SourceError: If the folder or its manifest is missing or malformed, has too few images,
                 or images of several sizes.
@@ -84,6 +87,9 @@ class PreparedSource:
         self._num_classes = self._find_num_classes()
         chosen = self._choose()
         self._shards = {split: self._folder.group(rows) for split, rows in chosen.items()}
+        self._labelled = {
+            (shard_name(row), row["key"]): self._tasks_of(row) for row in self._folder.rows
+        }
         self._image_size = self._find_size([row for rows in chosen.values() for row in rows])
 
     @property
@@ -121,6 +127,19 @@ class PreparedSource:
         """Read samples; see :class:`sources.protocol.LabelledSource`."""
         yield from self._folder.read(shard, keys, finish=self._with_tasks)
 
+    def tasks_of(self, shard: SourceShard, key: str) -> tuple[Task, ...]:
+        """As the manifest says."""
+        found = self._labelled.get((shard.name, key), ())
+        return tuple(task for task in self._tasks if task in found)
+
+    def _tasks_of(self, row: Row) -> tuple[Task, ...]:
+        """Tasks that a row says, else those of all; of shards that say nothing, what is asked."""
+        if isinstance(told := row.get("tasks"), list):
+            return tuple(task for task in TASKS if task in told)
+        if self._facts:
+            return self._facts.tasks
+        return tuple(dict.fromkeys((*self._tasks, *self._config.labels.tasks)))
+
     def _with_tasks(self, sample: Sample) -> Sample:
         kept = {task: label for task, label in sample.labels.items() if task in self._tasks}
         return replace(sample, labels=kept)
@@ -157,6 +176,7 @@ class PreparedSource:
             held_out = [row for row in rows["train"] if _position(row) < fraction]
             rows["validation"] = held_out
             rows["train"] = [row for row in rows["train"] if _position(row) >= fraction]
+        self.whole_train = {str(row["key"]): self._tasks_of(row) for row in rows["train"]}
         limits: dict[Split, int | None] = {
             "train": self._config.num_labelled,
             "validation": self._config.num_validation,

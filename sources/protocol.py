@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from schemas.sample import Sample, SourceShard, UnreadableSample
+    from schemas.sample import Sample, SourceShard, Task, UnreadableSample
 
 Split = Literal["train", "validation", "test", "unlabelled"]
 """``unlabelled``: images of the training set whose labels are not used; empty for most sources."""
@@ -42,4 +42,22 @@ class LabelledSource(Protocol):
 
         Raises:
             SourceError: If the shard as a whole is missing or not what it was.
+        """
+
+    def tasks_of(self, shard: SourceShard, key: str) -> tuple[Task, ...]:
+        """Those of the tasks that are read of which a sample has a label, known unread.
+
+        A label without any valid pixel counts.
+        """
+
+
+class DealtSource(LabelledSource, Protocol):
+    """A source whose training labels may be left out."""
+
+    @property
+    def whole_train(self) -> Mapping[str, tuple[Task, ...]]:
+        """Keys of the train split, also of images that ``num_labelled`` cuts off, to their tasks.
+
+        The tasks are all that an image is known to have labels of, read or not: labels are dealt
+        alike whatever a run reads.
         """

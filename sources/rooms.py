@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from schemas.config import RoomsSource as RoomsConfig
+    from schemas.config_source import RoomsSource as RoomsConfig
     from sources.protocol import Split
 
 ROOM_TASKS: tuple[Task, ...] = ("normals", "depth", "semseg", "saliency", "boundaries")
@@ -46,6 +46,9 @@ class RoomsSource:
         Args:
             config: Section ``source`` of a run.
 
+        Attributes:
+            whole_train: See :class:`sources.protocol.DealtSource`.
+
         Raises:
             ConfigError: If a task is asked for that rooms have no labels of.
             SourceError: If the folder or its manifest is missing or malformed.
@@ -66,8 +69,9 @@ class RoomsSource:
             split: self._folder.group(_take(self._rows(split, config), split, limit, config))
             for split, limit in limits.items()
         }
-        rest = self._rows("train", config)[config.num_labelled :]
-        self._shards["unlabelled"] = self._folder.group(rest)
+        train = self._rows("train", config)
+        self._shards["unlabelled"] = self._folder.group(train[config.num_labelled :])
+        self.whole_train = {str(row["key"]): ROOM_TASKS for row in train}
 
     @property
     def name(self) -> str:
@@ -98,6 +102,10 @@ class RoomsSource:
     ) -> Iterator[Sample | UnreadableSample]:
         """Read samples; see :class:`sources.protocol.LabelledSource`."""
         yield from self._folder.read(shard, keys, finish=self._with_tasks)
+
+    def tasks_of(self, shard: SourceShard, key: str) -> tuple[Task, ...]:  # noqa: ARG002
+        """All: rooms are labelled completely."""
+        return self._tasks
 
     def _rows(self, split: Split, config: RoomsConfig) -> list[Row]:
         """Rows of a split in the manifest's order whose captions match."""

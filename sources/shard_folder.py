@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MANIFEST_FILE = "manifest.parquet"
 COLUMNS = ("split", "shard", "key", "tar_sha256")
-MORE_COLUMNS = ("status", "group", "height", "width", "caption")
+MORE_COLUMNS = ("status", "group", "height", "width", "caption", "tasks")
 _BYTES_KEPT = 512 * 2**20
 _LEAST_BYTES = _BYTES_KEPT // 32
 
@@ -54,7 +54,7 @@ class ShardFolder:
         self._remedy = remedy
         self._kept: LRUCache[str, Members] = LRUCache(_BYTES_KEPT, getsizeof=_kept_bytes)
         self.rows = self._read_manifest()
-        self._tars = {_name(row): (str(row["shard"]), row["tar_sha256"]) for row in self.rows}
+        self._tars = {shard_name(row): (str(row["shard"]), row["tar_sha256"]) for row in self.rows}
 
     def of_split(self, split: Split) -> list[Row]:
         """Rows of a split in the manifest's order."""
@@ -65,8 +65,8 @@ class ShardFolder:
         keys: dict[str, list[str]] = {}
         uris: dict[str, str] = {}
         for row in rows:
-            keys.setdefault(_name(row), []).append(str(row["key"]))
-            uris[_name(row)] = self._store.uri(str(row["shard"]))
+            keys.setdefault(shard_name(row), []).append(str(row["key"]))
+            uris[shard_name(row)] = self._store.uri(str(row["shard"]))
         return tuple(SourceShard(name=n, uri=uris[n], keys=tuple(k)) for n, k in keys.items())
 
     def read(
@@ -183,7 +183,8 @@ def _members_of(key: str, members: Members) -> dict[str, bytes]:
     return members[key]
 
 
-def _name(row: Row) -> str:
+def shard_name(row: Row) -> str:
+    """Name of the shard that a row's sample lies in."""
     return str(row["shard"]).removesuffix(".tar")
 
 

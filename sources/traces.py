@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sources.folder import FolderSource
+from sources.mix import MixSource
+from sources.partial_labels import PartialLabels
+from sources.parts import parts_of
 from sources.pinned import Change, change_between, keys_of
 from sources.prepared import PreparedSource
 from storage.records.splits import SplitsRecord
@@ -17,13 +20,28 @@ if TYPE_CHECKING:
 def record_of(source: LabelledSource) -> SplitsRecord:
     """The splits of a source as they are, and the signs of its files where it has any."""
     splits = keys_of(source)
-    reading = source.reading if isinstance(source, FolderSource | PreparedSource) else {}
     signs: dict[str, int] = {}
-    if isinstance(source, FolderSource):
-        keys = (key for shards in splits.values() for each in shards.values() for key in each)
-        found = {key: source.files_sign(key) for key in keys}
-        signs = {key: sign for key, sign in found.items() if sign is not None}
-    return SplitsRecord(splits=splits, signs=signs, reading=reading)
+    for plain, prefix in parts_of(source):
+        if isinstance(plain, FolderSource):
+            keys = (key for each in splits.values() for keys in each.values() for key in keys)
+            own = (key for key in keys if key.startswith(prefix))
+            found = {key: plain.files_sign(key.removeprefix(prefix)) for key in own}
+            signs |= {key: sign for key, sign in found.items() if sign is not None}
+    return SplitsRecord(splits=splits, signs=signs, reading=_reading_of(source))
+
+
+def _reading_of(source: LabelledSource) -> dict[str, Any]:
+    """What decides how files are read and which labels are used, by field."""
+    if isinstance(source, FolderSource | PreparedSource):
+        return source.reading
+    if isinstance(source, PartialLabels):
+        return _reading_of(source.whole) | source.reading
+    members = source.members if isinstance(source, MixSource) else ()
+    return {
+        f"{member.name}: {field}": value
+        for member in members
+        for field, value in _reading_of(member.source).items()
+    }
 
 
 def changes_between(began: SplitsRecord, now: SplitsRecord) -> Change:

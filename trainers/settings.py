@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from schemas.config_training import StageSection, TrainingSection
     from schemas.stages import Stage
 
+_POLY_POWER = 0.9
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageSettings:
@@ -51,7 +53,10 @@ def stage_settings(config: RunConfig, stage: Stage) -> StageSettings:
 
 
 def learning_rate(step: int, section: StageSection) -> float:
-    """Linear warm-up, then half a cosine from the peak to a share of it.
+    """Linear warm-up, then ``lr_decay`` from the peak to a share of it.
+
+    With p from 0 to 1 over the steps after the warm-up, the way that is left is (1 + cos πp) / 2
+    (cosine) or (1 - p)^0.9 (poly).
 
     Args:
         step: Optimiser step about to be made, from 0 to ``steps - 1``.
@@ -61,6 +66,9 @@ def learning_rate(step: int, section: StageSection) -> float:
     peak, rise, final = section.learning_rate, section.lr_warm_up_steps, section.lr_final_fraction
     if step < rise:
         return peak * (step + 1) / rise
-    progress = (step - rise) / max(1, section.steps - 1 - rise)
-    share = 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+    progress = min((step - rise) / max(1, section.steps - 1 - rise), 1.0)
+    if section.lr_decay == "poly":
+        share = (1.0 - progress) ** _POLY_POWER
+    else:
+        share = 0.5 * (1.0 + math.cos(math.pi * progress))
     return peak * (final + (1.0 - final) * share)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from typing import TYPE_CHECKING
 
 from evaluation.scores import HEADLINE_METRICS, ScoreBoard, Scores
@@ -11,6 +11,7 @@ from perception.seeding import sample_generator
 from schemas.config_metrics import MetricsSection
 from schemas.sample import Sample
 from sources.batches import Batch, collate
+from sources.parts import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,7 +106,14 @@ class Validator:
         return observe(self._backbone, method, batch.images, generators=noise)
 
     def _samples(self) -> Iterator[Sample]:
+        """In their order; those of the sources of a mix in turn, for each labels other tasks."""
+        parts = [self._of_part(part.prefix) for part in parts_of(self._source)]
+        for together in zip_longest(*parts):
+            yield from (sample for sample in together if sample is not None)
+
+    def _of_part(self, prefix: str) -> Iterator[Sample]:
         for shard in self._source.shards("validation"):
-            for found in self._source.read(shard):
-                if isinstance(found, Sample):
-                    yield found
+            if any(key.startswith(prefix) for key in shard.keys):
+                for found in self._source.read(shard):
+                    if isinstance(found, Sample):
+                        yield found

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 METHODS: dict[MethodName, str] = {
     "bae": "perception.methods.bae",
     "bae_efficientnet": "perception.methods.bae_efficientnet",
+    "diffusionmtl": "perception.methods.diffusionmtl",
     "idisc": "perception.methods.idisc",
     "invpt": "perception.methods.invpt",
     "taskdiffusion": "perception.methods.taskdiffusion",

@@ -148,7 +148,7 @@ class PlanSummary:
             for round_index, kind, units, samples in self.units
         ]
         lines.append(
-            f"all: {self.num_units} units ({self.num_committed} committed), "
+            f"all: {number_of(self.num_units, 'unit')} ({self.num_committed} committed), "
             f"{self.num_images} images to make, {self.num_samples} labelled samples"
         )
         if self.bytes_estimate is not None:

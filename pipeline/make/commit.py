@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def encode(drafts: Sequence[Draft]) -> list[Draft]:
-    """Encode samples; an image that was stored before keeps its bytes.
+    """Encode samples; images and true labels that were stored before keep their bytes.
 
     Raises:
         SampleError: If an array does not fit its encoding.
@@ -53,6 +53,7 @@ def _encoded(draft: Draft) -> Draft:
     )
     if draft.image_png is not None:
         members[IMAGE_MEMBER] = draft.image_png
+    members |= draft.members
     return Draft(row=row, members=members, is_taken_over=draft.is_taken_over)
 
 

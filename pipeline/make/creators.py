@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from perception.diffusion.halfway import synthesize_gaussian, synthesize_halfway
+from pipeline.make.screen import is_labelled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,12 +32,12 @@ class Created:
 
     Attributes:
         images: uint8 RGB [B, H, W, 3].
-        labels: Task to B label arrays, encoded as in :class:`schemas.sample.Sample`; tasks that
-            the creator does not know are left out.
+        labels: Task to B label arrays, encoded as in :class:`schemas.sample.Sample`; None for an
+            image whose label the creator does not know, and no entry if it knows none.
     """
 
     images: NDArray[np.uint8]
-    labels: Mapping[Task, Sequence[NDArray[Any]]] = field(default_factory=dict)
+    labels: Mapping[Task, Sequence[NDArray[Any] | None]] = field(default_factory=dict)
 
 
 class Creator(Protocol):
@@ -114,9 +115,29 @@ def _take_unlabelled(
     return Created(images=np.stack([order.source.image for order in orders]))
 
 
+def _complete_labels(
+    backbone: DiffusionBackbone,  # noqa: ARG001 - part of the protocol; nothing is synthesised
+    orders: Sequence[ImageOrder],
+    *,
+    settings: CreatorSection,  # noqa: ARG001
+    moments: MomentsCache,  # noqa: ARG001
+) -> Created:
+    """Take real images with the labels they have; a label without a valid pixel is none."""
+    known = [
+        {task: label for task, label in order.source.labels.items() if is_labelled(label, task)}
+        for order in orders
+    ]
+    tasks = dict.fromkeys(task for labels in known for task in labels)
+    return Created(
+        images=np.stack([order.source.image for order in orders]),
+        labels={task: [labels.get(task) for labels in known] for task in tasks},
+    )
+
+
 CREATORS: dict[str, Creator] = {
     "halfway": _create_halfway,
     "gaussian": _create_gaussian,
     "unlabelled": _take_unlabelled,
+    "completion": _complete_labels,
 }
 """Creators by ``creator.kind``."""

@@ -11,15 +11,15 @@ from pipeline.make.drain import UnitGivenBackError
 from pipeline.make.isolate import Failure
 from pipeline.make.partial import PartialImages, write_partial
 from pipeline.make.real import RealImages, UnlabelledPool
-from pipeline.make.rows import Draft, failed_row
+from pipeline.make.rows import Draft, failed_row, true_labels_of, with_true_labels
 from pipeline.make.steps import with_these
-from schemas.sample import IMAGE_MEMBER
+from schemas.sample import IMAGE_MEMBER, LABEL_MEMBERS
 from storage.manifests.table import read_unit
-from storage.samples.codecs import decode_image
+from storage.samples.codecs import decode_image, decode_label
 from storage.samples.shards import load_shard, read_tar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from perception.diffusion.backbone import DiffusionBackbone
     from pipeline.make.attempt import Attempt
@@ -102,8 +102,10 @@ class ImageMaker:
         made = create_images(self._backbone, orders, settings=self._creator, moments=self._moments)
         found = []
         for index, (draft, image) in enumerate(zip(drafts, made.images, strict=True)):
-            labels = {task: maps[index] for task, maps in made.labels.items()}
-            found.append(replace(draft.with_image(image), labels=labels))
+            known = {task: maps[index] for task, maps in made.labels.items()}
+            labels = {task: label for task, label in known.items() if label is not None}
+            row = with_true_labels(draft.row, labels)
+            found.append(replace(draft, row=row, labels=labels).with_image(image))
         return found
 
 
@@ -124,27 +126,40 @@ def stored_images(store: RunStore, unit: Unit, *, attempt: str) -> list[Draft]:
     """
     parent = read_unit(store, 0, unit.parent_unit_id, has_own_file=True)
     good = next((row for row in parent.rows if row.status == "ok"), None)
-    images: dict[str, bytes] = {}
+    stored: dict[str, dict[str, bytes]] = {}
     if good is not None:
-        tar = load_shard(store, good.tar_uri, good.tar_sha256)
-        images = {key: members.get(IMAGE_MEMBER, b"") for key, members in read_tar(tar)}
-    return [_stored(_row(row, unit, attempt), images.get(row.key)) for row in parent.rows]
+        stored = dict(read_tar(load_shard(store, good.tar_uri, good.tar_sha256)))
+    return [_stored(_row(row, unit, attempt), stored.get(row.key)) for row in parent.rows]
 
 
 def decode_stored(drafts: Sequence[Draft]) -> list[Draft]:
-    """Decode stored images.
+    """Decode stored images, and their labels that were not predicted.
 
     Raises:
         SampleError: If one is damaged.
     """
-    return [replace(draft, image=decode_image(draft.image_png or b"")) for draft in drafts]
+    return [
+        replace(
+            draft,
+            image=decode_image(draft.image_png or b""),
+            labels={
+                task: decode_label(draft.members.get(LABEL_MEMBERS[task], b""), task)
+                for task in true_labels_of(draft.row)
+            },
+        )
+        for draft in drafts
+    ]
 
 
-def _stored(row: ManifestRow, image_png: bytes | None) -> Draft:
-    if row.status == "ok" and image_png is None:
+def _stored(row: ManifestRow, members: Mapping[str, bytes] | None) -> Draft:
+    if row.status == "ok" and members is None:
         failure = Failure("image_missing", "not in the tar of the parent unit")
         return Draft(row=failed_row(row, failure))
-    return Draft(row=row, image_png=image_png)
+    if members is None:
+        return Draft(row=row)
+    names = (LABEL_MEMBERS[task] for task in true_labels_of(row))
+    kept = {name: members[name] for name in names if name in members}
+    return Draft(row=row, image_png=members.get(IMAGE_MEMBER, b""), members=kept)
 
 
 def _row(row: ManifestRow, unit: Unit, attempt: str) -> ManifestRow:

@@ -10,7 +10,7 @@ from pipeline.make.isolate import Failure
 from pipeline.make.rows import Draft, ImageOrder, failed_row, pixels_sha256, planned_rows
 from schemas.errors import SourceError
 from schemas.sample import CAPTION_ERROR, UnreadableSample
-from storage.records.captions import read_captions
+from storage.records.captions import CaptionRow, read_captions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from schemas.unit import Unit
     from sources.protocol import LabelledSource
     from storage.files.stores import RunStore
-    from storage.records.captions import CaptionRow
 
 
 class RealImages:
@@ -86,9 +85,10 @@ class RealImages:
         if isinstance(sample, UnreadableSample):
             return _unreadable(draft, sample, uri=sample.uri)
         caption = self._caption(row.source_shard, sample.key)
-        if caption is None:
+        if caption is None and self._config.creator.start:
             failure = _without_caption(sample)
             return draft.out(failed_row(row, failure))
+        caption = caption or CaptionRow(sample.key, "", "")
         seed = sample_seed(row.unit_id, sample.key, row.variant)
         row = replace(
             row,

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from schemas.manifest import ManifestRow
+from schemas.sample import TASKS
 from schemas.unit import synthetic_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from schemas.config import RunConfig
     from schemas.sample import Sample, Task
     from schemas.unit import Unit
+
+TRUE_LABELS = "true_labels"
+"""In ``extra`` and in the json member: tasks whose labels are the real image's."""
 
 _PROVENANCE = (
     "run_id",
@@ -76,7 +80,7 @@ class Draft:
         image_png: Bytes of the image as stored before, if it is labelled again.
         labels: Task to label array, encoded as in :class:`schemas.sample.Sample`.
         reliability: Task to float32 [H, W].
-        members: Its files in the tar, by name.
+        members: Its files in the tar, by name; before it is encoded, those that are kept as stored.
         is_taken_over: Whether an earlier attempt at the unit made the image.
     """
 
@@ -153,7 +157,20 @@ def filtered_row(row: ManifestRow, reason: str) -> ManifestRow:
 
 def provenance(row: ManifestRow) -> dict[str, Any]:
     """What the json member of a sample tells about its making."""
-    return {name: getattr(row, name) for name in _PROVENANCE}
+    return {name: getattr(row, name) for name in _PROVENANCE} | json.loads(row.extra)
+
+
+def with_true_labels(row: ManifestRow, tasks: Collection[Task]) -> ManifestRow:
+    """Note which labels of a sample are not predicted; the same row if all are."""
+    if not tasks:
+        return row
+    extra = json.dumps({TRUE_LABELS: [task for task in TASKS if task in tasks]})
+    return replace(row, label_kind="mixed", extra=extra)
+
+
+def true_labels_of(row: ManifestRow) -> tuple[Task, ...]:
+    """Tasks whose labels :func:`with_true_labels` has noted."""
+    return tuple(json.loads(row.extra).get(TRUE_LABELS, ()))
 
 
 def numbers_json(values: Mapping[str, float]) -> str:

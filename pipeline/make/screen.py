@@ -74,7 +74,7 @@ def label_reason(
     if not all(np.isfinite(array).all() for array in arrays):
         return "not_finite"
     for task, label in labels.items():
-        if (label == INVALID_VALUES[TASK_KINDS[task]]).all():
+        if not is_labelled(label, task):
             return f"unlabelled_{task}"
     for task, mean in mean_reliability(reliability).items():
         if RELIABILITY_MEASURES[task] == "expected_error_deg":
@@ -84,6 +84,11 @@ def label_reason(
         if unsure:
             return f"uncertain_{task}"
     return None
+
+
+def is_labelled(label: NDArray[Any], task: Task) -> bool:
+    """Whether any pixel of a label has a value."""
+    return not (label == INVALID_VALUES[TASK_KINDS[task]]).all()
 
 
 def pixel_std(image: NDArray[np.uint8]) -> float:

@@ -14,15 +14,22 @@ from schemas.run_layout import (
     CAPTIONS_DIR,
     CHECKPOINTS_DIR,
     CONFIG_FILE,
+    EVENTS_DIR,
+    LOCK_DIR,
+    PARTIAL_DIR,
     SHARDS_DIR,
+    SUSPECTS_DIR,
     UNITS_DIR,
     WEIGHTS_DIR,
 )
 from storage.files.stores import RunStore, open_store
 
 _NOTES = (".log", ".yaml", ".yml")
-_OWN = {CAPTIONS_DIR, CHECKPOINTS_DIR, SHARDS_DIR, UNITS_DIR.split("/")[0], WEIGHTS_DIR}
-"""What a run may be given before it begins, such as the weights of another."""
+_OWN = {
+    *(CAPTIONS_DIR, CHECKPOINTS_DIR, EVENTS_DIR, LOCK_DIR, PARTIAL_DIR, SHARDS_DIR, SUSPECTS_DIR),
+    *(UNITS_DIR.split("/")[0], WEIGHTS_DIR),
+}
+"""Folders of a run: it may be given some before it begins, such as the weights of another."""
 _JOB_FILES = "working_dir_files"
 """Folder of Ray that holds its copies of the code of submitted jobs."""
 

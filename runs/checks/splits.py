@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from schemas.config import RunConfig
+    from schemas.config_source import PlainSource
     from sources.protocol import LabelledSource
 
 _LIMITS: dict[Split, str] = {
@@ -40,11 +41,24 @@ def expect_splits(config: RunConfig, source: LabelledSource, splits: Sequence[Sp
 
 def remarks_on_limits(config: RunConfig, source: LabelledSource) -> list[str]:
     """Whether there are fewer images to learn from than the configuration says."""
-    most = config.source.num_labelled or 0
-    found = sum(len(shard.keys) for shard in source.shards("train"))
-    if most <= found:
-        return []
-    return [f"source.num_labelled = {most}: train has {found} images, all are used"]
+    keys = [key for shard in source.shards("train") for key in shard.keys]
+    remarks = []
+    for prefix, section in _plain_sections(config):
+        found = sum(key.startswith(prefix) for key in keys)
+        most = 0 if section.labels.drops_unlabelled else section.num_labelled or 0
+        if most > found:
+            member = f"member {prefix[:-1]}: " if prefix else ""
+            remarks.append(
+                f"{member}source.num_labelled = {most}: train has {found} images, all are used"
+            )
+    return remarks
+
+
+def _plain_sections(config: RunConfig) -> list[tuple[str, PlainSource]]:
+    """What keys begin with, and the section of the source that they are of."""
+    if config.source.kind != "mix":
+        return [("", config.source)]
+    return [(each.prefix, each.source) for each in config.source.members]
 
 
 def _remedy(config: RunConfig, source: LabelledSource, split: Split) -> str:
@@ -60,7 +74,8 @@ def _remedy(config: RunConfig, source: LabelledSource, split: Split) -> str:
                 f"{file}: splits.{split}.hold_out ({given}) takes none of the {used} images with "
                 "labels; add images, or hold out more of them, such as every: 2"
             )
-    return f"set source.{_LIMITS[split]} above 0, or describe such a split"
+    where = " of a member" if config.source.kind == "mix" else ""
+    return f"set source.{_LIMITS[split]}{where} above 0, or describe such a split"
 
 
 def expect_unlabelled(config: RunConfig, source: LabelledSource) -> None:
@@ -73,3 +88,21 @@ def expect_unlabelled(config: RunConfig, source: LabelledSource) -> None:
         from pipeline.make.real import UnlabelledPool
 
         UnlabelledPool(config, source)
+
+
+def expect_gaps(config: RunConfig, source: LabelledSource) -> None:
+    """Check that training images lack labels if a creator is to complete them.
+
+    Raises:
+        ConfigError: If all have all.
+    """
+    tasks = set(config.method.tasks)
+    train = [(shard, key) for shard in source.shards("train") for key in shard.keys]
+    if config.creator.kind == "completion" and all(
+        tasks <= {*source.tasks_of(shard, key)} for shard, key in train
+    ):
+        raise ConfigError(
+            f"creator.kind = completion: all {len(train)} training images have labels of all of "
+            "method.tasks, so there is nothing to predict; leave labels out with "
+            "source.labels.regime, or choose another creator"
+        )

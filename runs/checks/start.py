@@ -19,7 +19,7 @@ from runs.checks.models import expect_models
 from runs.checks.place import expect_place
 from runs.checks.plan import expect_enough_samples
 from runs.checks.size import expect_size
-from runs.checks.splits import expect_splits, expect_unlabelled, remarks_on_limits
+from runs.checks.splits import expect_gaps, expect_splits, expect_unlabelled, remarks_on_limits
 from runs.data_report import data_report_of, expect_useful
 from runs.directory import expect_run
 from schemas.errors import ConfigError
@@ -67,6 +67,7 @@ def expect_startable(
     plan: Sequence[Unit] = (),
     on_ray: bool = True,
     is_dry: bool = False,
+    report: DataReport | None = None,
 ) -> Startable:
     """Check all that a run would otherwise die of later; nothing is left in its directory.
 
@@ -77,6 +78,7 @@ def expect_startable(
         plan: What it generates.
         on_ray: Whether it uses Ray.
         is_dry: A cluster that does not answer is a remark.
+        report: What was found before in the same samples, for the same tasks and models.
 
     Raises:
         ConfigError: If a value does not fit the machine, the models or the directory.
@@ -93,6 +95,7 @@ def expect_startable(
     remarks += remarks_on_limits(config, source)
     if "generate" in roles:
         expect_unlabelled(config, source)
+        expect_gaps(config, source)
         remarks += expect_captions(config, store, source)
     if is_scored:
         expect_enough_samples(config, plan)
@@ -102,11 +105,14 @@ def expect_startable(
 
         shapes = {part: each.config for part, each in networks.items()}
         expect_method_fits(config, shapes, source.image_size)
+    return Startable(report=report or _look_at(config, source), remarks=tuple(remarks))
+
+
+def _look_at(config: RunConfig, source: LabelledSource) -> DataReport:
     report = data_report_of(config, source)
     expect_useful(report)
-    if foreign := remarks_on_foreign_images(config, source):
-        report = replace(report, warnings=(*report.warnings, *foreign))
-    return Startable(report=report, remarks=tuple(remarks))
+    foreign = remarks_on_foreign_images(config, source)
+    return replace(report, warnings=(*report.warnings, *foreign))
 
 
 def _expect_machine(

@@ -39,7 +39,11 @@ def as_json(request: PrepareRequest, files: LabelledFiles, prepared: Prepared) -
         "tasks": list(files.tasks),
         "num_classes": files.num_classes,
         "splits": {
-            split: {"images": tally.images, "failed": dict(tally.failed)}
+            split: {
+                "images": tally.images,
+                "failed": dict(tally.failed),
+                "labels": {task: one.images for task, one in tally.tasks.items()},
+            }
             for split, tally in prepared.tallies.items()
         },
         "remarks": _remarks(request, files, prepared),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.sample import TASKS, Sample, Task
 from sources.folder import FolderSource
+from sources.parts import partly_labelled, parts_of
 from sources.report.files import Place, describe_turned, equal_files, stored_lengths
 from sources.report.oddities import (
     Expected,
@@ -23,7 +24,7 @@ from sources.report.tally import SplitTally, tally_sample
 from sources.spread import some_shards
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from schemas.sample import SourceShard, UnreadableSample
     from sources.folder_description import LabelFiles
@@ -49,6 +50,7 @@ class DataReport:
         warnings: What is odd, each text with a remedy.
         errors: Why training or scoring cannot work, each text with a remedy.
         unseen: Classes of ``semseg`` that no sample looked at shows, by split.
+        labels: Labels of each task and split, of all samples, as far as that is known unread.
         notes: What the source says of itself.
     """
 
@@ -58,19 +60,24 @@ class DataReport:
     warnings: tuple[str, ...]
     errors: tuple[str, ...]
     unseen: dict[Split, list[int]]
+    labels: dict[Split, dict[Task, int]]
     notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """For a terminal: what was looked at, ranges of the training labels, what is odd."""
+        """For a terminal: what was looked at, counts and ranges of labels, what is odd."""
         looked_at = ", ".join(
             f"{tally.images + tally.num_failed} of {self.sizes[split]} {split}"
             for split, tally in self.tallies.items()
         )
-        counts = describe_counts({"train": self.tallies["train"]})
-        labels = counts[counts.index("") + 1 :]
+        told = describe_counts({"train": self.tallies["train"]})
+        ranges = told[told.index("") + 1 :]
         return [
             f"data of {self.source}: looked at {looked_at}",
-            *labels,
+            *(
+                f"labels of {split}: " + ", ".join(f"{task} {n}" for task, n in counts.items())
+                for split, counts in self.labels.items()
+            ),
+            *ranges,
             *self.notes,
             *(f"error: {text}" for text in self.errors),
             *(f"warning: {text}" for text in self.warnings),
@@ -78,7 +85,7 @@ class DataReport:
 
     def to_json(self) -> str:
         """As text for a file."""
-        fields = ("source", "sizes", "errors", "warnings", "notes", "unseen", "tallies")
+        fields = ("source", "sizes", "errors", "warnings", "notes", "unseen", "labels", "tallies")
         return json.dumps({name: getattr(self, name) for name in fields}, default=vars, indent=1)
 
 
@@ -105,6 +112,7 @@ def report_of(
     looks = {split: _Look(source, split) for split in _SPLITS if source.shards(split)}
     for look in looks.values():
         look.at(LOOKED_AT, least=LEAST_LOOKED_AT, patience_s=_PATIENCE_S)
+    labels_by_split = {split: _count_labels(source, split, tasks) for split in looks}
     expected = Expected(
         official_counts={},
         num_classes=source.num_classes if "semseg" in tasks else 0,
@@ -112,8 +120,9 @@ def report_of(
         folder=labels,
         void_ids=void_ids,
         is_sampled=not looks["train"].is_complete,
+        partly={split: labels_by_split[split] for split in partly_labelled(source) & looks.keys()},
     )
-    if isinstance(source, FolderSource) and "normals" in tasks and "train" in looks:
+    if "normals" in tasks and "train" in looks:
         _add_stored_lengths(looks["train"], source)
     if find_errors(_tallies(looks), tasks, expected):
         for look in looks.values():
@@ -136,6 +145,7 @@ def report_of(
             for split, look in looks.items()
             if "semseg" in look.tally.tasks
         },
+        labels=labels_by_split,
         notes=source.notes,
     )
 
@@ -236,16 +246,38 @@ def _unreadable(looks: dict[Split, _Look]) -> Iterator[str]:
             )
 
 
-def _add_stored_lengths(look: _Look, source: FolderSource) -> None:
+def _count_labels(source: LabelledSource, split: Split, tasks: Sequence[Task]) -> dict[Task, int]:
+    counts = Counter(
+        task
+        for shard in source.shards(split)
+        for key in shard.keys
+        for task in source.tasks_of(shard, key)
+    )
+    return {task: counts[task] for task in tasks}
+
+
+def _add_stored_lengths(look: _Look, source: LabelledSource) -> None:
     if (tally := look.tally.tasks.get("normals")) is not None:
-        files = (source.label_file(key, "normals") for key in look.keys)
+        files = (
+            plain.label_file(key, "normals")
+            for plain, key in _of_folders(source, look.keys)
+            if "normals" in plain.tasks
+        )
         tally.sums.update(stored_lengths(files))
 
 
 def _of_files(source: LabelledSource, looks: dict[Split, _Look]) -> Iterator[str]:
-    if isinstance(source, FolderSource):
-        keys = [key for look in looks.values() for key in look.keys]
-        yield from describe_turned(source.image_file(key) for key in keys)
+    keys = [key for look in looks.values() for key in look.keys]
+    yield from describe_turned(plain.image_file(key) for plain, key in _of_folders(source, keys))
+
+
+def _of_folders(source: LabelledSource, keys: Iterable[str]) -> Iterator[tuple[FolderSource, str]]:
+    """The samples that lie in folders of files: each folder, and the key there."""
+    parts = parts_of(source)
+    for key in keys:
+        for plain, prefix in parts:
+            if isinstance(plain, FolderSource) and key.startswith(prefix):
+                yield plain, key.removeprefix(prefix)
 
 
 def _describe_duplicates(looks: dict[Split, _Look], source: LabelledSource) -> list[str]:
@@ -280,15 +312,15 @@ def _groups(looks: dict[Split, _Look], source: LabelledSource) -> Iterator[list[
         for digest, keys in look.digests.items():
             places[digest] += [(split, key) for key in keys]
     yield from places.values()
-    if isinstance(source, FolderSource):
-        yield from equal_files(
-            {
-                (split, key): source.image_file(key)
-                for split in looks
-                for shard in source.shards(split)
-                for key in shard.keys
-            }
-        )
+    yield from equal_files(
+        {
+            (split, key): plain.image_file(own)
+            for split in looks
+            for shard in source.shards(split)
+            for key in shard.keys
+            for plain, own in _of_folders(source, [key])
+        }
+    )
 
 
 def _digest(image: Any) -> str:

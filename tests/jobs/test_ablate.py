@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -56,6 +57,31 @@ def write_test_split(tmp_path):
     for row in rows[-2:]:
         row["split"] = "test"
     pq.write_table(pa.Table.from_pylist(rows), source / "manifest.parquet")
+
+
+def test_a_row_that_cannot_be_started_is_named_before_any_run_is(ablation_file, tmp_path):
+    tree = yaml.safe_load(ablation_file.read_text())
+    tree["rows"][2]["set"] = {"method.name": "idisc", "method.tasks": ["semseg"]}
+    ablation_file.write_text(yaml.safe_dump(tree, allow_unicode=True))
+    arguments = ["--config", str(ablation_file), "--root", str(tmp_path / "ablations")]
+    for more in (["--dry-run"], []):
+        with pytest.raises(ConfigError, match=r"row 'T = 300': .*idisc predicts"):
+            ablate.main([*arguments, *more])
+    assert not (tmp_path / "ablations").exists()
+
+
+SHIPPED = sorted(
+    path
+    for path in (Path(__file__).parents[2] / "configs/ablations").glob("*.yaml")
+    if "rows" in yaml.safe_load(path.read_text()) and "rooms" in path.stem
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_row_of_a_shipped_ablation_on_the_rooms_can_be_started(path, tmp_path, capsys):
+    ablate.main(["--config", str(path), "--root", str(tmp_path), "--seeds", "0", "--dry-run"])
+    assert "seed 0:" in capsys.readouterr().out
 
 
 def test_rows_that_differ_after_a_beginning_share_it(ablation_file):
@@ -172,8 +198,8 @@ def test_rows_run_side_by_side_and_a_failed_one_does_not_stop_the_others(ablatio
 
     arguments = ["--config", str(ablation_file), "--root", str(tmp_path / "runs")]
     arguments += ["--seeds", "0", "--processes", "2", "--rows", "real only", "ours"]
-    with pytest.raises(RunFailedError, match=r"ours, seed 0: .*wanted 99 synthetic samples"):
-        ablate.main([*arguments, "--set", "training.min_synthetic_samples=99"])
+    with pytest.raises(RunFailedError, match=r"ours, seed 0: .*wanted 1 synthetic samples"):
+        ablate.main([*arguments, "--set", "screening.min_pixel_std=1000"])
     ablate.main(arguments)
     rows = json.loads((tmp_path / "runs/try/table.json").read_text())
     assert [(row["row"], row["seed"]) for row in rows] == [("real only", 0), ("ours", 0)]

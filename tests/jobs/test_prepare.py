@@ -12,8 +12,8 @@ import pytest
 
 from jobs.prepare import main
 from runs.command_line import run_job
-from schemas.config import ShardsSource
 from schemas.config_file import load_config
+from schemas.config_source import ShardsSource
 from sources.layouts.classes import NYU_40
 from sources.open import open_source
 from tests.kit.layouts import nyu_files

@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from schemas.config import FolderSource as FolderConfig
+from schemas.config_source import FolderSource as FolderConfig
 from schemas.sample import TASKS, Sample, UnreadableSample
 from sources.folder import FolderSource
 

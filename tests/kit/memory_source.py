@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from schemas.sample import Sample, SourceShard, UnreadableSample
+from schemas.sample import Sample, SourceShard, Task, UnreadableSample
 from sources.protocol import Split
 
 
@@ -39,6 +39,9 @@ class MemorySource:
 
     def shards(self, split: Split) -> tuple[SourceShard, ...]:
         return self._shards if split == "train" else ()
+
+    def tasks_of(self, shard: SourceShard, key: str) -> tuple[Task, ...]:
+        return ("depth", "normals")
 
     def read(
         self, shard: SourceShard, keys: Sequence[str] | None = None

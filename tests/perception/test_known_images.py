@@ -11,7 +11,7 @@ import pytest
 
 from perception.diffusion.backbone import load_backbone
 from perception.known_images import KNOWN_IMAGES_FILE, KnownImages, read_known_images
-from schemas.config import RoomsSource as RoomsSection
+from schemas.config_source import RoomsSource as RoomsSection
 from schemas.errors import ConfigError
 from schemas.sample import Sample
 from sources.rooms import RoomsSource

@@ -22,6 +22,7 @@ from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone
 METHODS = {
     "bae": TASKS,
     "bae_efficientnet": ("normals",),
+    "diffusionmtl": TASKS,
     "idisc": ("normals", "depth"),
     "invpt": TASKS,
     "taskdiffusion": TASKS,
@@ -32,7 +33,7 @@ SIZE = (IMAGE_SIZE_PX, IMAGE_SIZE_PX)
 NUM_CLASSES = {"semseg": 5, "human_parts": NUM_HUMAN_PARTS}
 EMPTY = {"direction": 0.0, "distance": 0.0, "classes": 255, "probability": -1.0}
 FALLS_TO = {
-    **{"bae": 0.7, "bae_efficientnet": 0.7, "idisc": 0.5},
+    **{"bae": 0.7, "bae_efficientnet": 0.7, "diffusionmtl": 0.7, "idisc": 0.5},
     **{"invpt": 0.6, "taskdiffusion": 0.6, "taskprompter": 0.6, "vpd": 0.7},
 }
 """Share of the first loss that twelve steps on one batch leave."""

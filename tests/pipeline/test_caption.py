@@ -17,7 +17,7 @@ from pipeline.make.caption import (
     shards_without_captions,
 )
 from pipeline.on_ray.captions import CaptionShards
-from schemas.config import FolderSource
+from schemas.config_source import FolderSource
 from schemas.errors import RunFailedError
 from sources.open import open_run_source
 from storage.files.stores import open_store

@@ -20,6 +20,7 @@ from schemas.errors import SourceError, UserError
 from storage.files.stores import open_store
 from storage.records.captions import CaptionRow, write_captions
 from tests.kit.startable_run import KEYS, StartableRun, classes, startable_run
+from trainers.train_stage import train_stage_locally
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -182,6 +183,74 @@ BROKEN = {
     ),
     "no CUDA": (set_model(device="cuda"), r"model.device = cuda: this machine has no GPU"),
 }
+
+
+def labels_of(**labels: object) -> Callable[[StartableRun], None]:
+    return set_source(labels=labels)
+
+
+def listed(tree: object) -> Callable[[StartableRun], None]:
+    def write(run: StartableRun) -> None:
+        (run.root / "labels.json").write_text(json.dumps(tree))
+        labels_of(regime="file", file=str(run.root / "labels.json"))(run)
+
+    return write
+
+
+def mixed(**second: object) -> Callable[[StartableRun], None]:
+    """Take the folder twice: once for depth, once for what a test says."""
+
+    def mix(run: StartableRun) -> None:
+        folder = run.config["source"]
+        members = [
+            {"name": "one", "tasks": ["depth"], "source": folder},
+            {"name": "other", "tasks": ["semseg"], "source": folder, **second},
+        ]
+        run.config["source"] = {"kind": "mix", "members": members}
+
+    return mix
+
+
+BROKEN |= {
+    "a regime without tasks": (
+        labels_of(regime="one"),
+        r"source\.labels.*: regime = one, tasks = \[\]: wanted at least 2 tasks",
+    ),
+    "a task that nobody is dealt": (
+        labels_of(regime="random", tasks=["depth", "normals"]),
+        r"source\.labels\.tasks = .*: nobody labels semseg of method\.tasks; add it",
+    ),
+    "a list of other images": (
+        listed({"0000": ["depth", "semseg"], "photo": ["depth"]}),
+        r"source\.labels\.file = .*: 1 of 2 keys are not in source folder, such as 'photo'",
+    ),
+    "a list of other tasks": (
+        listed({"0000": ["depth", "classes"]}),
+        "'0000': unknown task 'classes'; known: normals, depth",
+    ),
+    "a list without a task": (
+        listed({"0000": ["depth"]}),
+        r"source\.labels\.regime = file: nobody labels semseg in the 8 images of train",
+    ),
+    "no list": (labels_of(regime="file", file="gone.json"), r"file = gone\.json: no such file"),
+    "nothing to complete": (
+        lambda run: run.config["creator"].update(kind="completion"),
+        r"creator\.kind = completion: all 8 training images have labels of all",
+    ),
+    "classes that do not map": (
+        mixed(class_map={0: 0}),
+        r"source\.members: other: class_map: 2 of 3 classes do not map, such as 1, 2",
+    ),
+    "a member of no kind": (
+        mixed(source={"kind": "album", "description": "a.yaml"}),
+        r"source.*members\.1\.source\.kind = 'album': wanted one of rooms, folder, shards",
+    ),
+    "two members of one name": (mixed(name="one"), "one is given twice; give each member a name"),
+    "a task of no member": (
+        mixed(tasks=["depth"]),
+        r"source\.members: nobody labels semseg of method\.tasks",
+    ),
+}
 NEEDS_NO_GPU = {"no GPU to train on", "no GPU to generate on", "no CUDA"}
 
 
@@ -198,6 +267,24 @@ def test_a_limit_above_what_there_is_is_told(whole, capsys):
     main([*whole.arguments(), "--dry-run"])
     told = capsys.readouterr().out
     assert "warning: source.num_labelled = 500: train has 8 images, all are used" in told
+
+
+def test_labels_that_are_dealt_are_counted_and_their_lack_is_no_fault(whole, capsys):
+    labels_of(regime="one", tasks=["depth", "semseg"])(whole)
+    main([*whole.arguments(), "--dry-run"])
+    told = capsys.readouterr().out
+    assert "labels of train: depth 4, semseg 4" in told
+    assert "labels of test: depth 2, semseg 2" in told
+    assert "images have no such label" not in told
+
+
+def test_the_labels_of_a_mix_are_those_of_its_members(whole, capsys):
+    mixed()(whole)
+    main([*whole.arguments(), "--dry-run"])
+    told = capsys.readouterr().out
+    assert "looked at 16 of 16 train, 4 of 4 validation, 4 of 4 test" in told
+    assert "labels of train: depth 8, semseg 8" in told
+    assert "images have no such label" not in told
 
 
 @pytest.mark.slow
@@ -275,6 +362,12 @@ def test_an_empty_directory_or_one_with_a_log_is_a_place_for_a_run(whole):
     whole.run.mkdir()
     expect_place(open_store(str(whole.run)))
     (whole.run / "first.log").write_text("")
+    expect_place(open_store(str(whole.run)))
+
+
+def test_a_directory_with_the_weights_of_a_stage_trained_elsewhere_is_a_place_for_a_run(whole):
+    config = load_config(whole.arguments()[1], ("training.warm_up.steps=1",))
+    train_stage_locally(config, "warm_up")
     expect_place(open_store(str(whole.run)))
 
 

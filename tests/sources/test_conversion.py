@@ -13,7 +13,7 @@ import pytest
 import webdataset
 from PIL import Image
 
-from schemas.config import ShardsSource
+from schemas.config_source import ShardsSource
 from schemas.errors import SourceError
 from sources.layouts.protocol import LayoutOptions
 from sources.open import open_source

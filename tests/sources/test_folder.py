@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.config import FolderSource as FolderConfig
+from schemas.config_source import FolderSource as FolderConfig
 from schemas.errors import ConfigError, SourceError
 from schemas.sample import TASKS
 from sources.folder import FolderSource

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from schemas.config import FolderSource as FolderConfig
+from schemas.config_source import FolderSource as FolderConfig
 from schemas.errors import SourceError
 from schemas.plain_files import open_plain
 from schemas.sample import Sample

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.config import FolderSource as FolderConfig
+from schemas.config_source import FolderSource as FolderConfig
 from schemas.sample import IGNORE_ID, Sample
 from sources.folder import FolderSource
 from tests.kit.layouts.nyuv2 import nyuv2_folder

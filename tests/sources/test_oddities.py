@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from schemas.config import RoomsSource
+from schemas.config_source import RoomsSource
 from schemas.sample import Sample
 from sources.open import open_source
 from sources.report.oddities import Expected, describe_counts, describe_oddities, suggested_signs

@@ -10,8 +10,8 @@ import yaml
 from deployment.inputs import find_images
 from perception.file_captions import FileCaptions
 from perception.model_headers import read_encoder_headers
-from schemas.config import FolderSource as FolderConfig
 from schemas.config_file import load_config
+from schemas.config_source import FolderSource as FolderConfig
 from schemas.errors import ConfigError, SourceError, UserError
 from schemas.sample import UnreadableSample
 from sources.folder import FolderSource

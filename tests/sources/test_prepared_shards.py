@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from schemas.config import ShardsSource
+from schemas.config_source import ShardsSource
 from schemas.errors import SourceError
 from sources.layouts.protocol import LayoutOptions
 from sources.open import open_source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from schemas.config import RoomsSource as RoomsConfig
+from schemas.config_source import RoomsSource as RoomsConfig
 from schemas.errors import ConfigError, SourceError
 from schemas.sample import IGNORE_ID, Sample
 from sources.open import open_source

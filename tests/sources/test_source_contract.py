@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import sources.layouts
-from schemas.config import FolderSource, RoomsSource, ShardsSource, Source
+from schemas.config_source import FolderSource, LabelsSection, RoomsSource, ShardsSource, Source
 from schemas.errors import ConfigError, SourceError, UserError
 from schemas.sample import INVALID_VALUES, TASK_KINDS, TASKS, Sample, Task, UnreadableSample
 from sources.layouts.protocol import Layout
@@ -55,7 +55,7 @@ class Case:
     tasks: tuple[Task, ...]
     always_valid: frozenset[Task] = frozenset()
 
-    def open(self, tasks: tuple[Task, ...] | None = None, **limits: int) -> LabelledSource:
+    def open(self, tasks: tuple[Task, ...] | None = None, **limits: Any) -> LabelledSource:
         wanted = self.tasks if tasks is None else tasks
         return open_source(self.config.model_copy(update=limits), wanted)
 
@@ -221,6 +221,40 @@ class TestSamples:
             assert set(sample.labels) == {task}
             np.testing.assert_array_equal(sample.labels[task], whole.labels[task])
             np.testing.assert_array_equal(sample.image, whole.image)
+
+
+class TestLabelsLeftOut:
+    """Labels of training images may be dealt, of every source."""
+
+    @pytest.fixture(params=["one", "random"])
+    def regime(self, request, case) -> LabelsSection:
+        if min(len(case.tasks), len(keys_of(case.open(), "train"))) < 2:
+            pytest.skip("nothing to deal")
+        # Two tasks: every small copy has images enough that each gets a label of ``one``.
+        return LabelsSection(regime=request.param, tasks=case.tasks[:2])
+
+    def test_what_a_source_says_of_labels_is_what_it_reads(self, case):
+        source = case.open()
+        for shard in source.shards("train"):
+            for sample in source.read(shard):
+                assert set(source.tasks_of(shard, sample.key)) == set(sample.labels)
+
+    def test_each_training_image_has_one_of_two_labels_and_the_others_have_both(self, case, regime):
+        one, other = (self.labels_of(case, regime, "train") for _ in range(2))
+        assert one == other
+        assert {len(tasks) for tasks in one.values()} == {1}
+        assert {len(tasks) for tasks in self.labels_of(case, regime, "test").values()} == {2}
+
+    def test_a_run_of_one_of_the_tasks_sees_its_own_share(self, case, regime):
+        together = self.labels_of(case, regime, "train")
+        for task in regime.tasks:
+            source = case.open(tasks=(task,), labels=regime)
+            alone = {sample.key: set(sample.labels) for sample in read_split(source)}
+            assert alone == {key: tasks & {task} for key, tasks in together.items()}
+
+    def labels_of(self, case: Case, regime: LabelsSection, split: Split) -> dict[str, set[Task]]:
+        source = case.open(tasks=regime.tasks, labels=regime)
+        return {sample.key: set(sample.labels) for sample in read_split(source, split)}
 
 
 class TestFailures:

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from schemas.config import FolderSource as FolderConfig
-from schemas.config import ShardsSource as ShardsConfig
+from schemas.config_source import FolderSource as FolderConfig
+from schemas.config_source import ShardsSource as ShardsConfig
 from schemas.sample import Sample, Task, UnreadableSample
 from sources.folder import FolderSource
 from sources.prepared import PreparedSource
