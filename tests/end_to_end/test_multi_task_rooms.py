@@ -23,7 +23,7 @@ SHORT = (
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["invpt", "taskprompter", "diffusionmtl"])
+@pytest.mark.parametrize("name", ["invpt", "taskprompter", "taskdiffusion", "diffusionmtl"])
 def test_a_short_warm_up_beats_the_constant_answer(name: str, tmp_path) -> None:
     overrides = (f"run.url={tmp_path}", *SHORT)
     config = load_config(f"configs/methods/{name}_rooms.yaml", overrides)
