@@ -237,15 +237,15 @@ class MTDNet(nn.Module):
         steps = self.options.steps
         if self.options.adds_noise:
             present = {
-                task: self.schedule.add_noise(rows_, noise(task, steps, rows_), steps - 1)
-                for task, rows_ in present.items()
+                task: self.schedule.add_noise(maps, noise(task, steps, maps), steps - 1)
+                for task, maps in present.items()
             }
         for k in reversed(range(steps)):
             clean = self.denoise(present, k, asked)
             if k > 0 and self.options.adds_noise:
                 present = {
-                    task: self._lower(clean[task], rows_, k, noise(task, k, rows_))
-                    for task, rows_ in present.items()
+                    task: self._lower(clean[task], maps, k, noise(task, k, maps))
+                    for task, maps in present.items()
                 }
             else:
                 present = clean
@@ -265,7 +265,7 @@ class MTDNet(nn.Module):
         Returns:
             Maps of the same shapes; features are at least 0.
         """
-        entered = torch.cat([self.enter[task](rows) for task, rows in present.items()])
+        entered = torch.cat([self.enter[task](maps) for task, maps in present.items()])
         entered = entered + self.step(step_sines(k, entered.device)).view(-1, 1, 1)
         size, grid = (entered.shape[-2], entered.shape[-1]), self._grid(entered)
         known = _tokens(entered, grid)
@@ -273,14 +273,14 @@ class MTDNet(nn.Module):
         for block in self.blocks:
             read, known = block(read, known)
         left = resized(tokens_to_map(read, grid), size) + entered
-        counts = [len(rows) for rows in present.values()]
+        counts = [len(maps) for maps in present.values()]
         found = {
-            task: self.leave[task](rows)
-            for task, rows in zip(present, left.split(counts), strict=True)
+            task: self.leave[task](maps)
+            for task, maps in zip(present, left.split(counts), strict=True)
         }
         if self.denoises_features:
             return found
-        return {task: self.outputs[task](rows) for task, rows in found.items()}
+        return {task: self.outputs[task](maps) for task, maps in found.items()}
 
     def _asked_tokens(self, predictions: Maps, rows: Mapping[Task, Tensor]) -> Tensor | None:
         if self.condition is None:
