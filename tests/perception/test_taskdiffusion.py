@@ -1,4 +1,4 @@
-"""TaskDiffusion: its decoder, what it draws and denoises, and the whole method."""
+"""TaskDiffusion: what it draws, denoises and learns from."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from transformers import ViTModel
 
 from perception.diffusion.cosine_time import log_snr, signal_and_noise
 from perception.diffusion.features import FeaturePyramid
-from perception.heads.cross_task_decoder import CrossTaskDecoder, LevelFusion, TaskExchange
+from perception.heads.cross_task_decoder import CrossTaskDecoder
 from perception.heads.task_outputs import finish_outputs
 from perception.losses.multi_task import MULTI_TASK_WEIGHTS
 from perception.methods.on_vit import MethodOnViT
-from perception.methods.taskdiffusion import TaskDiffusion, make
+from perception.methods.taskdiffusion import TaskDiffusion
 from perception.seeding import draw_noise, sample_generator
 from perception.vit import prepare_images, vit_config
 from schemas.config_method import TaskDiffusionSection
@@ -25,15 +25,11 @@ from tests.kit.models.multi_task import (
     PASCAL_TASKS,
     SIX_TASKS,
     all_labels,
-    full_pyramid,
     image_pyramid,
     make_small_method_on_vit,
-    num_parameters,
 )
-from tests.kit.models.pyramids import full_spec
 
 THREE_TASKS = ("saliency", "depth", "semseg")
-IDS = ("semseg", "human_parts", "saliency")
 
 
 def make_small(tasks=THREE_TASKS, *, reads_diffusion: bool = False, **options) -> TaskDiffusion:
@@ -91,129 +87,6 @@ def counted(module, *, name: str = "forward") -> list[tuple]:
 
     setattr(module, name, called)
     return calls
-
-
-def polynomial(tasks, width: int, channels: dict[str, int]) -> int:
-    """Parameters of label encoder, time and decoder without taps, as functions of C and T."""
-    C, T, N, own = width, len(tasks), 4, width // 4
-    others = [task for task in tasks if task != "saliency"]
-    code = C + own * ("saliency" in tasks)
-    rows = {task: 2 if task == "saliency" else channels[task] for task in tasks}
-    tables = sum((rows[t] + 1) * own if t in IDS else rows[t] * own + 2 * own for t in tasks)
-    joint = own * len(others) * C + C
-    time = 8 + C**2 + 19 * C
-    seen = N * ((C + code) * C + C) + 2 * N * (12 * C**2 + 6 * C)
-    weights = N * (11 * C * T**2 + 5 * T**2)
-    branches = 2 * N * T * (10 * C**2 + 4 * C)
-    leaving = N * T * (3 * C**2 + 5 * C)
-    fusion = T * ((N + 2) * C**2 + 5 * C + 9 * N * C + N)
-    refining = 3 * T * (12 * C**2 + 6 * C)
-    outputs = sum(channels[task] for task in tasks)
-    heads = (9 * C + 1) * outputs
-    return tables + joint + time + seen + weights + branches + leaving + fusion + refining + heads
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("tasks", "width", "published"),
-    [(PASCAL_TASKS, 376, 110_617_976), (NYUD_TASKS, 768, 379_925_381)],
-)
-def test_full_size_parameters_are_those_of_the_published_widths(tasks, width, published) -> None:
-    channels = {"semseg": 40 if "depth" in tasks else 21, "human_parts": 7, "normals": 3}
-    channels |= {"saliency": 1, "boundaries": 1, "depth": 1}
-    with torch.device("meta"):
-        method = make(full_spec(tasks, num_classes=channels["semseg"], reads_diffusion=False))
-    taps = 4 * (1024 * width + width)
-    found = num_parameters(method.decoder) + num_parameters(method.label_encoder) - taps
-    assert found == polynomial(tasks, width, channels)
-    # The papers' saliency has two logits, of which only the difference counts: here it has one.
-    assert found + (9 * width + 1) * ("saliency" in tasks) == published
-    outputs = sum(channels[task] for task in tasks)
-    assert num_parameters(method.auxiliary) == (
-        len(tasks) * (41 * width**2 + 5 * width) + (9 * width + 1) * outputs
-    )
-    if tasks == PASCAL_TASKS:
-        in_use = num_parameters(method) - num_parameters(method.auxiliary)
-        # Published 416 M, with the position grid of 512 pixels; ours is that of 384, resized.
-        grid = (32 * 32 - 24 * 24) * 1024
-        assert (in_use + grid) / 1e6 == pytest.approx(416.3, abs=0.05)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("tasks", "size"), [(PASCAL_TASKS, (512, 512)), (NYUD_TASKS, (448, 576))])
-def test_full_size_shapes(tasks, size) -> None:
-    classes = 40 if "depth" in tasks else 21
-    with torch.device("meta"):
-        method = make(full_spec(tasks, num_classes=classes), use_spectral_norm=False)
-        outputs = method.forward_train(full_pyramid(size))
-    # Outside, because times are computed on the CPU.
-    raw = method.eval().raw_outputs(full_pyramid(size))
-    rows, columns = size[0] // 4, size[1] // 4
-    for task in tasks:
-        channels = {"semseg": classes, "human_parts": 7, "normals": 3}.get(task, 1)
-        assert tuple(outputs.final[task].shape) == (1, channels, *size)
-        assert tuple(outputs.auxiliary[task].shape) == (1, channels, *size)
-        assert tuple(raw[task].shape) == (1, channels, rows, columns)
-
-
-def make_exchange(num_tasks: int = 3, *, width: int = 8, interaction="weights") -> TaskExchange:
-    torch.manual_seed(0)
-    return TaskExchange(width, 12, num_tasks, interaction=interaction).eval()
-
-
-def exchanged(exchange: TaskExchange, by_task: Tensor) -> Tensor:
-    """What the last convolution reads."""
-    seen: list[Tensor] = []
-    hook = exchange.leave.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    shared, code, level = torch.randn(2, 8, 4, 4), torch.randn(2, 12, 4, 4), torch.randn(2, 8)
-    exchange(shared, by_task, code, level)
-    hook.remove()
-    return seen[0].unflatten(1, (by_task.shape[1], -1))
-
-
-@torch.no_grad()
-def test_untold_weights_are_a_half_and_every_task_reads_half_the_sum() -> None:
-    exchange, by_task = make_exchange(), torch.randn(2, 3, 8, 4, 4)
-    for layer in (exchange.weigh.conv, exchange.weigh.film):
-        layer.weight.zero_()
-        layer.bias.zero_()
-    wanted = by_task.sum(dim=1, keepdim=True).expand_as(by_task) / 2
-    torch.testing.assert_close(exchanged(exchange, by_task), wanted)
-
-
-@torch.no_grad()
-def test_the_first_index_of_the_weights_is_the_task_that_reads() -> None:
-    exchange, by_task = make_exchange(), torch.randn(2, 3, 8, 4, 4)
-    for layer in (exchange.weigh.conv, exchange.weigh.film):
-        layer.weight.zero_()
-        layer.bias.zero_()
-    # The second half shifts: all weights become 0, that of task 1 for task 2 becomes 1.
-    exchange.weigh.film.bias[9:] = -100.0
-    exchange.weigh.film.bias[9 + 3 * 1 + 2] = 100.0
-    found = exchanged(exchange, by_task)
-    torch.testing.assert_close(found[:, 1], by_task[:, 2])
-    torch.testing.assert_close(found[:, [0, 2]], torch.zeros(2, 2, 8, 4, 4))
-
-
-@torch.no_grad()
-def test_concatenation_joins_each_task_with_what_is_seen() -> None:
-    exchange, by_task = make_exchange(interaction="concatenation"), torch.randn(2, 3, 8, 4, 4)
-    found = exchanged(exchange, by_task)
-    assert exchange.weigh is None
-    torch.testing.assert_close(found[:, :, 8:], by_task)
-    torch.testing.assert_close(found[:, 0, :8], found[:, 2, :8])
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(("weights", "factor"), [("softmax", 1.0), ("sigmoid", 2.0)])
-def test_levels_that_weigh_nothing_are_averaged(weights, factor: float) -> None:
-    torch.manual_seed(0)
-    fusion = LevelFusion(8, 3, weights=weights).eval()
-    fusion.weigh.weight.zero_()
-    fusion.weigh.bias.zero_()
-    levels = list(torch.randn(4, 2, 3, 8, 4, 4))
-    found = fusion(levels, torch.randn(2, 8))
-    torch.testing.assert_close(found, factor * torch.stack(levels).mean(dim=0))
 
 
 def test_one_step_never_codes_labels() -> None:
