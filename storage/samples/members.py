@@ -264,7 +264,7 @@ def _found(data: bytes, formats: tuple[str, ...], cause: Exception) -> str:
     if name not in formats:
         return f"a {name}" if name else what_it_is(data)
     if "truncated" in str(cause):
-        return f"a {name} that ends too early; copy it again"
+        return f"a damaged {name}, which ends too early; copy it again"
     # Where PIL does not know the format either, its message names only the object that it read.
     reason = "" if isinstance(cause, UnidentifiedImageError) else f" ({str(cause)[:200]})"
     return f"a damaged {name}{reason}"

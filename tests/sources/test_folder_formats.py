@@ -345,7 +345,7 @@ def test_a_label_that_is_saved_with_loss_is_refused(folder):
         (b"MATLAB 5.0 MAT-file, Platform: PCWIN", "a MATLAB file (.mat); save its array as .npy"),
         (b"PK\x05\x06" + bytes(18), "an empty zip archive"),
         (b"0,0,1\n0,1,1\n", "text ('0,0,1 0,1,1')"),
-        (write_png(halves(0, 1))[:50], "a PNG that ends too early; copy it again"),
+        (write_png(halves(0, 1))[:50], "a damaged PNG, which ends too early; copy it again"),
     ],
     ids=["matlab", "empty archive", "table", "cut off"],
 )
