@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.config_base import Count, Fraction, PositiveInt, Section
 from schemas.sample import IGNORE_ID, Task
@@ -168,3 +168,13 @@ class MethodSection(Section, fields_are="science"):
         if twice := [task for task in tasks if tasks.count(task) > 1]:
             raise ValueError(f"{twice[0]} is given twice; name each task once")
         return tasks
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> MethodSection:
+        found = len(self.class_names)
+        if "semseg" in self.tasks and found not in (0, self.num_classes):
+            raise ValueError(
+                f"class_names: {found} names for num_classes = {self.num_classes}; name each class "
+                "once, in the order of ids"
+            )
+        return self
