@@ -198,10 +198,13 @@ def _gain_cell(ablation: Ablation, row: AblationRow, found: Found) -> str:
 
 
 def _size_cell(ablation: Ablation, row: AblationRow, found: Found, name: str) -> str:
-    """A count in millions; those of all seeds are equal."""
+    """A count in millions, with three digits or more; those of all seeds are equal."""
     sizes = (found.get((row.name, seed), {}).get("size", {}) for seed in ablation.seeds)
     counts = [size[name] for size in sizes if name in size]
-    return f"{counts[0] / 1e6:.3g}" if counts else ""
+    if not counts:
+        return ""
+    millions = counts[0] / 1e6
+    return f"{millions:.0f}" if millions >= 100 else f"{millions:.3g}"
 
 
 def _line(cells: Sequence[str]) -> str:
