@@ -193,18 +193,18 @@ def _gain_cell(ablation: Ablation, row: AblationRow, found: Found) -> str:
     gains = gains_pct(ablation, row, found)
     if row.name in ablation.compared_with(row).values() or not gains:
         return ""
-    of = "" if row.against is None else f" of {row.against}"
-    return f"{spread_of_changes(gains)} %{of}"
+    over = "" if row.against is None else f" over {row.against}"
+    return f"{spread_of_changes(gains)} %{over}"
 
 
 def _size_cell(ablation: Ablation, row: AblationRow, found: Found, name: str) -> str:
-    """A count in millions, with three digits or more; those of all seeds are equal."""
+    """A count in millions; those of all seeds are equal."""
     sizes = (found.get((row.name, seed), {}).get("size", {}) for seed in ablation.seeds)
     counts = [size[name] for size in sizes if name in size]
     if not counts:
         return ""
     millions = counts[0] / 1e6
-    return f"{millions:.0f}" if millions >= 100 else f"{millions:.3g}"
+    return f"{millions:.0f}" if millions >= 100 else f"{millions:.2f}"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -218,7 +218,7 @@ def test_a_row_can_name_the_row_that_it_is_compared_with() -> None:
     rows[1]["against"] = "joint"
     ablation = make_ablation(rows=rows)
     other = table_lines(ablation, FOUND)[3]
-    assert other.endswith(f"| {50 * (-2 / 18 + 0.1 / 0.6):+.1f} % of joint |")
+    assert other.endswith(f"| {50 * (-2 / 18 + 0.1 / 0.6):+.1f} % over joint |")
 
 
 def test_a_baseline_that_scores_zero_gives_no_gain_and_stops_nothing() -> None:
