@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from schemas.config_base import values_of
 from schemas.config_file import load_config
 from schemas.digest import digest_of
+from schemas.errors import ConfigError
+from schemas.run_layout import RESULTS_FILE, scores_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from experiments.ablation import Ablation
+    from experiments.ablation import Ablation, AblationRow
     from schemas.config import RunConfig
     from schemas.stages import ResultRow
 
@@ -50,6 +52,8 @@ class AblationRun:
         config: Complete configuration.
         warm_up: Complete configuration of the run whose warm-up it adopts.
         needs_donor: Whether it learns from the samples of another row.
+        scored_as: Complete configuration that the run's weights are scored with once it has ended,
+            its ``run.url`` that of the run; None: they are scored as they were trained.
         images: Complete configuration of the run whose first round it adopts; None if no other
             run makes the same images.
     """
@@ -61,6 +65,14 @@ class AblationRun:
     warm_up: RunConfig
     images: RunConfig | None = None
     needs_donor: bool = False
+    scored_as: RunConfig | None = None
+
+    @property
+    def results_file(self) -> str:
+        """Where in the run's directory the row's scores are."""
+        if self.scored_as is None:
+            return RESULTS_FILE
+        return scores_path(part_key(self.scored_as, "run"))
 
 
 def plan_ablation(
@@ -83,9 +95,9 @@ def plan_ablation(
         ConfigError: If a row's configuration is wrong.
     """
     runs = [
-        _plan_run(ablation, index, seed, root=root, overrides=overrides)
+        _plan_run(ablation, row, seed, root=root, overrides=overrides)
         for seed in seeds or ablation.seeds
-        for index, row in enumerate(ablation.rows)
+        for row in ablation.rows
         if not rows or row.name in rows
     ]
     return [_without_lonely_images(run, runs) for run in runs]
@@ -103,41 +115,70 @@ def part_key(config: RunConfig, part: Part) -> str:
 
 
 def _plan_run(
-    ablation: Ablation, index: int, seed: int, *, root: str, overrides: Sequence[str]
+    ablation: Ablation, row: AblationRow, seed: int, *, root: str, overrides: Sequence[str]
 ) -> AblationRun:
-    row = ablation.rows[index]
-    changes = {**ablation.set, **row.set, "run.seed": seed, "evaluation.control": False}
-    texts = [f"{name}={json.dumps(value)}" for name, value in changes.items()]
+    rows = {each.name: each for each in ablation.rows}
+    trained = row if row.scored_with is None else rows[row.scored_with]
+    changes = {**ablation.set, **trained.set, "run.seed": seed, "evaluation.control": False}
+    texts = _as_overrides(changes)
 
     def config_at(path: str, *more: str) -> RunConfig:
         where = f"run.url={root.rstrip('/')}/{path}"
         return load_config(ablation.base, (*texts, *overrides, *more, where))
 
-    if row.donor is not None:
-        place = [each.name for each in ablation.rows].index(row.donor)
-        donor = _plan_run(ablation, place, seed, root=root, overrides=overrides)
+    if trained.donor is not None:
+        donor = _plan_run(ablation, rows[trained.donor], seed, root=root, overrides=overrides)
         texts.append(f"training.synthetic_run={json.dumps(donor.config.run.url)}")
     undecided = config_at("undecided")
-    config = config_at(f"{row.result}/{part_key(undecided, 'run')}")
+    place = f"{trained.result}/{part_key(undecided, 'run')}"
+    config = config_at(place)
     warm_up = config_at(f"warm_up/{part_key(config, 'warm_up')}")
     images = None
-    if row.result == "self_improved" and row.donor is None:
+    if trained.result == "self_improved" and trained.donor is None:
         images = config_at(f"images/{part_key(config, 'images')}")
     return AblationRun(
         row=row.name,
         seed=seed,
-        result=row.result,
+        result=trained.result,
         config=config,
         warm_up=warm_up,
         images=images,
-        needs_donor=row.donor is not None,
+        needs_donor=trained.donor is not None,
+        scored_as=None if trained is row else config_at(place, *_as_overrides(row.set)),
     )
+
+
+def _as_overrides(changes: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={json.dumps(value)}" for name, value in changes.items()]
+
+
+def expect_tasks(ablation: Ablation, runs: Sequence[AblationRun]) -> None:
+    """Check that every row predicts a task of the table, and those that it is a baseline of.
+
+    Raises:
+        ConfigError: If one does not.
+    """
+    for run in runs:
+        found = run.config.method.tasks
+        compared = [task for task, name in ablation.baseline.items() if name == run.row]
+        if missing := [task for task in compared if task not in found]:
+            raise ConfigError(
+                f"baseline.{missing[0]} = {run.row!r}: that row has method.tasks = {list(found)}; "
+                f"name one that predicts {missing[0]}"
+            )
+        if not set(found) & set(ablation.tasks):
+            raise ConfigError(
+                f"row {run.row!r}: method.tasks = {list(found)}: the table shows "
+                f"{list(ablation.tasks)}; set the table's tasks, or the row's"
+            )
 
 
 def _without_lonely_images(run: AblationRun, runs: Sequence[AblationRun]) -> AblationRun:
     if run.images is None:
         return run
-    sharing = [r for r in runs if r.images and r.images.run.url == run.images.run.url]
+    sharing = {
+        r.config.run.url for r in runs if r.images and r.images.run.url == run.images.run.url
+    }
     if len(sharing) > 1:
         return run
     return replace(run, images=None)

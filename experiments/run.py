@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from experiments.size import size_of
 from pipeline.make.build import open_captioner
 from pipeline.make.caption import caption_source
 from runs.directory import claim_run_directory
 from runs.local_loop import generate_first_round, run_locally
 from runs.results import read_results, write_results
+from runs.scoring import final_states, score_weights
 from schemas.config_file import dump_config
 from schemas.errors import AlreadyCommittedError, RunFailedError, UserError
 from schemas.run_layout import (
@@ -57,8 +59,9 @@ def make_runs(runs: Sequence[AblationRun], processes: int, console: Console) -> 
     Returns:
         A line for each run that failed; the others are not held up.
     """
-    distinct = {run.config.run.url: run for run in runs}.values()
-    open_runs = [run for run in distinct if read_results(open_store(run.config.run.url)) is None]
+    distinct = {run.config.run.url: run for run in sorted(runs, key=_is_scored, reverse=True)}
+    open_runs = [r for r in distinct.values() if read_results(open_store(r.config.run.url)) is None]
+    to_score = [r for r in runs if _is_scored(r) and _read_own(r) is None]
     warm_ups = _distinct(run.warm_up for run in open_runs)
     images = {run.images.run.url: run for run in open_runs if run.images}
     # Processes are spawned: a fork would copy torch's thread pools in an unknown state.
@@ -69,12 +72,21 @@ def make_runs(runs: Sequence[AblationRun], processes: int, console: Console) -> 
             {f"images {u}": (make_images, (r.images, r.warm_up)) for u, r in images.items()},
             {_name(r): (make_run, (r,)) for r in open_runs if not r.needs_donor},
             {_name(r): (make_run, (r,)) for r in open_runs if r.needs_donor},
+            {_name(r): (make_scores, (r,)) for r in to_score},
         ]
         failures: list[str] = []
         for phase in phases:
             futures = {pool.submit(work, *given): name for name, (work, given) in phase.items()}
             failures += _collect(futures, console)
     return failures
+
+
+def _is_scored(run: AblationRun) -> bool:
+    return run.scored_as is not None
+
+
+def _read_own(run: AblationRun) -> dict[str, Any] | None:
+    return read_results(open_store(run.config.run.url), file=run.results_file)
 
 
 def _name(run: AblationRun) -> str:
@@ -136,9 +148,33 @@ def make_run(run: AblationRun) -> dict[str, Any]:
     elif not has_final(store, "warm_up"):
         adopt(store, open_store(run.warm_up.run.url), _WARM_UP_FOLDERS)
     scores = run_locally(config, store, result=run.result)
-    results = {**scores, "adopted_from": (run.images or run.warm_up).run.url}
+    adopted_from = (run.images or run.warm_up).run.url
+    results = {**scores, "adopted_from": adopted_from, "size": size_of(config)}
     write_results(store, results)
     return results
+
+
+def make_scores(run: AblationRun) -> dict[str, Any]:
+    """Score the weights of a run that has ended with the options of another row.
+
+    Returns:
+        Content of the row's file of scores.
+
+    Raises:
+        RunFailedError: If the run has not ended.
+    """
+    _use_one_thread()
+    store = open_store(run.config.run.url)
+    config = run.scored_as or run.config
+    finished = read_results(store, file=run.results_file)
+    if finished is not None:
+        return finished
+    if read_results(store) is None:
+        raise RunFailedError(f"{store.url}: the run whose weights are scored has not ended")
+    states: dict[str, bytes] = {run.result: final_states(store)[run.result]}
+    scores = {**score_weights(config, store, states), "size": size_of(config)}
+    write_results(store, scores, file=run.results_file)
+    return scores
 
 
 def adopt(store: RunStore, other: RunStore, folders: tuple[str, ...]) -> None:

@@ -3,7 +3,8 @@
 python jobs/ablate.py --config configs/ablations/table1_rooms.yaml [--processes 2] [--rows NAME …]
 
 Rows that share a warm-up or the first round of images make it once. Each row and seed is a complete
-run in a directory of its own, with its config.resolved.yaml.
+run in a directory of its own, with its config.resolved.yaml; a row with scored_with scores the run
+of another row and trains nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from experiments.ablation import Ablation, load_ablation
-from experiments.plan import AblationRun, plan_ablation
+from experiments.plan import AblationRun, expect_tasks, plan_ablation
 from experiments.run import make_runs
 from experiments.table import report
 from runs.checks.start import expect_startable
@@ -50,11 +51,15 @@ def main(arguments: Sequence[str]) -> None:
     console = Console()
     if not (parsed.table_only or parsed.show):
         _expect_startable(runs)
+        expect_tasks(ablation, runs)
     if parsed.dry_run or parsed.show:
         for run in runs:
-            console.print(f"# {run.row}, seed {run.seed}: {run.config.run.url}", soft_wrap=True)
+            what = "" if run.scored_as is None else f", scored into {run.results_file}"
+            console.print(
+                f"# {run.row}, seed {run.seed}: {run.config.run.url}{what}", soft_wrap=True
+            )
             if parsed.show:
-                sys.stdout.write(dump_config(run.config))
+                sys.stdout.write(dump_config(run.scored_as or run.config))
         return
     failures = [] if parsed.table_only else make_runs(runs, parsed.processes, console)
     planned = plan_ablation(ablation, parsed.root, overrides=parsed.set)
@@ -77,7 +82,8 @@ def _expect_startable(runs: Sequence[AblationRun]) -> None:
         ConfigError: If one cannot be started.
     """
     reports: dict[str, DataReport] = {}
-    for run in {run.row: run for run in reversed(runs)}.values():
+    first = {run.row: run for run in reversed(runs)}.values()
+    for run in {run.config.run.url: run for run in first}.values():
         # The row that it learns from is made first.
         training = run.config.training.model_copy(update={"synthetic_run": None})
         config = run.config.model_copy(update={"training": training})

@@ -35,38 +35,38 @@ COLUMNS: dict[Task, tuple[str, ...]] = {
 """Task to the metrics that tables show; the first is the one by which it is compared."""
 
 
-def write_results(store: RunStore, results: Mapping[str, Any]) -> None:
-    """Write results.json.
+def write_results(store: RunStore, results: Mapping[str, Any], *, file: str = RESULTS_FILE) -> None:
+    """Write results.json, or another file of its form.
 
     Args:
         results: ``warm_up``, ``real_only_control`` and ``self_improved`` hold metrics by task;
             ``iou_per_class`` likewise that of each class; ``counts`` and ``seconds`` say what it
             took.
     """
-    store.write_bytes(RESULTS_FILE, (json.dumps(results, indent=1) + "\n").encode())
+    store.write_bytes(file, (json.dumps(results, indent=1) + "\n").encode())
 
 
-def read_results(store: RunStore) -> dict[str, Any] | None:
-    """Content of results.json; None if the run has not ended.
+def read_results(store: RunStore, *, file: str = RESULTS_FILE) -> dict[str, Any] | None:
+    """Content of results.json, or of another file of its form; None if there is none yet.
 
     Raises:
         DamagedShardError: If the file holds something else than :func:`write_results` writes.
     """
-    if not store.exists(RESULTS_FILE):
+    if not store.exists(file):
         return None
     try:
-        found = json.loads(store.read_bytes(RESULTS_FILE))
+        found = json.loads(store.read_bytes(file))
     except (ValueError, RecursionError) as error:
-        raise DamagedShardError(_not_results(store, str(error))) from error
+        raise DamagedShardError(_not_results(store, file, str(error))) from error
     rows = [found[row] for row in RESULT_ROWS if row in found] if isinstance(found, dict) else []
     if not rows or not all(isinstance(row, dict | None) for row in rows):
-        raise DamagedShardError(_not_results(store, repr(found)[:80]))
+        raise DamagedShardError(_not_results(store, file, repr(found)[:80]))
     return dict(found)
 
 
-def _not_results(store: RunStore, found: str) -> str:
+def _not_results(store: RunStore, file: str, found: str) -> str:
     return (
-        f"{store.uri(RESULTS_FILE)}: wanted the scores of a run, found {found}; remove the file, "
+        f"{store.uri(file)}: wanted the scores of a run, found {found}; remove the file, "
         "and the command that the run was started with scores the run again"
     )
 

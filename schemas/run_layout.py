@@ -20,6 +20,7 @@ COMPACTED_DIR = "manifest/compacted"
 WEIGHTS_DIR = "weights"
 CHECKPOINTS_DIR = "checkpoints"
 EVENTS_DIR = "events"
+SCORES_DIR = "scores"
 LOCK_DIR = "lock"
 
 SUSPECTS_DIR = "suspects"
@@ -115,6 +116,11 @@ def parse_weights_dir(name: str) -> int | None:
     """Version of a folder name made by :func:`weights_dir`; None if it is something else."""
     match = _VERSION_DIR.match(name)
     return int(match.group(1)) if match else None
+
+
+def scores_path(key: str) -> str:
+    """Scores of the run's weights with options that played no part in training."""
+    return f"{SCORES_DIR}/{key}.json"
 
 
 def epoch_path(epoch: int) -> str:
