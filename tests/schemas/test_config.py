@@ -148,3 +148,11 @@ def test_the_configuration_cannot_be_changed_in_place() -> None:
     config: RunConfig = parse_config(LEAST, origin="test")
     with pytest.raises(ValueError, match="frozen"):
         config.run.seed = 3  # type: ignore[misc]
+
+
+def test_names_of_classes_are_as_many_as_the_classes() -> None:
+    method = {"tasks": ["semseg"], "num_classes": 3, "class_names": ["floor", "wall"]}
+    with pytest.raises(ConfigError, match=r"2 names for num_classes = 3"):
+        parse_config({**LEAST, "method": method}, origin="test")
+    whole = method | {"class_names": ["floor", "wall", "bed"]}
+    assert parse_config({**LEAST, "method": whole}, origin="test").method.num_classes == 3
