@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from experiments.ablation import Ablation
 from schemas.config_file import load_config, parse_config
 from tests.kit.pages import small
 from tests.kit.pages.blocks import LANGUAGES, PAGES, ROOT, Block, blocks_of, inline_codes
@@ -65,6 +66,10 @@ def test_every_yaml_block_is_read_as_a_configuration(block):
     tree = yaml.safe_load(block.text)
     if "image" in tree:
         return  # a folder's description: the page with it is run
+    if "rows" in tree:
+        whole = {"name": "page", "title": block.place, "base": "configs/rooms_demo.yaml"}
+        assert Ablation.model_validate(whole | tree).rows
+        return
     demo = yaml.safe_load((ROOT / "configs" / "rooms_demo.yaml").read_text())
     if block.file is None:
         tree = demo | {name: {**_old(demo, name, new), **new} for name, new in tree.items()}
