@@ -125,7 +125,7 @@ def test_a_retry_that_is_no_better_leaves_what_stands_and_ends(tmp_path, capsys)
     shutil.rmtree(tmp_path / "source")
     write_source(tmp_path / "source", with_broken_image=True)
     before, tars = digests(config), sorted(Path(store.root).rglob("*.tar"))
-    with pytest.raises(RunFailedError, match=r"1 sample\(s\) failed again: decode_failed \(1\)"):
+    with pytest.raises(RunFailedError, match=r"1 sample failed again: decode_failed \(1\)"):
         main([config.run.url, "--local"])
     assert "1 before, 1 now" in capsys.readouterr().out
     assert digests(config) == before
