@@ -24,6 +24,7 @@ from experiments.table import report
 from runs.checks.start import expect_startable
 from runs.command_line import run_job
 from runs.generation import plan_of
+from runs.results import read_results
 from runs.state import ALL_ROLES
 from schemas.config_file import dump_config
 from schemas.errors import ConfigError, RunFailedError, UserError
@@ -50,8 +51,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     console = Console()
     if not (parsed.table_only or parsed.show):
-        _expect_startable(runs)
         expect_tasks(ablation, runs)
+        _expect_startable(runs)
     if parsed.dry_run or parsed.show:
         for run in runs:
             what = "" if run.scored_as is None else f", scored into {run.results_file}"
@@ -76,18 +77,22 @@ def _expect_rows(ablation: Ablation, wanted: Sequence[str]) -> None:
 
 
 def _expect_startable(runs: Sequence[AblationRun]) -> None:
-    """Check the first run of each row as a dry run does.
+    """Check the first run of each row as a dry run does, but for those that have ended.
 
     Raises:
         ConfigError: If one cannot be started.
     """
     reports: dict[str, DataReport] = {}
-    first = {run.row: run for run in reversed(runs)}.values()
-    for run in {run.config.run.url: run for run in first}.values():
+    first: dict[str, AblationRun] = {}
+    for run in runs:
+        first.setdefault(run.row, run)
+    for run in {run.config.run.url: run for run in first.values()}.values():
         # The row that it learns from is made first.
         training = run.config.training.model_copy(update={"synthetic_run": None})
         config = run.config.model_copy(update={"training": training})
         store = open_store(config.run.url)
+        if read_results(store) is not None:
+            continue
         looked_at = repr((config.source, config.method.tasks, config.model))
         try:
             source = open_run_source(config)

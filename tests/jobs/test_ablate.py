@@ -13,6 +13,7 @@ from experiments.plan import part_key, plan_ablation
 from experiments.run import make_images, make_run, make_warm_up
 from experiments.table import gains_pct, table_lines
 from jobs import ablate
+from runs.results import write_results
 from schemas.config_file import dump_config, parse_config
 from schemas.errors import ConfigError
 from storage.files.stores import open_store
@@ -61,13 +62,27 @@ def write_test_split(tmp_path):
 
 def test_a_row_that_cannot_be_started_is_named_before_any_run_is(ablation_file, tmp_path):
     tree = yaml.safe_load(ablation_file.read_text())
-    tree["rows"][2]["set"] = {"method.name": "idisc", "method.tasks": ["semseg"]}
+    tree["rows"][2]["set"] = {
+        "method.name": "idisc",
+        "method.tasks": ["normals", "semseg"],
+    }
     ablation_file.write_text(yaml.safe_dump(tree, allow_unicode=True))
     arguments = ["--config", str(ablation_file), "--root", str(tmp_path / "ablations")]
     for more in (["--dry-run"], []):
         with pytest.raises(ConfigError, match=r"row 'T = 300': .*idisc predicts"):
             ablate.main([*arguments, *more])
     assert not (tmp_path / "ablations").exists()
+
+
+def test_runs_that_have_ended_are_not_checked_again(ablation_file, tmp_path):
+    root = tmp_path / "ablations"
+    arguments = ["--config", str(ablation_file), "--root", str(root), "--seeds", "0", "--dry-run"]
+    (run,) = plan_ablation(load_ablation(ablation_file), str(root), rows=["ours"], seeds=[0])
+    write_results(open_store(run.config.run.url), {"self_improved": {}})
+    (tmp_path / "source/manifest.parquet").unlink()
+    ablate.main([*arguments, "--rows", "ours"])
+    with pytest.raises(ConfigError, match="row 'real only': "):
+        ablate.main(arguments)
 
 
 SHIPPED = sorted(
