@@ -109,6 +109,10 @@ class DiffusionMerge(nn.Module):
                 nn.init.zeros_(projection.weight)  # type: ignore[arg-type]
                 nn.init.zeros_(projection.bias)  # type: ignore[arg-type]
 
+    def summed(self, maps: PyramidMaps, grid: tuple[int, int]) -> Tensor:
+        """Return the sum of the three maps."""
+        return torch.stack(self(maps, grid)).sum(dim=0)
+
     def forward(self, maps: PyramidMaps, grid: tuple[int, int]) -> list[Tensor]:
         """Return three maps [B, out_channels, *grid], from low- to high-resolution features."""
         merged = self.adapter(maps)

@@ -267,4 +267,4 @@ class DiffusionMtl(DensePredictor):
         if self.merge is None:
             return found
         grid = (found.shape[-2], found.shape[-1])
-        return found + torch.stack(self.merge(pyramid.maps, grid)).sum(dim=0)
+        return found + self.merge.summed(pyramid.maps, grid)

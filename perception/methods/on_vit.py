@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perception.heads.stride_pyramid import backbone_width_ratio
 from perception.heads.task_outputs import finish_outputs, output_channels
+from perception.losses.multi_task import multi_task_loss
 from perception.merge import DiffusionMerge
 from perception.methods.protocol import DensePredictor, Predictions, evaluating
 from perception.methods.raw_outputs import multi_task_predictions
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import ViTModel
 
-    from perception.methods.protocol import Pyramid
+    from perception.methods.protocol import Labels, PixelWeights, Pyramid
     from perception.methods.spec import MethodSpec
     from schemas.config_method import MethodSection
     from schemas.sample import Task
@@ -100,6 +101,22 @@ class MethodOnViT(DensePredictor):
         self.encoder = encoder
         self.merge = merge
         self.decoder = decoder
+
+    def forward_train(
+        self,
+        pyramid: Pyramid,
+        *,
+        labels: Labels | None = None,  # noqa: ARG002
+        generator: torch.Generator | None = None,
+    ) -> Any:
+        """See :meth:`DensePredictor.forward_train`; raw outputs have the images' size."""
+        return finish_outputs(self.raw_outputs(pyramid, generator=generator), image_size(pyramid))
+
+    def loss(
+        self, outputs: Any, labels: Labels, weights: PixelWeights | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """See :meth:`DensePredictor.loss`: the weighted sum of the tasks' losses."""
+        return multi_task_loss(outputs, labels, task_weights=self.task_weights, weights=weights)
 
     @abstractmethod
     def raw_outputs(

@@ -258,22 +258,6 @@ class TaskDiffusionBaseline(MethodOnViT):
     encoder: PatchEncoder
     decoder: PlainDecoder
 
-    def forward_train(
-        self,
-        pyramid: Pyramid,
-        *,
-        labels: Labels | None = None,  # noqa: ARG002
-        generator: torch.Generator | None = None,
-    ) -> dict[Task, Tensor]:
-        """See :meth:`DensePredictor.forward_train`; raw outputs have the images' size."""
-        return finish_outputs(self.raw_outputs(pyramid, generator=generator), image_size(pyramid))
-
-    def loss(
-        self, outputs: dict[Task, Tensor], labels: Labels, weights: PixelWeights | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """See :meth:`DensePredictor.loss`: the weighted sum of the tasks' losses."""
-        return multi_task_loss(outputs, labels, task_weights=self.task_weights, weights=weights)
-
     def raw_outputs(
         self, pyramid: Pyramid, *, generator: torch.Generator | None = None
     ) -> dict[Task, Tensor]:
@@ -300,7 +284,7 @@ def tapped(
     taps: list[Tensor] = encoder(images, generator=generator)
     if merge is None:
         return taps
-    added = torch.stack(merge(pyramid.maps, _side(taps[0]))).sum(dim=0)
+    added = merge.summed(pyramid.maps, _side(taps[0]))
     return [tap + added for tap in taps]
 
 

@@ -6,17 +6,11 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from perception.heads.task_outputs import finish_outputs
 from perception.heads.task_prompts import PromptEncoder
 from perception.heads.taskprompter_decoder import TaskPrompterDecoder, TaskPrompterPlan
-from perception.losses.multi_task import multi_task_loss
 from perception.methods.on_vit import (
     MethodOnViT,
     channels_of,
-    image_size,
     merge_of,
     vit_of,
     width_ratio_of,
@@ -24,8 +18,11 @@ from perception.methods.on_vit import (
 from perception.vit import expect_images, prepare_images
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from perception.heads.task_prompts import PromptTap
-    from perception.methods.protocol import Labels, PixelWeights, Pyramid
+    from perception.methods.protocol import Pyramid
     from perception.methods.spec import MethodSpec
     from schemas.sample import Task
 
@@ -62,22 +59,6 @@ class TaskPrompter(MethodOnViT):
     encoder: PromptEncoder
     decoder: TaskPrompterDecoder
 
-    def forward_train(
-        self,
-        pyramid: Pyramid,
-        *,
-        labels: Labels | None = None,  # noqa: ARG002
-        generator: torch.Generator | None = None,
-    ) -> dict[Task, Tensor]:
-        """See :meth:`DensePredictor.forward_train`; raw outputs have the images' size."""
-        return finish_outputs(self.raw_outputs(pyramid, generator=generator), image_size(pyramid))
-
-    def loss(
-        self, outputs: dict[Task, Tensor], labels: Labels, weights: PixelWeights | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """See :meth:`DensePredictor.loss`: the weighted sum of the tasks' losses."""
-        return multi_task_loss(outputs, labels, task_weights=self.task_weights, weights=weights)
-
     def raw_outputs(
         self, pyramid: Pyramid, *, generator: torch.Generator | None = None
     ) -> dict[Task, Tensor]:
@@ -98,5 +79,5 @@ class TaskPrompter(MethodOnViT):
         if self.merge is None:
             return taps
         grid = (taps[0].patches.shape[-2], taps[0].patches.shape[-1])
-        added = torch.stack(self.merge(pyramid.maps, grid)).sum(dim=0)
+        added = self.merge.summed(pyramid.maps, grid)
         return [replace(tap, patches=tap.patches + added) for tap in taps]

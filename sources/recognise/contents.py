@@ -235,8 +235,8 @@ def _probability(hint: Hint, flat: Array, words: str) -> Content:
 def _of_ids(flat: Array, words: str, hint: Hint, names: dict[int, str]) -> Content:
     ids = [int(one) for one in np.unique(flat)]
     task: Task = "human_parts" if hint == "parts" else "semseg"
-    shown = ", ".join(map(str, ids[:8])) + (f", …, {ids[-1]}" if len(ids) > 9 else "")
-    shown += f", {ids[8]}" if len(ids) == 9 else ""
+    some = ids if len(ids) < 10 else [*ids[:8], "…", ids[-1]]
+    shown = ", ".join(map(str, some))
     said = f"{words}, ids {shown}"
     if len(ids) == 2 and ids[0] == 0 and ids[1] > 1:
         return Content(

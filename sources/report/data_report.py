@@ -36,8 +36,6 @@ TELLING = 256
 _PATIENCE_S = 2.0
 _LONG_PATIENCE_S = 20.0
 _LISTED = 5
-_MOSTLY_READABLE = 1.0
-"""Unreadable samples for each readable one, at most."""
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -253,7 +251,7 @@ def _unreadable(looks: dict[Split, _Look]) -> Iterator[str]:
 
 def _is_mostly_unreadable(look: _Look) -> bool:
     """A mistake in a description fails many samples alike; a damaged file fails its own."""
-    return look.tally.num_failed > _MOSTLY_READABLE * look.tally.images
+    return look.tally.num_failed > look.tally.images
 
 
 def _count_labels(source: LabelledSource, split: Split, tasks: Sequence[Task]) -> dict[Task, int]:
