@@ -19,6 +19,7 @@ SCORING_FIELDS = (
     "evaluation.metrics.*",
     *(f"method.taskdiffusion.{name}" for name in ("steps", "lead", "samples", "reads_code")),
     *(f"method.taskdiffusion.{name}" for name in ("raise_every_step", "saliency_threshold")),
+    "method.diffusionmtl.predicts",
 )
 """Fields that change predictions or metrics but neither a method's weights nor its loss: one set of
 weights can be scored with several values of them."""

@@ -93,6 +93,10 @@ class DiffusionMtlSection(Section, fields_are="science"):
         description="image: each image weighs the same, however many of its tasks are labelled; "
         "batch: each valid pixel does.",
     )
+    predicts: Literal["final", "initial"] = Field(
+        default="final",
+        description="Predictions that are given: what the denoiser makes, or what it starts from.",
+    )
     token_reduction: PositiveInt = Field(
         default=4, description="Factor by which maps shrink before attention; 1 for small maps."
     )

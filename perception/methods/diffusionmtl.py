@@ -247,9 +247,12 @@ class DiffusionMtl(DensePredictor):
             return multi_task_predictions(finish_outputs(self.raw_outputs(pyramid), image_size))
 
     def raw_outputs(self, pyramid: Pyramid) -> dict[Task, Tensor]:
-        """Return the chain's outputs [B, C, h, w], with the noise of the images' own seeds."""
+        """Return the chain's outputs [B, C, h, w], with the noise of the images' own seeds.
+
+        Where ``options.predicts`` is ``initial``: what the chain starts from.
+        """
         features, initial = self.decoder(self.embedded(pyramid))
-        if self.denoiser is None:
+        if self.denoiser is None or self.options.predicts == "initial":
             return initial
         num_images = len(expect_images(pyramid.images))
         seeds = [0] * num_images if pyramid.seeds is None else pyramid.seeds.tolist()

@@ -94,6 +94,18 @@ def test_a_prediction_depends_on_its_own_seed_alone(variant) -> None:
         torch.testing.assert_close(alone[task], found[task][1:2])
 
 
+@every_denoiser
+def test_the_initial_predictions_can_be_given_instead_of_the_final_ones(variant) -> None:
+    method, initial = (make_small(variant=variant, predicts=what) for what in ("final", "initial"))
+    initial.load_state_dict(method.state_dict())
+    pyramid = with_seeds(image_pyramid(2), [1, 2])
+    with torch.no_grad():
+        wanted, found = method.eval().initial_outputs(pyramid), initial.eval().raw_outputs(pyramid)
+        final = method.raw_outputs(pyramid)
+    assert all(torch.equal(found[task], wanted[task]) for task in FEW)
+    assert not any(torch.equal(final[task], wanted[task]) for task in FEW)
+
+
 def test_without_seeds_every_image_has_seed_0() -> None:
     method, pyramid = make_small().eval(), image_pyramid(2)
     with torch.no_grad():
