@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from perception.film import FilmBlock, FilmConv, LevelEmbedding
 from perception.geometry import resized
+from perception.heads.raised_conv import conv_of_raised
 from perception.vit import NUM_TAPS
 
 if TYPE_CHECKING:
@@ -62,6 +63,14 @@ def _raised(maps_BChw: Tensor) -> Tensor:
     """Bilinear, to four times the sides: a quarter of the image's with patches of 16."""
     height, width = maps_BChw.shape[-2:]
     return resized(maps_BChw, (_UPSAMPLING * height, _UPSAMPLING * width))
+
+
+def _of_raised(block: nn.Sequential, maps_BChw: Tensor) -> Tensor:
+    """``block(_raised(maps))`` of a :func:`_conv_block`."""
+    conv, *others = block
+    assert isinstance(conv, nn.Conv2d)
+    raised = conv_of_raised(conv, maps_BChw, _UPSAMPLING)
+    return nn.Sequential(*others)(raised)
 
 
 class TaskHeads(nn.Module):
@@ -254,7 +263,7 @@ class AuxiliaryHeads(nn.Module):
         joined = torch.stack(tuple(by_task), dim=2).flatten(1, 3)
         # Published after the raising: the same for a 1×1 convolution, at a sixteenth of the cost.
         side = _raised(self.side(joined))
-        outputs: dict[Task, Tensor] = self.heads(self.main(_raised(joined)) + side)
+        outputs: dict[Task, Tensor] = self.heads(_of_raised(self.main, joined) + side)
         return outputs
 
 
@@ -280,5 +289,5 @@ class PlainDecoder(nn.Module):
         """Return task to raw output [B, channels, 4h, 4w]."""
         shared = [conv(tap) for conv, tap in zip(self.shrink, taps, strict=True)]
         maps = self.coarse(self.join(torch.cat(shared, dim=1)))
-        outputs: dict[Task, Tensor] = self.heads(self.fine(_raised(maps)))
+        outputs: dict[Task, Tensor] = self.heads(_of_raised(self.fine, maps))
         return outputs
