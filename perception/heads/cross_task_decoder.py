@@ -67,10 +67,9 @@ def _raised(maps_BChw: Tensor) -> Tensor:
 
 def _of_raised(block: nn.Sequential, maps_BChw: Tensor) -> Tensor:
     """``block(_raised(maps))`` of a :func:`_conv_block`."""
-    conv, *others = block
-    assert isinstance(conv, nn.Conv2d)
-    raised = conv_of_raised(conv, maps_BChw, _UPSAMPLING)
-    return nn.Sequential(*others)(raised)
+    conv: nn.Conv2d = block[0]  # type: ignore[assignment]
+    others: Tensor = block[1:](conv_of_raised(conv, maps_BChw, _UPSAMPLING))
+    return others
 
 
 class TaskHeads(nn.Module):
