@@ -13,6 +13,8 @@ from perception.pairs.jointnet import JointNetwork, make_joint_network
 from perception.pairs.known import nothing_known
 from perception.pairs.latents import draw_pair_noise
 from perception.pairs.links import BranchLinks
+from perception.pairs.sampler import sample_pairs
+from perception.pairs.tiles import PANORAMA, TiledNetwork
 from tests.kit.models.meta_backbone import meta_backbone
 from tests.kit.models.real_shapes import count_parameters
 
@@ -87,3 +89,20 @@ def test_a_pair_of_512_pixels_is_two_latents_of_64():
     estimate = network.denoise(noise, 999, torch.empty(2, 77, 768, device="meta"), known)
     moved = network.move(noise, estimate, 999, 979)
     assert moved.image.shape == moved.maps["normals"].shape == (2, 4, 64, 64)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_panorama_is_made_on_the_networks_device():
+    network = make(meta_backbone())
+    known = nothing_known(torch.empty(1, 4, 64, 96, device="meta"), network.tasks)
+    tiled = TiledNetwork(network, PANORAMA, timesteps=(999,), num_samples=1)
+    made = sample_pairs(
+        tiled,
+        known,
+        torch.empty(1, 77, 768, device="meta"),
+        timesteps=(999,),
+        generators=None,
+    )
+    assert made.image.shape == made.maps["normals"].shape == (1, 4, 64, 96)
+    assert made.image.device == torch.device("meta")
