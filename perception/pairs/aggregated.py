@@ -3,7 +3,7 @@
 The noisy latents carry the maps (``perception/pairs/carried.py``). The U-Net's features become the
 noise by its own last layers, and the maps by copies of them: one pass for all.
 
-Letters: z_t noisy latents, E latents of maps, u_t = z_t - Σ k_t E plain noisy latents, on which all
+Letters: z_t noisy latents, E latents of maps, u_t = z_t - k_t Σ E plain noisy latents, on which all
 conversions between noise, velocity and clean latents act.
 """
 
@@ -92,8 +92,8 @@ class AggregatedNetwork(nn.Module):
         backbone: The frozen model; not changed.
         tasks: Tasks whose maps it makes, at least one.
         family: How much of the maps the noise carries.
-        strength: κ or c of the family; of several maps the power √Σκ², so that they carry as much
-            as one.
+        strength: κ or c of the family, of all maps together: M maps have κ / √M each, so that they
+            carry the power of one.
         tuning: ``full`` trains the whole U-Net; ``lora`` low-rank terms. Output blocks are trained
             in either.
 
@@ -114,8 +114,7 @@ class AggregatedNetwork(nn.Module):
         super().__init__()
         self.schedule = backbone.schedule
         self.tasks = tuple(tasks)
-        share = make_share(self.schedule, family, strength / math.sqrt(len(self.tasks)))
-        self.shares: dict[Task, Tensor] = dict.fromkeys(self.tasks, share)
+        self.share = make_share(self.schedule, family, strength / math.sqrt(len(self.tasks)))
         self.trunk = tuned_copy(backbone, tuning=tuning, lora_rank=lora_rank, lr_factor=1.0)
         # Without its last layers the U-Net returns what they read.
         self.trunk.unet.conv_norm_out = None
@@ -141,9 +140,9 @@ class AggregatedNetwork(nn.Module):
         }
 
     def carried(self, maps: Mapping[Task, Tensor], timestep: Timestep) -> Tensor:
-        """Return Σ k_t E, [B, C, h, w]."""
-        parts = [times(self.shares[task], timestep, maps[task]) for task in self.tasks]
-        return torch.stack(parts).sum(dim=0)
+        """Return k_t Σ E, [B, C, h, w]."""
+        together = torch.stack([maps[task] for task in self.tasks]).sum(dim=0)
+        return times(self.share, timestep, together)
 
     def loss(
         self,
@@ -211,7 +210,7 @@ class AggregatedNetwork(nn.Module):
         made = known.masks.image > _MADE
         unknown = [task for task in self.tasks if (known.masks.maps[task] > _MADE).any()]
         if made.any():
-            expect_start_from_noise(self.schedule, [self.shares[task] for task in unknown])
+            expect_start_from_noise(self.schedule, [self.share] * len(unknown))
         nothing = dict.fromkeys(self.tasks, torch.zeros_like(noise.image))
         return PairLatents(torch.where(made, noise.image, image), _with_known(nothing, known))
 

@@ -12,6 +12,7 @@ from diffusers import UNet2DConditionModel
 from torch.nn import functional
 
 from kit.starter.configs import make_unet as make_starter_unet
+from perception.diffusion.backbone import load_backbone
 from perception.diffusion.samplers import ddim_sample
 from perception.pairs.aggregated import (
     AggregatedNetwork,
@@ -23,7 +24,7 @@ from perception.pairs.carried import carried_ddim_step, make_share
 from perception.pairs.network import Known, PairLatents
 from perception.seeding import sample_generator
 from schemas.errors import ConfigError
-from tests.kit.tiny_models import tiny_backbone
+from tests.kit.tiny_models import tiny_backbone, tiny_diffusion_folder
 
 SHAPE = (3, 4, 8, 8)
 TASKS = ("normals", "depth")
@@ -174,7 +175,7 @@ def test_sampling_takes_the_steps_of_latents_that_carry_the_newest_estimates(pre
     """States hold the image without its maps; the same steps, written with the maps inside."""
     network, known = make_network("bump", prediction_type), Known(latents(), masks(1, 1))
     schedule, timesteps = network.schedule, (999, 640, 210, 15)
-    share, noisy = network.shares["normals"], draw(5)
+    share, noisy = network.share, draw(5)
     for timestep, later in pairwise([*timesteps, None]):
         prediction, maps = network(noisy, timestep, context())
         mapped = maps["normals"] + maps["depth"]
@@ -358,8 +359,20 @@ def test_maps_are_dropped_as_often_as_asked():
 
 def test_several_maps_carry_the_power_of_one():
     one, two = make_network(tasks=("depth",)), make_network()
-    power = sum(each.square() for each in two.shares.values())
-    torch.testing.assert_close(power, one.shares["depth"].square())
+    torch.testing.assert_close(2 * two.share.square(), one.share.square())
+
+
+@pytest.mark.slow
+def test_with_a_half_precision_backbone_all_that_trains_stays_float32():
+    backbone = load_backbone(tiny_diffusion_folder(), dtype=torch.bfloat16)
+    network = AggregatedNetwork(backbone, TASKS)
+    loss, _ = loss_of(network)
+    loss.backward()
+    assert {each.dtype for each in network.parameters()} == {torch.float32}
+    assert all(each.grad is not None for each in network.map_heads.parameters())
+    with torch.no_grad():
+        exact, _ = loss_of(AggregatedNetwork(tiny_backbone(), TASKS))
+    assert float(loss.detach()) == pytest.approx(float(exact), rel=0.02)
 
 
 @pytest.mark.parametrize("timestep", [100, 600])
