@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from perception.diffusion.tuning import TunedUnet
+
 if TYPE_CHECKING:
     from perception.methods.protocol import DensePredictor
 
@@ -54,19 +56,17 @@ def parameter_groups(method: DensePredictor) -> list[dict[str, Any]]:
     """Split the parameters by learning rate; in order they are ``method.parameters()``.
 
     Returns:
-        Groups with ``params`` and ``lr_factor``: the learning rate relative to the stage's, less
-        than 1 for a U-Net that learns with the method.
+        Groups with ``params`` and ``lr_factor``: the learning rate relative to the stage's, which
+        a U-Net that learns too may have less than 1.
     """
-    tuned = method.tuned_unet
-    slower = set() if tuned is None else {id(parameter) for parameter in tuned.parameters()}
-    runs = groupby(method.parameters(), key=lambda parameter: id(parameter) in slower)
-    return [
-        {
-            "params": list(parameters),
-            "lr_factor": tuned.lr_factor if tuned is not None and is_slower else 1.0,
-        }
-        for is_slower, parameters in runs
-    ]
+    factors = {
+        id(parameter): tuned.lr_factor
+        for tuned in method.modules()
+        if isinstance(tuned, TunedUnet)
+        for parameter in tuned.parameters()
+    }
+    runs = groupby(method.parameters(), key=lambda parameter: factors.get(id(parameter), 1.0))
+    return [{"params": list(parameters), "lr_factor": factor} for factor, parameters in runs]
 
 
 @torch.no_grad()
