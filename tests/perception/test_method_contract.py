@@ -64,7 +64,7 @@ def make(name: str, tasks=None, *, seed: int = 0) -> DensePredictor:
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for value in made.parameters():
-                value += 0.02 * torch.randn(value.shape, generator=generator)
+                value.add_(torch.randn(value.shape, generator=generator), alpha=0.02)
     return made
 
 
