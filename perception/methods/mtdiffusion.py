@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from perception.methods.pair_model import KnownPart
     from perception.methods.spec import MethodSpec
+    from perception.pairs.known import KnownPart
     from schemas.config import CreatorSection
     from schemas.sample import Task
 

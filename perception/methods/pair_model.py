@@ -6,7 +6,7 @@ import copy
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,14 +23,13 @@ from perception.methods.protocol import (
     evaluating,
 )
 from perception.pairs.aggregated import aggregated_loss
-from perception.pairs.known import image_known, maps_known, nothing_known, pair_known
+from perception.pairs.known import KnownPart, expect_labelled, known_from
 from perception.pairs.maps import MapCodec
-from perception.pairs.network import PairLatents
 from perception.pairs.pictures import pool_validity
 from perception.pairs.sampler import sample_pairs
 from perception.pairs.spread import mean_of_samples
 from perception.seeding import draw_seeds, sample_generator
-from schemas.errors import ConfigError, SampleError
+from schemas.errors import ConfigError
 from schemas.sample import TASK_KINDS
 
 if TYPE_CHECKING:
@@ -42,13 +41,10 @@ if TYPE_CHECKING:
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.diffusion.latents import LatentMoments
     from perception.methods.spec import MethodSpec
-    from perception.pairs.network import Known, PairNetwork
+    from perception.pairs.network import Known, PairLatents, PairNetwork
     from perception.seeding import Generators
     from schemas.config import CreatorSection
     from schemas.sample import Task
-
-KnownPart = Literal["nothing", "pair", "labels", "image"]
-"""What a new pair is made from: noise alone; a real pair, noised to T; labels; an image."""
 
 _UNIFORM_ERROR_DEG = 90.0
 """Mean angle of random directions to any direction."""
@@ -286,17 +282,12 @@ class PairModel(DensePredictor):
             map of each task, encoded like ``Labels``; given labels come back as they are.
 
         Raises:
-            ConfigError: If something that is needed is not given; see :meth:`expect_creates`.
+            ConfigError: If something needed is not given; see :meth:`expect_creates`.
             SampleError: If a known label has no valid pixel, or an image is not finite.
         """
         self.expect_creates(settings, known)
         backbone, schedule = self.backbone, self.network.schedule
-        given = self._known(
-            known,
-            (len(captions), image_size),
-            moments=moments,
-            maps=self._known_maps(known, labels),
-        )
+        given = self._known(known, len(captions), image_size, moments, labels)
         start = settings.t_start if known == "pair" else schedule.num_train_timesteps
         with evaluating(self):
             made = sample_pairs(
@@ -331,45 +322,26 @@ class PairModel(DensePredictor):
                 "made by deterministic DDIM; set them to ddim and 0"
             )
 
-    def _known_maps(self, known: KnownPart, labels: Labels | None) -> dict[Task, Tensor] | None:
-        if known not in {"pair", "labels"} or labels is None:
-            return None
-        encoded = self._encode(labels)
-        for task, share in encoded.validity.items():
-            empty = (share.flatten(1).amax(dim=1) == 0).nonzero().flatten().tolist()
-            if empty:
-                raise SampleError(
-                    "no_label",
-                    f"images {empty} of a batch of {len(share)} have no {task}, which known = "
-                    f"{known} starts from; take labelled images, or make pairs from nothing",
-                )
-        return encoded.maps
-
     def _known(
         self,
-        known: KnownPart,
-        size: tuple[int, tuple[int, int] | None],
-        *,
+        part: KnownPart,
+        count: int,
+        image_size: tuple[int, int] | None,
         moments: LatentMoments | None,
-        maps: dict[Task, Tensor] | None,
+        labels: Labels | None,
     ) -> Known:
-        count, image_size = size
-        if known == "nothing" and image_size is not None:
-            shape = latent_shape(self.backbone, (count, *image_size))
-            return nothing_known(torch.zeros(shape, device=self.backbone.device), self.tasks)
-        if known == "labels" and maps is not None:
-            return maps_known(maps)
-        if known in {"pair", "image"} and moments is not None:
-            image = moments.draw(posterior="mode") * self.backbone.scaling_factor
-            if known == "image":
-                return image_known(image, self.tasks)
-            if maps is not None:
-                return pair_known(PairLatents(image, maps))
-        needed = {"nothing": "image_size", "labels": "labels", "image": "moments"}
-        raise ConfigError(
-            f"known = {known}: wanted {needed.get(known, 'moments and labels')}, found none; give "
-            "what pairs are made from"
-        )
+        backbone = self.backbone
+        blank = image = encoded = None
+        if image_size is not None:
+            shape = latent_shape(backbone, (count, *image_size))
+            blank = torch.zeros(shape, device=backbone.device)
+        if moments is not None:
+            image = moments.draw(posterior="mode") * backbone.scaling_factor
+        if labels is not None and part in {"pair", "labels"}:
+            encoded = self._encode(labels)
+            expect_labelled(encoded.validity)
+        maps = None if encoded is None else encoded.maps
+        return known_from(part, self.tasks, blank=blank, image=image, maps=maps)
 
     def _encode(self, labels: Labels) -> EncodedLabels:
         maps, validity = self.codec.encode(self.backbone, labels)
