@@ -32,6 +32,26 @@ class StageSection(Section, fields_are="science"):
     )
 
 
+class CreatorStageSection(StageSection, fields_are="science"):
+    """The stage in which the creator learns on the source's own images."""
+
+    text_drop: Fraction = Field(
+        default=0.15,
+        description="Share of images that are learnt from under the empty prompt; guidance needs "
+        "some.",
+    )
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.998,
+        description="Decay of the moving average that makes the images; one update a step.",
+    )
+    tuning: Literal["lora", "full"] = Field(
+        default="lora",
+        description="What of the denoiser learns, for halfway and gaussian. lora: low-rank terms "
+        "at the attention's projections; full: the whole U-Net.",
+    )
+    lora_rank: PositiveInt = Field(default=8, description="Rank, where tuning is lora.")
+
+
 class EmaSection(Section, fields_are="science"):
     """The moving average of Eq. 8."""
 
@@ -80,6 +100,11 @@ class TrainingSection(Section, fields_are="science"):
 
     warm_up: StageSection
     self_improve: StageSection
+    creator: CreatorStageSection | None = Field(
+        default=None,
+        description="What makes images learns on the source's own images before any are made; "
+        "absent: it stays as it is.",
+    )
     ema: EmaSection = EmaSection()
     real_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         default=0.5, description="Share of real images in a batch."
