@@ -22,6 +22,7 @@ from runs.training import describe_stage, train
 from schemas.stages import Stage
 from sources.open import open_run_source
 from storage.files.stores import open_store
+from trainers.settings import stage_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--local", action="store_true", help="train in this process, without Ray")
     parsed = parser.parse_args(arguments)
     config, stage = config_from(parsed), parsed.stage
+    stage_settings(config, stage)
     console, store = Console(), open_store(config.run.url)
     config = resumed_config(store, config)
     source = open_run_source(config)

@@ -52,7 +52,7 @@ def describe_stage(config: RunConfig, stage: Stage) -> list[str]:
     settings = stage_settings(config, stage)
     source = open_run_source(config)
     num_real = sum(len(shard.keys) for shard in source.shards("train"))
-    section, decay = settings.optimisation, settings.training.ema.decay
+    section, decay = settings.optimisation, settings.ema_decay
     images = section.steps * section.batch_size
     lines = [
         f"stage {settings.stage} of {config.run.url}",
@@ -72,4 +72,6 @@ def describe_stage(config: RunConfig, stage: Stage) -> list[str]:
             f"published: a version each {settings.publish_every_images} images, "
             f"about {images // settings.publish_every_images} in all"
         )
+    if stage == "creator":
+        lines.append("published: one version of the creator, at the end")
     return lines

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from schemas.config_base import Count, Fraction, Operations, PositiveInt, Section
+from schemas.errors import ConfigError
 
 
 class StageSection(Section, fields_are="science"):
@@ -149,3 +150,17 @@ class TrainingSection(Section, fields_are="science"):
     starved_after_s: Operations[Annotated[float, Field(gt=0.0)]] = Field(
         default=300.0, description="Waiting longer than this for synthetic samples is an error."
     )
+
+    @property
+    def creator_stage(self) -> CreatorStageSection:
+        """The section of the stage ``creator``.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        if self.creator is None:
+            raise ConfigError(
+                "training.creator: wanted a section, since the stage creator learns as it says, "
+                "found none; add training.creator.steps, or train another stage"
+            )
+        return self.creator

@@ -57,12 +57,13 @@ def tuned_copy(
     return TunedUnet(unet, dtype=backbone.dtype, lr_factor=lr_factor)
 
 
-def with_lora(unet: Any, *, rank: int) -> Any:
+def with_lora(unet: Any, *, rank: int, field: str = "backbone_tuning") -> Any:
     """Make a U-Net with low-rank terms in float32 around the very weights of another one.
 
     Args:
         unet: A frozen ``UNet2DConditionModel``, not changed.
         rank: Rank of the terms; alpha is the same, so they count once.
+        field: Of the configuration that asks for them, for the error.
 
     Raises:
         ConfigError: If there is no layer to give such a term.
@@ -73,8 +74,8 @@ def with_lora(unet: Any, *, rank: int) -> Any:
         inject_adapter_in_model(config, shared)
     except ValueError as error:
         raise ConfigError(
-            f"backbone_tuning lora: wanted a U-Net with attention, found none of {LORA_TARGETS}; "
-            "use backbone_tuning full"
+            f"{field} lora: wanted a U-Net with attention, found none of {LORA_TARGETS}; "
+            f"use {field} full"
         ) from error
     for parameter in shared.parameters():
         if parameter.requires_grad:
