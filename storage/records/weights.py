@@ -18,7 +18,7 @@ from schemas.run_layout import (
     parse_weights_dir,
     weights_dir,
 )
-from schemas.weights import WEIGHTS_FILE, WEIGHTS_MANIFEST, WeightsManifest
+from schemas.weights import SERIES, WEIGHTS_FILE, WEIGHTS_MANIFEST, WeightsManifest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -209,6 +209,11 @@ class WeightsWatch:
         self._manifest: WeightsManifest | None = None
         self._damaged: dict[int, DamagedShardError] = {}
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether it follows nothing, but stays with one version."""
+        return self._pinned is not None
+
     def newest(self) -> WeightsManifest | None:
         """The newest version (or the pinned one) now; None if there is none yet.
 
@@ -265,6 +270,18 @@ class WeightsWatch:
     def _expect_whole(self) -> None:
         if self._damaged:
             raise self._damaged[max(self._damaged)]
+
+
+def watch_all(store: RunStore, *, pinned: int | None = None) -> dict[Series, WeightsWatch]:
+    """Make a watch for each series.
+
+    Args:
+        pinned: The only version of the creation weights to use; None: the newest.
+    """
+    return {
+        series: WeightsWatch(store, series=series, pinned=pinned if series == "creation" else None)
+        for series in SERIES
+    }
 
 
 def _write_data(store: RunStore, manifest: WeightsManifest, data: bytes, series: Series) -> None:
