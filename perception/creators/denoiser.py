@@ -76,5 +76,5 @@ class AdaptedDenoiser(CreatorNetwork):
         return loss, {"denoising": float(loss.detach())}
 
     def in_place_of(self, backbone: DiffusionBackbone) -> DiffusionBackbone:
-        """The backbone with this U-Net for synthesis; features still come from the frozen one."""
+        """The backbone with this U-Net for synthesis; features come from the frozen one."""
         return replace(backbone, tuned_unet=self.denoiser, compiled_unet=None)

@@ -79,6 +79,10 @@ class CreatorNetwork(nn.Module, ABC):
             )
         return {f"{name}_loss": value for name, value in parts.items()}
 
+    def in_place_of(self, backbone: DiffusionBackbone) -> DiffusionBackbone:
+        """What images without maps are made with: the frozen backbone, if it has no other."""
+        return backbone
+
     def told(self, captions: Sequence[str], generator: torch.Generator) -> list[str]:
         """Captions as training shows them: a share of them dropped, none in evaluation mode."""
         is_dropped = torch.rand(len(captions), generator=generator) < self.text_drop

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from perception.creators.denoiser import AdaptedDenoiser
+    from perception.creators.protocol import CreatorNetwork
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.diffusion.moments import MomentsCache
     from pipeline.make.rows import ImageOrder
@@ -163,7 +163,7 @@ class AdaptedCreator:
         network: See :class:`LearnedCreator`.
     """
 
-    def __init__(self, network: AdaptedDenoiser) -> None:
+    def __init__(self, network: CreatorNetwork) -> None:
         self.network = network
 
     def __call__(
@@ -179,7 +179,7 @@ class AdaptedCreator:
         return create_images(adapted, orders, settings=settings, moments=moments)
 
 
-LEARNED_CREATORS: dict[str, Callable[[Any], LearnedCreator]] = {
+LEARNED_CREATORS: dict[str, Callable[[CreatorNetwork], LearnedCreator]] = {
     "halfway": AdaptedCreator,
     "gaussian": AdaptedCreator,
 }

@@ -70,6 +70,7 @@ def test_without_the_section_no_creator_learns(tmp_path):
     assert make_learned_creator(make_config(tmp_path), tiny_backbone()) is None
 
 
+@pytest.mark.slow
 def test_without_its_weights_generation_says_how_to_get_them(config, command):
     publish(config, 0)
     with pytest.raises(ConfigError, match="--stage creator"):
@@ -92,6 +93,7 @@ def test_what_the_stage_publishes_makes_the_images(config, command, capsys):
     assert {r.creator_hash for r in rows} == {manifest.sha256}
 
 
+@pytest.mark.slow
 def test_a_dry_run_names_the_stage(command, capsys):
     train([*command, "--stage", "creator", "--dry-run"])
     told = capsys.readouterr().out.replace("\n", " ")
