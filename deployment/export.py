@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from deployment.learned_creator import read_creator_weights
 from deployment.loaded_run import load_run
 from deployment.manifest import EXPORT_FILE, FORMAT, ExportManifest
 from deployment.model_card import make_model_card
@@ -16,7 +15,7 @@ from runs.directory import read_config
 from schemas.config_file import dump_config
 from schemas.paths import resolve_path
 from schemas.run_layout import CONFIG_FILE, RESULTS_FILE, weights_dir
-from schemas.weights import WEIGHTS_FILE, WEIGHTS_MANIFEST, WeightsManifest
+from schemas.weights import WEIGHTS_FILE, WEIGHTS_MANIFEST
 from storage.files.stores import open_store
 from storage.records.weights import read_weights
 
@@ -104,13 +103,6 @@ def _write_weights(run: LoadedRun, store: RunStore) -> None:
     # The manifest goes over as it is: version, digests and time of publishing stay true.
     manifest, data = read_weights(run.store, run.weights.version)
     folder = weights_dir(manifest.version)
-    _write_version(store, folder, manifest, data)
-    # A creator that has learnt goes with what it labels: samples are made by both.
-    if (learnt := read_creator_weights(run.config, run.store)) is not None:
-        _write_version(store, weights_dir(learnt[0].version, "creator"), *learnt)
-
-
-def _write_version(store: RunStore, folder: str, manifest: WeightsManifest, data: bytes) -> None:
     store.write_bytes(f"{folder}/{WEIGHTS_FILE}", data)
     store.write_bytes(f"{folder}/{WEIGHTS_MANIFEST}", manifest.to_json().encode())
 
