@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.loop.control import FATAL_ERRORS, GenerationControl
 from pipeline.make.isolate import SAMPLE_ERRORS, failure_of
+from pipeline.make.unit_weights import watch_for
 from schemas.errors import DamagedShardError
 from storage.records.weights import watch_all
 
@@ -32,7 +33,7 @@ def run_units(
 ) -> Decision:
     """Work on units, one after the other, as long as there is one that may be worked on.
 
-    Before each unit the newest weights are taken from storage.
+    Before each unit the weights that it is to be made with, the newest, are taken from storage.
 
     Args:
         control: Decides; made for the same run.
@@ -51,7 +52,8 @@ def run_units(
         attempt = control.lease(decision.unit)
         try:
             for series in generator.versions:
-                take_newest(generator, watches[series], series)
+                watch = watch_for(decision.unit, series, store, watches)
+                take_newest(generator, watch, series)
             generator.generate(decision.unit, attempt)
         except FATAL_ERRORS as error:
             control.take_back(decision.unit)

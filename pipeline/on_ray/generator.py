@@ -14,6 +14,7 @@ from pipeline.loop.control import FATAL_ERRORS
 from pipeline.make.build import open_generator
 from pipeline.make.drain import UnitGivenBackError
 from pipeline.make.isolate import Failure, failure_of
+from pipeline.make.unit_weights import watch_for
 from schemas.names import namespace_of, registry_name
 from storage.files.stores import open_store
 from storage.records.weights import watch_all
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from schemas.unit import Unit
     from schemas.weights import Series, WeightsManifest
     from storage.manifests.unit_outcome import UnitOutcome
+    from storage.records.weights import WeightsWatch
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,8 @@ class GeneratorActor:
             generator = self._loaded()
             if not generator.drain.is_requested:
                 for series in generator.versions:
-                    self._take_newest(generator, series, epoch=attempt.epoch)
+                    watch = watch_for(unit, series, self._store, self._watches)
+                    self._take_newest(generator, series, watch, epoch=attempt.epoch)
             return generator.generate(unit, attempt)
         except UnitGivenBackError as error:
             return error.given_back
@@ -110,8 +113,10 @@ class GeneratorActor:
             self._generator = open_generator(self._config, self._store)
         return self._generator
 
-    def _take_newest(self, generator: Generator, series: Series, *, epoch: int) -> None:
-        held, watch = generator.versions[series], self._watches[series]
+    def _take_newest(
+        self, generator: Generator, series: Series, watch: WeightsWatch, *, epoch: int
+    ) -> None:
+        held = generator.versions[series]
         offered = None if watch.is_pinned else self._ask_registry(series, held, epoch)
         if offered is not None:
             generator.take_weights(*offered, series)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from pipeline.loop.control import GenerationControl
 from pipeline.loop.local_runner import run_units
 from pipeline.loop.plan import make_plan
 from pipeline.make.attempt import Attempt, UnitHistory
@@ -15,6 +17,7 @@ from schemas.errors import RunFailedError, WeightsMismatchError
 from schemas.sample import CREATOR_MEMBERS, IMAGE_MEMBER, JSON_MEMBER
 from sources.open import open_run_source
 from storage.files.stores import open_store
+from storage.manifests.table import commit_unit, read_unit
 from storage.records.weights import read_weights
 from storage.samples.codecs import decode_sample
 from storage.samples.shards import pack_tar, read_tar
@@ -183,6 +186,29 @@ def test_labelling_again_needs_no_weights_of_the_creator(tmp_path):
     generator = make_generator(config, creator=TintCreator())
     generator.take_weights(*read_weights(store, 0))
     assert generator.generate(again, Attempt("a1")).counts["ok"] == 2
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_retry_makes_the_images_with_the_version_that_made_those_that_stand(
+    config, store, is_there
+):
+    """Later rounds have labelled those; where none is left, the newest version is as good."""
+    publish_creator(config, 0)
+    run_units(make_control(config), make_generator(config, creator=TintCreator()), store)
+    publish_creator(config, 1)
+    first = all_commits(config)[0]
+    states = ["ok", *["failed"] * 3] if is_there else ["failed"] * 4
+    rows = [
+        replace(row, status=status, tar_uri=row.tar_uri if status == "ok" else "")
+        for row, status in zip(first.rows, states, strict=True)
+    ]
+    assert commit_unit(store, replace(first, unit=replace(first.unit, revision=1), rows=rows))
+    again = replace(first.unit, revision=2)
+    control = GenerationControl(config, store, [again], weights_final=True)
+    run_units(control, make_generator(config, creator=TintCreator()), store)
+    made = read_unit(store, 0, again.unit_id)
+    assert {row.status for row in made.rows} == {"ok"}
+    assert {row.creator_version for row in made.rows} == {0 if is_there else 1}
 
 
 def give_back(config, unit, *, num_made, **versions):
