@@ -7,30 +7,13 @@ from typing import TYPE_CHECKING
 from perception.build import make_creator_network
 from perception.state_file import keys_digest, load_state_bytes
 from schemas.errors import ConfigError, DamagedShardError, WeightsMismatchError
-from storage.records.weights import expect_fits, list_versions, read_weights
+from storage.records.weights import WeightsWatch, expect_fits
 
 if TYPE_CHECKING:
     from perception.diffusion.backbone import DiffusionBackbone
     from schemas.config import RunConfig
     from schemas.weights import WeightsManifest
     from storage.files.stores import RunStore
-
-
-def read_creator_weights(
-    config: RunConfig, store: RunStore
-) -> tuple[WeightsManifest, bytes] | None:
-    """Read the newest version of a run's creator; None if its creator does not learn, or has not.
-
-    Raises:
-        ConfigError: If the version is damaged.
-    """
-    if config.training.creator is None:
-        return None
-    versions = list_versions(store, series="creator")
-    try:
-        return read_weights(store, versions[-1], series="creator") if versions else None
-    except DamagedShardError as error:
-        raise ConfigError(f"--run {store.url}: {error}") from error
 
 
 def with_learnt_creator(
@@ -42,17 +25,20 @@ def with_learnt_creator(
         backbone: The run's frozen one.
 
     Raises:
-        ConfigError: If the creator has not learnt yet, or its weights do not fit the run.
+        ConfigError: If the creator has not learnt yet, or its weights are damaged or do not fit.
     """
     if config.training.creator is None:
         return backbone, None
-    found = read_creator_weights(config, store)
-    if found is None:
+    try:
+        newest = WeightsWatch(store, series="creator").newer_than(None)
+    except DamagedShardError as error:
+        raise ConfigError(f"--run {store.url}: {error}") from error
+    if newest is None:
         raise ConfigError(
             f"--run {store.url}: its creator has no weights yet; they appear at the end of the "
             "stage creator (jobs/train.py --stage creator, or jobs/self_improve.py)"
         )
-    manifest, data = found
+    manifest, data = newest
     network = make_creator_network(config, backbone).eval().requires_grad_(requires_grad=False)
     try:
         keys_hash = keys_digest(network)
