@@ -26,6 +26,7 @@ from perception.trial import expect_method_fits
 from pipeline.make.build import open_captioner
 from runs.checks.models import expect_models
 from runs.directory import describe_image_size, find_version, read_config
+from schemas.config_method import SCORING_FIELDS, plays_no_part_in_training
 from schemas.errors import ConfigError, DamagedShardError, WeightsMismatchError
 from schemas.paths import resolve_path
 from storage.files.stores import RunStore, open_store
@@ -58,6 +59,7 @@ def load_run(
     device: str | None = None,
     diffusion: str | None = None,
     image_size: tuple[int, int] | None = None,
+    overrides: Sequence[str] = (),
 ) -> LoadedRun:
     """Load a run directory, or a folder that ``jobs/export.py`` wrote.
 
@@ -68,18 +70,22 @@ def load_run(
         device: Replaces ``model.device`` of the run's configuration.
         diffusion: Replaces ``model.diffusion``: where the same backbone lies now.
         image_size: Height and width of the training images; asked of the run's source if None.
+        overrides: ``section.field=value`` texts of fields that play no part in training
+            (``SCORING_FIELDS``), such as ``method.taskdiffusion.steps=1``.
 
     Returns:
         The run, in evaluation mode.
 
     Raises:
         ConfigError: If there is no run, no such weights, or backbone and weights do not belong
-            together.
+            together, or an override would need other weights.
         SourceError: If the run's source is needed for the image size and cannot be opened.
     """
     store = open_store(str(url))
     export = read_export_manifest(store)
-    config = _adapted(read_config(store), store, export, device=device, diffusion=diffusion)
+    _expect_scoring_fields(overrides)
+    config = read_config(store, overrides)
+    config = _adapted(config, store, export, device=device, diffusion=diffusion)
     if image_size is not None:
         _expect_size(config, image_size)
     manifest, data = _read_weights(store, find_version(store, weights))
@@ -95,6 +101,15 @@ def load_run(
         batch_size=config.evaluation.batch_size,
     )
     return LoadedRun(config=config, store=store, weights=manifest, predictor=predictor)
+
+
+def _expect_scoring_fields(overrides: Sequence[str]) -> None:
+    names = [override.partition("=")[0].strip() for override in overrides]
+    if wrong := [name for name in names if not plays_no_part_in_training(name)]:
+        raise ConfigError(
+            f"--set {wrong[0]}: decides what is trained, and these weights are trained; wanted one "
+            f"of {', '.join(SCORING_FIELDS)}"
+        )
 
 
 def _adapted(

@@ -31,6 +31,14 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image-size", metavar="HxW", help="training images' size, if the source is not here"
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.FIELD=VALUE",
+        help="change a value that plays no part in training, such as method.taskdiffusion.steps=1; "
+        "may be repeated",
+    )
 
 
 def open_run(parsed: argparse.Namespace) -> LoadedRun:
@@ -41,6 +49,7 @@ def open_run(parsed: argparse.Namespace) -> LoadedRun:
         device=parsed.device,
         diffusion=parsed.diffusion,
         image_size=parse_size(parsed.image_size),
+        overrides=tuple(parsed.set),
     )
 
 

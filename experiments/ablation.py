@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from schemas.config_base import Count, Section
+from schemas.config_method import SCORING_FIELDS, plays_no_part_in_training
 from schemas.errors import ConfigError
 from schemas.problems import describe_problems
 from schemas.sample import Task
 from schemas.stages import ResultRow
 from schemas.yaml_text import parse_yaml
-
-SCORING_FIELDS = (
-    "evaluation.metrics.*",
-    *(f"method.taskdiffusion.{name}" for name in ("steps", "lead", "samples", "reads_code")),
-    *(f"method.taskdiffusion.{name}" for name in ("raise_every_step", "saliency_threshold")),
-    "method.diffusionmtl.predicts",
-)
-"""Fields that change predictions or metrics but neither a method's weights nor its loss: one set of
-weights can be scored with several values of them."""
 
 
 class AblationRow(Section, fields_are="science"):
@@ -135,16 +126,12 @@ def _scored(row: AblationRow, trained: dict[str, AblationRow]) -> AblationRow:
         raise ValueError(f"{where}: wanted a row that trains, one of {list(trained)}")
     if given := row.model_fields_set & {"result", "donor"}:
         raise ValueError(f"{where}: {sorted(given)} are those of that row; leave them out")
-    if wrong := [name for name in row.set if not _plays_no_part_in_training(name)]:
+    if wrong := [name for name in row.set if not plays_no_part_in_training(name)]:
         raise ValueError(
             f"{where}, set: {wrong} decide what is trained; wanted only fields among "
             f"{list(SCORING_FIELDS)}; or leave scored_with out, and the row is trained"
         )
     return row.model_copy(update={"result": trained[row.scored_with].result})
-
-
-def _plays_no_part_in_training(name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in SCORING_FIELDS)
 
 
 def load_ablation(path: str | Path) -> Ablation:

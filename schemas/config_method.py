@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +16,21 @@ MethodName = Literal[
     "diffusionmtl",
 ]
 # fmt: on
+
+
+SCORING_FIELDS = (
+    "evaluation.metrics.*",
+    *(f"method.taskdiffusion.{name}" for name in ("steps", "lead", "samples", "reads_code")),
+    *(f"method.taskdiffusion.{name}" for name in ("raise_every_step", "saliency_threshold")),
+    "method.diffusionmtl.predicts",
+)
+"""Fields that change predictions or metrics but neither a method's weights nor its loss: one set of
+weights can be scored with several values of them."""
+
+
+def plays_no_part_in_training(name: str) -> bool:
+    """Whether a ``section.field`` is one of ``SCORING_FIELDS``."""
+    return any(fnmatchcase(name, pattern) for pattern in SCORING_FIELDS)
 
 
 class TaskDiffusionSection(Section, fields_are="science"):

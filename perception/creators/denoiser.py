@@ -33,7 +33,7 @@ def make(config: RunConfig, backbone: DiffusionBackbone) -> AdaptedDenoiser:
     if stage.tuning == "full":
         unet = copy.deepcopy(backbone.unet).float().requires_grad_()
     else:
-        unet = with_lora(backbone.unet, rank=stage.lora_rank, field="training.creator.tuning")
+        unet = with_lora(backbone.unet, rank=stage.lora_rank)
     denoiser = TunedUnet(unet, dtype=backbone.dtype, lr_factor=1.0)
     return AdaptedDenoiser(denoiser, text_drop=stage.text_drop)
 

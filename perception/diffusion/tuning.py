@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -57,30 +57,34 @@ def tuned_copy(
     return TunedUnet(unet, dtype=backbone.dtype, lr_factor=lr_factor)
 
 
-def with_lora(unet: Any, *, rank: int, field: str = "backbone_tuning") -> Any:
+def with_lora(unet: Any, *, rank: int) -> Any:
     """Make a U-Net with low-rank terms in float32 around the very weights of another one.
 
     Args:
         unet: A frozen ``UNet2DConditionModel``, not changed.
         rank: Rank of the terms; alpha is the same, so they count once.
-        field: Of the configuration that asks for them, for the error.
 
     Raises:
         ConfigError: If there is no layer to give such a term.
     """
-    shared = copy.deepcopy(unet, _keeping([*unet.parameters(), *unet.buffers()]))
+    shared = sharing_copy(unet)
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_TARGETS))
     try:
         inject_adapter_in_model(config, shared)
     except ValueError as error:
         raise ConfigError(
-            f"{field} lora: wanted a U-Net with attention, found none of {LORA_TARGETS}; "
-            f"use {field} full"
+            f"lora: wanted a U-Net with attention, found none of {LORA_TARGETS}; train all of it: "
+            "use backbone_tuning full, training.creator.tuning full, or joint_branch copy"
         ) from error
     for parameter in shared.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return shared
+
+
+def sharing_copy(unet: Any) -> Any:
+    """Make a U-Net of the very tensors of another one, whose hooks do not see its passes."""
+    return copy.deepcopy(unet, _keeping([*unet.parameters(), *unet.buffers()]))
 
 
 class TunedUnet(nn.Module):
@@ -100,7 +104,7 @@ class TunedUnet(nn.Module):
         # In a tuple, a module is no submodule: its frozen tensors stay out of parameters and state.
         self._hidden = (unet,)
         self.lr_factor = lr_factor
-        self._dtype = dtype
+        self.dtype = dtype
         self.trained = nn.ParameterDict(
             {
                 name.replace(".", "/"): parameter
@@ -121,6 +125,11 @@ class TunedUnet(nn.Module):
             if id(tensor) not in trained:
                 yield tensor
 
+    def casting(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Cast trained float32 tensors to what the pass computes in, while entered."""
+        is_exact = self.dtype == torch.float32
+        return nullcontext() if is_exact else torch.autocast(device.type, self.dtype)
+
     def forward(self, latents: Tensor, timestep: int | Tensor, context: Tensor) -> Tensor:
         """Run the U-Net once, with gradients where they are enabled.
 
@@ -132,11 +141,9 @@ class TunedUnet(nn.Module):
         Returns:
             The raw prediction [B, C, h, w]; who wants the maps on the way records them.
         """
-        is_exact = self._dtype == torch.float32
-        casting = nullcontext() if is_exact else torch.autocast(latents.device.type, self._dtype)
-        with casting:
+        with self.casting(latents.device):
             output = self.unet(
-                latents.to(self._dtype), timestep, encoder_hidden_states=context, return_dict=False
+                latents.to(self.dtype), timestep, encoder_hidden_states=context, return_dict=False
             )
         prediction: Tensor = output[0]
         return prediction

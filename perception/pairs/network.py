@@ -33,7 +33,7 @@ class Known:
     """What a pair is made from.
 
     Attributes:
-        latents: Clean latents; read only where a mask is 0.
+        latents: Clean latents; where a mask is 1, read only by a start below the schedule's end.
         masks: [B, 1, h, w], image's and maps': 1 where it is to be made, 0 where it is known.
     """
 

@@ -59,6 +59,20 @@ def test_a_version_can_be_chosen(config, run):
     assert not np.array_equal(run.predict(image)["depth"], older)
 
 
+def test_values_that_play_no_part_in_training_can_be_changed(tmp_path):
+    tiny = {"name": "taskdiffusion", "taskdiffusion": {"width": 16}}
+    url = make_run(tmp_path, method=tiny).run.url
+    three, one = (load_run(url, overrides=o) for o in ((), ["method.taskdiffusion.steps=1"]))
+    assert three.config.method.taskdiffusion.steps == 3
+    image = gradient_image(8, 8)
+    assert not np.array_equal(three.predict(image)["normals"], one.predict(image)["normals"])
+
+
+def test_values_that_need_other_weights_are_refused(config):
+    with pytest.raises(ConfigError, match=r"--set method\.tasks: decides what is trained"):
+        load_run(config.run.url, overrides=["method.tasks=[depth]"])
+
+
 @pytest.mark.parametrize("which", ["7", 7, "newest", "-1"])
 def test_weights_that_are_not_there_are_an_error_that_lists_the_versions(config, which):
     with pytest.raises(ConfigError, match=rf"--weights {which}: wanted final or .* 0, 1"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from experiments.ablation import SCORING_FIELDS, Ablation, load_ablation
+from experiments.ablation import Ablation, load_ablation
 from experiments.plan import expect_tasks, part_key, plan_ablation
 from experiments.run import make_run, make_scores, make_warm_up
 from experiments.size import size_of
@@ -19,7 +19,7 @@ from jobs import ablate
 from runs.results import read_results
 from schemas.config_base import values_of
 from schemas.config_file import dump_config
-from schemas.config_method import TaskDiffusionSection
+from schemas.config_method import SCORING_FIELDS, DiffusionMtlSection, TaskDiffusionSection
 from schemas.errors import ConfigError, RunFailedError
 from storage.files.stores import open_store
 from tests.kit.models.multi_task import all_labels, image_pyramid, make_small_method_on_vit
@@ -122,32 +122,32 @@ def test_a_field_that_decides_what_is_trained_cannot_be_scored_with(write_ablati
         load_ablation(write_ablation([*ROWS, row]))
 
 
-VALUES = {
-    "steps": 5,
-    "lead": 0,
-    "samples": 2,
-    "reads_code": False,
-    "raise_every_step": True,
-    "saliency_threshold": 0.2,
-}
+SCORED_WITH = [
+    ("taskdiffusion", "steps", 5),
+    ("taskdiffusion", "lead", 0),
+    ("taskdiffusion", "samples", 2),
+    ("taskdiffusion", "reads_code", False),
+    ("taskdiffusion", "raise_every_step", True),
+    ("taskdiffusion", "saliency_threshold", 0.2),
+    ("diffusionmtl", "predicts", "initial"),
+]
 
 
 def test_every_field_of_a_method_that_is_only_scored_has_a_test() -> None:
-    own = "method.taskdiffusion."
-    assert {own + name for name in VALUES} == {f for f in SCORING_FIELDS if f.startswith("method")}
+    tested = {f"method.{method}.{field}" for method, field, _ in SCORED_WITH}
+    assert tested == {f for f in SCORING_FIELDS if f.startswith("method")}
 
 
-@pytest.mark.parametrize("name", VALUES)
-def test_what_may_be_scored_with_changes_neither_weights_nor_loss(name) -> None:
+@pytest.mark.parametrize(("name", "field", "value"), SCORED_WITH)
+def test_what_may_be_scored_with_changes_neither_weights_nor_loss(name, field, value) -> None:
     tasks = ("saliency", "depth")
+    small = {"taskdiffusion": {"width": 8}, "diffusionmtl": {"token_reduction": 1}}[name]
+    sections = {"taskdiffusion": TaskDiffusionSection, "diffusionmtl": DiffusionMtlSection}
     plain, other = (
         make_small_method_on_vit(
-            "taskdiffusion",
-            tasks,
-            reads_diffusion=False,
-            taskdiffusion=TaskDiffusionSection(width=8, **options),
+            name, tasks, reads_diffusion=False, **{name: sections[name](**small, **options)}
         ).eval()
-        for options in ({}, {name: VALUES[name]})
+        for options in ({}, {field: value})
     )
     ours, theirs = plain.state_dict(), other.state_dict()
     assert ours.keys() == theirs.keys()

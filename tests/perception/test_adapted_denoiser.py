@@ -169,5 +169,5 @@ def test_held_out_figures_have_the_same_noises_each_time_and_change_nothing():
 def test_without_attention_lora_is_refused_by_the_field_that_asks_for_it():
     plain = copy.copy(tiny_backbone())
     object.__setattr__(plain, "unet", torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3)))
-    with pytest.raises(ConfigError, match=r"use training\.creator\.tuning full"):
+    with pytest.raises(ConfigError, match=r"training\.creator\.tuning full"):
         make_denoiser(backbone=plain)
