@@ -270,7 +270,7 @@ class DecodedShards:
 
 
 def decode_tar(data: bytes, uri: str, *, with_reliability: bool = True) -> Iterator[Sample]:
-    """Decode all samples of a tar.
+    """Decode all samples of a tar, but for the maps of their creator.
 
     Args:
         with_reliability: Decode the reliability of the labels too.
@@ -284,7 +284,9 @@ def decode_tar(data: bytes, uri: str, *, with_reliability: bool = True) -> Itera
     """
     try:
         for key, members in read_tar(data):
-            yield decode_sample(key, members, with_reliability=with_reliability)
+            yield decode_sample(
+                key, members, with_reliability=with_reliability, with_creator_maps=False
+            )
     except DamagedShardError as error:
         raise DamagedShardError(f"{uri}: {error}") from error
 

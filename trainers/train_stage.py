@@ -17,7 +17,7 @@ from trainers.checkpoint import StoredCheckpoints
 from trainers.final import read_final, write_final
 from trainers.learner import Learner, copy_weights_, make_learner
 from trainers.parts import Environment, TrainParts, make_parts
-from trainers.publish import OnVersion, publish_warm_up
+from trainers.publish import OnVersion, publish_first
 from trainers.ranks import agree_on_all, agree_on_equal
 from trainers.settings import StageSettings, stage_settings
 from trainers.stage import resume_stage, run_stage, validate
@@ -210,9 +210,10 @@ def end_stage(
     if settings.stage == "warm_up":
         copy_weights_(learner.creation, learner.exploitation)
         backbone = parts.backbone
-        manifest = publish_warm_up(
+        manifest = publish_first(
             lock.store,
             learner.creation,
+            stage=settings.stage,
             base_model_hash=backbone.model_id,
             ema_decay=settings.training.ema.decay,
         )
