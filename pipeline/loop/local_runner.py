@@ -51,7 +51,7 @@ def run_units(
             return decision
         attempt = control.lease(decision.unit)
         try:
-            for series in generator.versions:
+            for series in generator.series_of(decision.unit):
                 watch = watch_for(decision.unit, series, store, watches)
                 take_newest(generator, watch, series)
             generator.generate(decision.unit, attempt)

@@ -82,9 +82,13 @@ class Generator:
 
     @property
     def versions(self) -> dict[Series, int | None]:
-        """Each series that a unit is made with, and the version in use; None before the first."""
+        """Each series that is taken, and the version in use; None before the first."""
         held = {series: self._weights.get(series) for series in self._modules}
         return {series: None if each is None else each.version for series, each in held.items()}
+
+    def series_of(self, unit: Unit) -> list[Series]:
+        """Series whose weights a unit is made with: none make the images of a ``relabel`` unit."""
+        return [each for each in self._modules if each == "creation" or unit.kind == "synthesize"]
 
     def take_weights(
         self, manifest: WeightsManifest, data: bytes, series: Series = "creation"
@@ -119,7 +123,7 @@ class Generator:
             UnitGivenBackError: If :attr:`drain` says that the unit would not be done in time;
                 nothing of it was committed, images made so far are stored for the next attempt.
         """
-        weights = {series: self._taken(series) for series in self._series_of(unit)}
+        weights = {series: self._taken(series) for series in self.series_of(unit)}
         self.drain.begin(total=unit.num_samples)
         started = time.monotonic()
         steps, limits = Steps(self._store, unit, attempt), self._config.screening
@@ -144,10 +148,6 @@ class Generator:
         outcome = commit_samples(self._store, unit, drafts, attempt, seconds=seconds)
         self.drain.finish(total=unit.num_samples)
         return outcome
-
-    def _series_of(self, unit: Unit) -> list[Series]:
-        """Series whose weights a unit is made with: none make the images of a ``relabel`` unit."""
-        return [each for each in self._modules if each == "creation" or unit.kind == "synthesize"]
 
     def _taken(self, series: Series) -> WeightsManifest:
         if series not in self._weights:

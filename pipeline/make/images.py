@@ -112,7 +112,7 @@ class ImageMaker:
     def create(self, drafts: Sequence[Draft]) -> list[Draft]:
         """Make the images of some samples."""
         orders = [draft.order for draft in drafts if draft.order is not None]
-        create = self._learned or create_images
+        create = create_images if self._learned is None else self._learned
         made = create(self._backbone, orders, settings=self._creator, moments=self._moments)
         found = []
         for index, (draft, image) in enumerate(zip(drafts, made.images, strict=True)):

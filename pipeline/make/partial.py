@@ -109,7 +109,7 @@ class PartialImages:
             maps = {name: members[name] for name in note["maps"]}
             if note["pixels_sha256"] == pixels_sha256(image) and note["maps"] == _digests(maps):
                 return image, maps
-            reason = "wanted the pixels that were stored, found others"
+            reason = "wanted the pixels and maps that were stored, found others"
         except (SampleError, ValueError, LookupError, TypeError) as error:
             reason = str(error)
         logger.warning("partial_image_ignored key=%s: %s", row.key, reason)

@@ -28,9 +28,9 @@ def watch_for(
         watches: One for each series.
     """
     version = _standing_version(unit, store) if series == "creator" and unit.revision else None
-    return (
-        watches[series] if version is None else WeightsWatch(store, series=series, pinned=version)
-    )
+    if version is None:
+        return watches[series]
+    return WeightsWatch(store, series=series, pinned=version)
 
 
 def _standing_version(unit: Unit, store: RunStore) -> int | None:

@@ -83,7 +83,7 @@ class GeneratorActor:
         try:
             generator = self._loaded()
             if not generator.drain.is_requested:
-                for series in generator.versions:
+                for series in generator.series_of(unit):
                     watch = watch_for(unit, series, self._store, self._watches)
                     self._take_newest(generator, series, watch, epoch=attempt.epoch)
             return generator.generate(unit, attempt)
