@@ -17,6 +17,7 @@ from schemas.config import TRAINED_KINDS
 from schemas.config_file import dump_config
 from schemas.errors import ConfigError
 from storage.files.stores import open_store
+from storage.records.captions import read_captions
 from storage.records.weights import list_versions, read_manifest
 from tests.kit.small_run import all_rows, make_config, make_sample, publish
 from tests.kit.tiny_models import tiny_backbone
@@ -83,6 +84,8 @@ def test_what_the_stage_publishes_makes_the_images(config, command, capsys):
     train([*command, "--stage", "creator", "--local"])
     told = capsys.readouterr().out
     assert "version: 0" in told
+    assert told.index("validation denoising loss, untrained: ") < told.rindex("loss: ")
+    assert len(read_captions(open_store(config.run.url))) == 8, "it learns under captions"
     generate([*command, "--local"])
     store = open_store(config.run.url)
     assert list_versions(store, series="creator") == [0]
