@@ -18,7 +18,6 @@ from trainers.learner import Learner, copy_weights_
 if TYPE_CHECKING:
     from torch import nn
 
-    from perception.methods.protocol import DensePredictor
     from schemas.weights import Series, WeightsManifest
     from storage.files.stores import RunStore
 
@@ -64,7 +63,7 @@ class WeightsPublisher:
         self._lock = lock or RunLock(store=store)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._in_flight: Future[WeightsManifest | None] | None = None
-        self._snapshot: DensePredictor | None = None
+        self._snapshot: nn.Module | None = None
         self._skipped = 0
         self.newest: WeightsManifest | None = newest_manifest(store, series=series)
 
@@ -140,7 +139,7 @@ class WeightsPublisher:
 
     def _publish(
         self,
-        snapshot: DensePredictor,
+        snapshot: nn.Module,
         step: int,
         seen_images: int,
         is_last: bool,  # noqa: FBT001 - given by the thread

@@ -15,11 +15,12 @@ from perception.diffusion.halfway import synthesize_gaussian, synthesize_halfway
 from pipeline.make.screen import is_labelled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import nn
 
+    from perception.creators.protocol import CreatorNetwork
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.diffusion.moments import MomentsCache
     from pipeline.make.rows import ImageOrder
@@ -153,3 +154,33 @@ CREATORS: dict[str, Creator] = {
     "completion": _complete_labels,
 }
 """Creators by ``creator.kind``."""
+
+
+class AdaptedCreator:
+    """Makes images as the configured creator does, with a denoiser that has learnt.
+
+    Attributes:
+        network: See :class:`LearnedCreator`.
+    """
+
+    def __init__(self, network: CreatorNetwork) -> None:
+        self.network = network
+
+    def __call__(
+        self,
+        backbone: DiffusionBackbone,
+        orders: Sequence[ImageOrder],
+        *,
+        settings: CreatorSection,
+        moments: MomentsCache,
+    ) -> Made:
+        """See :class:`Creator`."""
+        adapted = self.network.in_place_of(backbone)
+        return create_images(adapted, orders, settings=settings, moments=moments)
+
+
+LEARNED_CREATORS: dict[str, Callable[[CreatorNetwork], LearnedCreator]] = {
+    "halfway": AdaptedCreator,
+    "gaussian": AdaptedCreator,
+}
+"""What makes a creator of the networks of ``perception.creators``, by ``creator.kind``."""

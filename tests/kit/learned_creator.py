@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from perception.build import make_creator_network
 from perception.diffusion.backbone import DiffusionBackbone
 from perception.state_file import keys_digest, state_to_bytes
 from pipeline.make.creators import Made
@@ -49,6 +50,21 @@ def publish_creator(
 ) -> WeightsManifest:
     """Publish a version of the creator's weights; another image and map for each."""
     network = Tint(strength=0.1 * (version + 1))
+    return _publish(config, network, version, backbone or tiny_backbone())
+
+
+def publish_denoiser(config: RunConfig, version: int, *, shift: float = 0.0) -> WeightsManifest:
+    """Publish the initial weights of a run's denoiser; ``shift`` is added to each of them."""
+    network = make_creator_network(config, tiny_backbone())
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(shift)
+    return _publish(config, network, version, tiny_backbone())
+
+
+def _publish(
+    config: RunConfig, network: nn.Module, version: int, backbone: DiffusionBackbone
+) -> WeightsManifest:
     return publish_weights(
         open_store(config.run.url),
         state_to_bytes(network),
@@ -57,7 +73,7 @@ def publish_creator(
         step=version * 10,
         seen_images=0,
         ema_decay=0.998,
-        base_model_hash=(backbone or tiny_backbone()).model_id,
+        base_model_hash=backbone.model_id,
         keys_hash=keys_digest(network),
         stage="creator",
         parent=version - 1,
