@@ -13,15 +13,17 @@ from perception.diffusion.backbone_files import CHECKPOINT, is_single_file
 from pipeline.make.rows import code_version
 from runs.directory import read_config
 from schemas.config_file import dump_config
+from schemas.errors import ConfigError, DamagedShardError
 from schemas.paths import resolve_path
 from schemas.run_layout import CONFIG_FILE, RESULTS_FILE, weights_dir
 from schemas.weights import WEIGHTS_FILE, WEIGHTS_MANIFEST
 from storage.files.stores import open_store
-from storage.records.weights import read_weights
+from storage.records.weights import WeightsWatch, read_weights
 
 if TYPE_CHECKING:
     from deployment.loaded_run import LoadedRun
     from schemas.config import RunConfig
+    from schemas.weights import Series, WeightsManifest
     from storage.files.stores import RunStore
 
 BACKBONE_FOLDER = "backbone"
@@ -37,7 +39,7 @@ def export_run(
     with_backbone: bool = False,
     diffusion: str | None = None,
 ) -> ExportManifest:
-    """Export a run's creation weights.
+    """Export a run's creation weights, and its creator's newest if it has any.
 
     The run is loaded first, so that what is written is known to load. ``export.json`` is written
     last: a folder without it was not finished.
@@ -58,10 +60,13 @@ def export_run(
     """
     run = load_run(url, weights=weights, device="cpu", diffusion=diffusion)
     store = open_store(out)
-    manifest = _describe(run, with_backbone=with_backbone)
+    creator = _newest_of_creator(run)
+    manifest = _describe(run, creator, with_backbone=with_backbone)
     if with_backbone:
         _copy_models(run, store)
-    _write_weights(run, store)
+    _write_weights(run.store, store, run.weights.version, "creation")
+    if creator is not None:
+        _write_weights(run.store, store, creator.version, "creator")
     store.write_bytes(CONFIG_FILE, dump_config(_portable_config(run)).encode())
     results = _read_results(run)
     if results is not None:
@@ -72,7 +77,16 @@ def export_run(
     return manifest
 
 
-def _describe(run: LoadedRun, *, with_backbone: bool) -> ExportManifest:
+def _newest_of_creator(run: LoadedRun) -> WeightsManifest | None:
+    try:
+        return WeightsWatch(run.store, series="creator").newest()
+    except DamagedShardError as error:
+        raise ConfigError(f"--run {run.store.url}: {error}") from error
+
+
+def _describe(
+    run: LoadedRun, creator: WeightsManifest | None, *, with_backbone: bool
+) -> ExportManifest:
     encoder = run.config.method.encoder
     is_file = is_single_file(resolve_path(run.config.model.diffusion))
     copied = f"{BACKBONE_FOLDER}/{CHECKPOINT}" if is_file else BACKBONE_FOLDER
@@ -89,6 +103,8 @@ def _describe(run: LoadedRun, *, with_backbone: bool) -> ExportManifest:
         encoder=encoder,
         encoder_folder=ENCODER_FOLDER if with_backbone and encoder else None,
         code_version=code_version(),
+        creator_version=-1 if creator is None else creator.version,
+        creator_sha256="" if creator is None else creator.sha256,
     )
 
 
@@ -99,10 +115,10 @@ def _portable_config(run: LoadedRun) -> RunConfig:
     return config.model_copy(update={"model": model, "method": run.config.method})
 
 
-def _write_weights(run: LoadedRun, store: RunStore) -> None:
+def _write_weights(run: RunStore, store: RunStore, version: int, series: Series) -> None:
     # The manifest goes over as it is: version, digests and time of publishing stay true.
-    manifest, data = read_weights(run.store, run.weights.version)
-    folder = weights_dir(manifest.version)
+    manifest, data = read_weights(run, version, series=series)
+    folder = weights_dir(version, series)
     store.write_bytes(f"{folder}/{WEIGHTS_FILE}", data)
     store.write_bytes(f"{folder}/{WEIGHTS_MANIFEST}", manifest.to_json().encode())
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from deployment.inputs import as_rgb, name_of
+from deployment.learned_creator import with_learnt_creator
 from deployment.manifest import ExportManifest, read_export_manifest
 from deployment.predictor import Prediction, Predictor
 from deployment.sampling import PairMaker, SamplingOptions
@@ -361,6 +362,11 @@ class LoadedRun:
 
     @cached_property
     def _pairs(self) -> PairMaker:
+        backbone, learnt = with_learnt_creator(self.config, self.store, self.predictor.backbone)
         return PairMaker(
-            predictor=self.predictor, creator=self.config.creator, weights=self.weights
+            predictor=self.predictor,
+            backbone=backbone,
+            creator=self.config.creator,
+            weights=self.weights,
+            creator_weights=learnt,
         )

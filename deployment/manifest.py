@@ -53,6 +53,8 @@ class ExportManifest:
         encoder: ``method.encoder`` of the run: a folder or hub name; None if it reads none.
         encoder_folder: Where a copy lies in the exported folder; None if there is none.
         code_version: Version of the project that wrote it.
+        creator_version: Version of the weights of the run's creator; -1 if it does not learn.
+        creator_sha256: Digest of their safetensors file; empty if there is none.
     """
 
     format: int
@@ -67,7 +69,12 @@ class ExportManifest:
     encoder: str | None
     encoder_folder: str | None
     code_version: str
+    creator_version: int = -1
+    creator_sha256: str = ""
 
     def to_json(self) -> str:
-        """Serialise all fields."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        """Serialise all fields; without those of a creator's weights if there are none."""
+        content = asdict(self)
+        if self.creator_version < 0:
+            del content["creator_version"], content["creator_sha256"]
+        return json.dumps(content, indent=1) + "\n"

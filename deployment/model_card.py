@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from schemas.run_layout import weights_dir
 from schemas.sample import RELIABILITY_MEASURES
+from schemas.weights import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,11 +125,16 @@ def _how_to_load(manifest: ExportManifest) -> str:
 
 
 def _what_lies_here(manifest: ExportManifest) -> str:
-    folder = f"weights/v{manifest.weights_version:08d}"
+    folder = weights_dir(manifest.weights_version)
+    creator = ""
+    if manifest.creator_version >= 0:
+        path = f"{weights_dir(manifest.creator_version, 'creator')}/{WEIGHTS_FILE}"
+        creator = f"* `{path}`: what made its images, sha256 `{manifest.creator_sha256}`\n"
     return (
         "## Files\n\n"
         f"* `{folder}/model.safetensors`: sha256 `{manifest.weights_sha256}`\n"
         f"* `{folder}/manifest.json`: where these weights stand in the run\n"
+        f"{creator}"
         "* `config.resolved.yaml`: the run's configuration\n"
         "* `export.json`: this folder, for programs\n"
         f"\nExported from `{manifest.source_run}`."

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from deployment.predictor import Predictor
+    from perception.diffusion.backbone import DiffusionBackbone
     from runs.counting import OnDone
     from schemas.weights import WeightsManifest
 
@@ -81,13 +82,17 @@ class PairMaker:
 
     Attributes:
         predictor: Labels the images.
+        backbone: Makes them.
         creator: How the run makes images.
         weights: Named in the provenance.
+        creator_weights: Of a creator that has learnt, in ``backbone``; named, too.
     """
 
     predictor: Predictor
+    backbone: DiffusionBackbone
     creator: CreatorSection
     weights: WeightsManifest
+    creator_weights: WeightsManifest | None = None
 
     def from_prompt(
         self,
@@ -106,7 +111,7 @@ class PairMaker:
         settings = settings_for(
             self.creator, options or SamplingOptions(), t_start=PURE_NOISE_START
         )
-        backbone, size = self.predictor.backbone, self.predictor.image_size
+        backbone, size = self.backbone, self.predictor.image_size
 
         def synthesize(seeds: Sequence[int]) -> Images:
             prompts = [prompt] * len(seeds)
@@ -136,7 +141,7 @@ class PairMaker:
         """
         start = self.creator.t_start
         settings = settings_for(self.creator, options or SamplingOptions(), t_start=start)
-        backbone = self.predictor.backbone
+        backbone = self.backbone
         real = resize_image(image, self.predictor.image_size)
 
         def synthesize(seeds: Sequence[int]) -> Images:
@@ -187,18 +192,22 @@ class PairMaker:
 
     def _facts(self, settings: CreatorSection, *, creator: str) -> dict[str, Any]:
         """Provenance under the names of the manifest's columns."""
-        return {
+        learnt = self.creator_weights
+        facts = {
             "creator": creator,
             "t_start": settings.t_start,
             "steps": settings.num_steps,
             "guidance": settings.guidance_scale,
             "scheduler": settings.sampler,
-            "diffusion_base_hash": self.predictor.backbone.model_id,
+            "diffusion_base_hash": self.backbone.model_id,
             "creation_version": self.weights.version,
             "creation_step": self.weights.step,
             "creation_sha256": self.weights.sha256,
             "code_version": code_version(),
         }
+        if learnt is not None:
+            facts |= {"creator_version": learnt.version, "creator_hash": learnt.sha256}
+        return facts
 
 
 def _seeds(seed: int, what: str, count: int) -> list[int]:

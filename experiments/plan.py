@@ -32,7 +32,8 @@ _WARM_UP_FIELDS = (
 )
 _IMAGE_FIELDS = (
     *_WARM_UP_FIELDS,
-    *("creator.", "plan.variants", "plan.unit_size", "labelling.", "screening."),
+    *("creator.", "training.creator.", "plan.variants", "plan.unit_size"),
+    *("labelling.", "screening."),
 )
 _FIELDS: dict[Part, tuple[str, ...]] = {
     "warm_up": _WARM_UP_FIELDS,

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _WARM_UP_FOLDERS = (CAPTIONS_DIR, weights_dir(0), final_dir("warm_up"))
 _IMAGE_FOLDERS = (
+    *(weights_dir(0, "creator"), final_dir("creator")),
     f"{SHARDS_DIR}/{round_dir(0)}",
     f"{UNITS_DIR}/{round_dir(0)}",
     *_WARM_UP_FOLDERS,

@@ -133,7 +133,7 @@ def remove(
         if removal.commit is not None:
             collect_labels(store, removal.commit, removal.paths)
         elif removal.kind == "old_weights":
-            collect_weights(store, removal.version, removal.paths)
+            collect_weights(store, removal.version, removal.paths, series=removal.series)
         else:
             for path in removal.paths:
                 store.remove_file(path)
@@ -174,7 +174,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--stopped", action="store_true", help="no process works on this run: any age will do"
     )
     parser.add_argument("--keep-rounds", nargs="*", type=int, default=[], metavar="ROUND")
-    parser.add_argument("--keep-versions", type=int, default=3, help="newest weights; default: 3")
+    parser.add_argument(
+        "--keep-versions", type=int, default=3, help="newest of a series; default: 3"
+    )
     parser.add_argument("--keep-checkpoints", type=int, default=2, help="per stage; default: 2")
     parsed = parser.parse_args(arguments)
     if parsed.delete and parsed.dry_run:

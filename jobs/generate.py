@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     if parsed.dry_run:
         show(console, describe_plan(config, plan, store, image_size=source.image_size))
         return
-    check_weights(store, parsed.weights)
+    check_weights(config, store, parsed.weights)
     claim_run_directory(store, config)
     keep_data_report(store, found.report)
     generate = generate_here if parsed.local else generate_on_ray

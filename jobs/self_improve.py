@@ -21,6 +21,7 @@ from runs.generation import describe_plan, plan_of
 from runs.loop import run_loop
 from runs.results import classes_table, gain_lines, read_results, scores_table
 from runs.state import ALL_ROLES
+from runs.training import describe_stage
 from schemas.run_layout import CONTACT_SHEET_FILE, RESULTS_FILE
 from schemas.stages import RESULT_ROWS
 from sources.open import open_run_source
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str]) -> None:
         show(console, describe_replacement(store, config), found.lines())
     if parsed.dry_run:
         show(console, describe_plan(config, plan, store, image_size=source.image_size))
+        if config.training.creator is not None:
+            show(console, describe_stage(config, "creator"))
         return
     claim_run_directory(store, config)
     if results:

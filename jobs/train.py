@@ -18,7 +18,7 @@ from runs.data_report import keep_data_report
 from runs.directory import claim_run_directory, describe_replacement, resumed_config
 from runs.driving import driving
 from runs.progress import validation_rows
-from runs.training import describe_stage, train
+from runs.training import describe_stage, expect_stage, train
 from schemas.stages import Stage
 from sources.open import open_run_source
 from storage.files.stores import open_store
@@ -41,10 +41,12 @@ def main(arguments: Sequence[str]) -> None:
     console, store = Console(), open_store(config.run.url)
     config = resumed_config(store, config)
     source = open_run_source(config)
+    remarks = expect_stage(config, stage, store, source)
     found = expect_startable(
         config, store, source, roles=ROLES, on_ray=not parsed.local, is_dry=parsed.dry_run
     )
-    show(console, describe_replacement(store, config), found.lines())
+    warnings = [f"warning: {text}" for text in remarks]
+    show(console, describe_replacement(store, config), found.lines(), warnings)
     if parsed.dry_run:
         show(console, describe_stage(config, stage))
         return
@@ -55,6 +57,8 @@ def main(arguments: Sequence[str]) -> None:
     for name in ("step", "seen_images", "seconds", "steps_per_s", "version"):
         if ended.get(name) is not None:
             console.print(f"{name}: {ended[name]}")
+    for label, text in validation_rows(ended.get("validation_untrained") or {}):
+        console.print(f"{label}, untrained: {text}")
     for label, text in validation_rows(ended.get("validation") or {}):
         console.print(f"{label}: {text}")
 

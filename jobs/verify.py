@@ -24,10 +24,10 @@ from runs.verification import (
     MAKE_AGAIN,
     RESTORE,
     KeysOfRounds,
+    NamedWeights,
     Problem,
     check_rows,
     check_shards,
-    check_weights,
 )
 from schemas.digest import sha256_of
 from schemas.errors import ConfigError, DamagedShardError, RunFailedError
@@ -37,7 +37,6 @@ from storage.files.inventory import list_files
 from storage.files.stores import open_store
 from storage.manifests.table import iterate_units
 from storage.records.captions import damaged_shards, read_shard_captions
-from storage.records.weights import list_versions, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -82,7 +81,7 @@ class Verification:
         self._store = store
         self._units = 0
         self._samples = 0
-        self._versions: dict[int, str] = {}
+        self._weights = NamedWeights(store)
         self._named: set[str] = set()
         self._keys = KeysOfRounds()
         self._captions: Callable[[str], frozenset[str]] = lru_cache(maxsize=4)(self._read_captions)
@@ -97,7 +96,7 @@ class Verification:
         """
         # What is listed first may be named by a manifest that is committed meanwhile.
         tars = list_files(self._store, SHARDS_DIR)
-        yield from self._check_weights()
+        yield from self._weights.check_published()
         yield from self._check_captions()
         with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
             running: deque[Future[list[Problem]]] = deque()
@@ -116,12 +115,14 @@ class Verification:
 
     def counts(self) -> dict[str, Any]:
         """What was checked, as JSON values."""
+        creator = self._weights.count("creator")
         return {
             "run": self._store.url,
             "units": self._units,
             "samples": self._samples,
             "shards": len(self._named),
-            "versions": len(self._versions),
+            "versions": self._weights.count("creation"),
+            **({"creator_versions": creator} if creator else {}),
             "unnamed_objects": len(self._unnamed),
             "unnamed_bytes": sum(self._unnamed),
         }
@@ -131,8 +132,10 @@ class Verification:
         text = (
             f"{number_of(self._units, 'unit')}, {number_of(self._samples, 'sample')} in "
             f"{number_of(len(self._named), 'shard')}, "
-            f"{number_of(len(self._versions), 'version')} of weights"
+            f"{number_of(self._weights.count('creation'), 'version')} of weights"
         )
+        if creator := self._weights.count("creator"):
+            text += f", {number_of(creator, 'version')} of the creator's"
         if self._unnamed:
             text += (
                 f"; {number_of(len(self._unnamed), 'object')} of {sum(self._unnamed)} bytes in "
@@ -160,10 +163,8 @@ class Verification:
         remedy = MAKE_AGAIN.format(unit=unit.unit_id)
         for text in self._keys.problems(commit):
             yield Problem(path, text, remedy)
-        for version, digest in {(r.creation_version, r.head_hash) for r in commit.rows}:
-            if digest and self._versions.get(version, digest) != digest:
-                text = f"labelled with other weights than version {version} is now"
-                yield Problem(path, text, f"{RESTORE} the folder of version {version}")
+        for text, folder in self._weights.problems(commit):
+            yield Problem(path, text, f"{RESTORE}: the folder {folder}")
         captioned = {row.source_key for row in commit.rows if row.caption_model}
         is_readable = unit.source_shard not in self._damaged_captions
         if captioned and unit.kind == "synthesize" and is_readable:
@@ -182,12 +183,6 @@ class Verification:
         for shard in sorted(self._damaged_captions):
             remedy = f"{RESTORE}, or run jobs/generate.py: it captions that source shard again"
             yield Problem(captions_path(shard), "captions that cannot be read", remedy)
-
-    def _check_weights(self) -> Iterator[Problem]:
-        for version in list_versions(self._store):
-            problems = check_weights(self._store, version)
-            yield from problems
-            self._versions[version] = "" if problems else read_manifest(self._store, version).sha256
 
     def _check_ends(self) -> Iterator[Problem]:
         """Both sets of weights at the end of each stage."""

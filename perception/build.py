@@ -1,4 +1,4 @@
-"""The frozen backbone and the method that a run's configuration describes."""
+"""The frozen backbone, the method and the creator that a run's configuration describes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from perception.creators import NETWORKS
 from perception.diffusion.backbone import BackboneOptions, load_backbone
 from perception.diffusion.features import pyramid_channels
 from perception.methods import METHODS
@@ -17,6 +18,7 @@ from schemas.paths import resolve_path
 from schemas.text import number_of
 
 if TYPE_CHECKING:
+    from perception.creators.protocol import CreatorNetwork
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.methods.protocol import DensePredictor
     from schemas.config import RunConfig
@@ -54,6 +56,21 @@ def make_method(config: RunConfig, backbone: DiffusionBackbone) -> DensePredicto
                 lr_factor=choices.backbone_lr_factor,
             )
             made.learn_unet(tuned)
+    return made.to(backbone.device)
+
+
+def make_creator_network(config: RunConfig, backbone: DiffusionBackbone) -> CreatorNetwork:
+    """Make the untrained creator of a run with ``training.creator``.
+
+    Equal configurations give equal weights.
+
+    Raises:
+        ConfigError: If it does not fit the backbone.
+    """
+    module = import_module(NETWORKS[config.creator.kind])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        made: CreatorNetwork = module.make(config, backbone)
     return made.to(backbone.device)
 
 

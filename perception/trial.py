@@ -1,4 +1,4 @@
-"""Whether a method can do what a run asks of it, found out without weights and arithmetic.
+"""Whether method and creator can do what a run asks, found out without weights and arithmetic.
 
 On torch's meta device tensors have shapes and no values: backbone and method are made there from
 their configurations, and one image is predicted.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from perception.build import dtype_of, make_method
+from perception.build import dtype_of, make_creator_network, make_method
 from perception.diffusion.backbone import DiffusionBackbone
 from perception.diffusion.schedule import NoiseSchedule
 from schemas.errors import ConfigError
@@ -60,6 +60,21 @@ def expect_method_fits(
             f"{config.model.diffusion}: {str(error).splitlines()[0]}; choose another size of the "
             "source's images, or another method or model"
         ) from error
+
+
+def expect_creator_fits(config: RunConfig, networks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Make what learns in the run's stage ``creator``, if it has one, on the meta device.
+
+    Args:
+        networks: As of :func:`expect_method_fits`.
+
+    Raises:
+        ConfigError: If it does not fit the diffusion model.
+    """
+    if config.training.creator is not None:
+        backbone = _shapes_of(networks, dtype_of(config))
+        with _META:
+            make_creator_network(config, backbone)
 
 
 @dataclass(frozen=True, slots=True)

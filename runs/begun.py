@@ -8,6 +8,7 @@ from schemas.run_layout import (
     CAPTIONS_DIR,
     CHECKPOINTS_DIR,
     COMPACTED_DIR,
+    CREATOR_DIR,
     RESULTS_FILE,
     UNITS_DIR,
     WEIGHTS_DIR,
@@ -16,7 +17,7 @@ from schemas.run_layout import (
 if TYPE_CHECKING:
     from storage.files.stores import RunStore
 
-_MADE = (CAPTIONS_DIR, UNITS_DIR, COMPACTED_DIR, WEIGHTS_DIR)
+_MADE = (CAPTIONS_DIR, UNITS_DIR, COMPACTED_DIR, WEIGHTS_DIR, CREATOR_DIR)
 
 
 def has_begun(store: RunStore) -> bool:

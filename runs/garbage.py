@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Literal
 from schemas.run_layout import (
     CHECKPOINTS_DIR,
     PARTIAL_DIR,
+    SERIES_DIRS,
     SHARDS_DIR,
     SUSPECTS_DIR,
-    WEIGHTS_DIR,
     parse_weights_dir,
     unit_of_file,
 )
-from schemas.weights import WEIGHTS_MANIFEST
+from schemas.weights import SERIES, WEIGHTS_MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from schemas.config import RunConfig
+    from schemas.weights import Series
     from storage.files.inventory import StoredFile
     from storage.manifests.unit_outcome import UnitCommit
 
@@ -48,7 +49,7 @@ class Limits:
         before: Only what was replaced or written before this moment, by the store's clock, goes.
         last_round: Last round of the plan.
         keep_rounds: Rounds whose labels stay, newer ones or not.
-        keep_versions: Newest versions of weights that stay.
+        keep_versions: Newest versions of each series of weights that stay.
         keep_checkpoints: Newest checkpoints of each stage that stay.
     """
 
@@ -91,6 +92,7 @@ class Removal:
         size_bytes: Their size.
         commit: ``superseded_labels``: the newest revision of the unit whose rows lose their bytes.
         version: ``old_weights``: the version.
+        series: ``old_weights``: its series.
     """
 
     kind: Kind
@@ -98,6 +100,7 @@ class Removal:
     size_bytes: int
     commit: UnitCommit | None = field(default=None, repr=False)
     version: int = -1
+    series: Series = "creation"
 
 
 def limits_of(
@@ -131,7 +134,7 @@ def find_garbage(content: RunContent, limits: Limits) -> list[Removal]:
     return [
         *superseded_labels(content, limits),
         *orphan_tars(content, limits),
-        *old_weights(content, limits),
+        *(each for series in SERIES for each in old_weights(content, limits, series)),
         *old_checkpoints(content, limits),
         *compacted_manifests(content, limits),
         *leftovers(content, limits),
@@ -191,16 +194,17 @@ def orphan_tars(content: RunContent, limits: Limits) -> list[Removal]:
     return found
 
 
-def old_weights(content: RunContent, limits: Limits) -> list[Removal]:
-    """Versions of weights beyond the newest ones, and what died before its manifest.
+def old_weights(content: RunContent, limits: Limits, series: Series = "creation") -> list[Removal]:
+    """Versions of a series beyond the newest ones, and what died before its manifest.
 
-    The warm-up's stay, for later stages start from them; so does the newest version that any row
-    names. A version's age counts from the one after it.
+    Version 0 stays, for later stages start from it; so do the versions that rows need, see
+    :func:`_named_versions`. A version's age counts from the one after it.
     """
     folders: dict[int, list[StoredFile]] = defaultdict(list)
     for file in content.files:
-        version = parse_weights_dir(file.path.removeprefix(f"{WEIGHTS_DIR}/").partition("/")[0])
-        if version is not None and file.path.startswith(f"{WEIGHTS_DIR}/"):
+        folder, _, rest = file.path.partition("/")
+        version = parse_weights_dir(rest.partition("/")[0])
+        if version is not None and folder == SERIES_DIRS[series]:
             folders[version].append(file)
     committed = {
         version: file.modified_at
@@ -209,9 +213,8 @@ def old_weights(content: RunContent, limits: Limits) -> list[Removal]:
         if file.name == WEIGHTS_MANIFEST
     }
     rising = sorted(committed)
-    rows = (row for commit in content.commits for row in commit.rows)
-    named = max((row.creation_version for row in rows), default=-1)
-    kept = {WARM_UP_VERSION, named, *rising[-max(limits.keep_versions, 1) :]}
+    named = _named_versions(content, series)
+    kept = {WARM_UP_VERSION, *named, *rising[-max(limits.keep_versions, 1) :]}
     found = []
     for version in sorted(folders.keys() - kept):
         later = [each for each in rising if each > version]
@@ -223,9 +226,26 @@ def old_weights(content: RunContent, limits: Limits) -> list[Removal]:
             paths = sorted((f.path for f in files), key=lambda p: not p.endswith(WEIGHTS_MANIFEST))
             size = sum(file.size_bytes for file in files)
             found.append(
-                Removal(kind="old_weights", paths=tuple(paths), size_bytes=size, version=version)
+                Removal(
+                    kind="old_weights",
+                    paths=tuple(paths),
+                    size_bytes=size,
+                    version=version,
+                    series=series,
+                )
             )
     return found
+
+
+def _named_versions(content: RunContent, series: Series) -> set[int]:
+    """Versions that rows need: those that made an image which is there, and the newest labels'.
+
+    Older labels are replaced in later rounds; what made an image stays its origin in all of them.
+    """
+    rows = [row for commit in content.commits for row in commit.rows]
+    if series == "creator":
+        return {row.creator_version for row in rows if row.status == "ok"}
+    return {max((row.creation_version for row in rows), default=-1)}
 
 
 def old_checkpoints(content: RunContent, limits: Limits) -> list[Removal]:

@@ -62,12 +62,17 @@ def describe_plan(
     return summary.lines()
 
 
-def check_weights(store: RunStore, version: int | None) -> None:
-    """Check that the run has the creation weights to label with.
+def check_weights(config: RunConfig, store: RunStore, version: int | None) -> None:
+    """Check that the run has the creation weights to label with, and its creator what it learnt.
 
     Raises:
         ConfigError: If it has none, or not the wanted version.
     """
+    if config.training.creator is not None and not list_versions(store, series="creator"):
+        raise ConfigError(
+            f"training.creator: {store.url} has no weights of its creator yet; run jobs/train.py "
+            "with --stage creator, or jobs/self_improve.py, on the same configuration first"
+        )
     versions = list_versions(store)
     if not versions:
         raise ConfigError(

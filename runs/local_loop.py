@@ -71,12 +71,16 @@ def generate_first_round(config: RunConfig, store: RunStore) -> None:
 class LocalGeneration:
     """Works on a run's units whenever it is called, until nothing may be worked on.
 
+    A creator that learns does so before the first unit.
+
     Args:
         rounds: Only the first rounds of the plan; None: all.
     """
 
     def __init__(self, config: RunConfig, store: RunStore, *, rounds: int | None = None) -> None:
         caption_source(store, open_run_source(config), open_captioner(config))
+        if config.training.creator is not None:
+            train_stage_locally(config, "creator")
         self._store = store
         self._generator = open_generator(config, store)
         self._control = GenerationControl(config, store, plan_of(config, rounds=rounds))

@@ -92,6 +92,7 @@ class _Loop:
 def _learn_and_generate(loop: _Loop) -> None:
     """Caption, warm up, then generate while the control and the self-improving stage learn.
 
+    A creator that learns does so before it makes anything.
     A run that learns from another run's samples generates none.
 
     Raises:
@@ -114,6 +115,8 @@ def _learn_and_generate(loop: _Loop) -> None:
             with loop.timed("caption"):
                 caption_source_on_ray(config, store.url, on_done=loop.view.count)
         _train(loop, "warm_up")
+        if config.training.creator is not None:
+            _train(loop, "creator")
         if config.training.synthetic_run is None:
             generation = GenerationLoop(config, store.url, lock=loop.lock)
             stack.callback(stop_generation, generation, loop.lock)

@@ -193,9 +193,14 @@ def reliability_as_grey(reliability: NDArray[np.float32], task: Task) -> NDArray
 
 
 def describe_reliability(reliability: NDArray[np.float32], task: Task) -> str:
-    """Say in words how sure a label is on average."""
+    """Say in words how sure a label is on average.
+
+    A label that is surest everywhere is one whose method does not estimate its error.
+    """
     mean = float(reliability.mean())
     is_error = RELIABILITY_MEASURES[task] == "expected_error_deg"
+    if (reliability == (0 if is_error else 1)).all():
+        return "error not estimated"
     return f"expected error {mean:.1f}°" if is_error else f"confidence {mean:.2f}"
 
 

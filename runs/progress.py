@@ -92,8 +92,12 @@ def view_rows(view: RunView) -> list[tuple[str, str]]:
 
 
 def validation_rows(scores: dict[str, float]) -> list[tuple[str, str]]:
-    """The headline metric of each task that was scored on the validation images."""
-    rows = []
+    """The headline metric of each task, or a creator's losses, on the validation images."""
+    rows = [
+        (f"validation {name.replace('_', ' ')}", f"{value:.4f}")
+        for name, value in scores.items()
+        if name.endswith("_loss")
+    ]
     for task, (metric, *_) in COLUMNS.items():
         if (value := scores.get(f"{task}_{metric}")) is not None:
             measure = MEASURES[metric]

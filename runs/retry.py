@@ -104,7 +104,7 @@ def retry(
     """
     missing = missing_captions(store, plan.units)
     expect_models(config, with_captioner=bool(missing))
-    check_weights(store, version)
+    check_weights(config, store, version)
     if missing:
         caption_missing(store, open_run_source(config), open_captioner(config), missing)
     good = _count_good(_commits_of(store, plan))

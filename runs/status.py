@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from schemas.manifest import ManifestRow
+    from schemas.weights import Series
     from storage.files.stores import RunStore
 
 NEWEST_EVENTS = 8
@@ -44,8 +45,8 @@ def read_status(store: RunStore) -> dict[str, Any]:
 
     Returns:
         ``state``, ``drivers``, ``stage``, ``stages_ended``, ``captioned_shards``, ``units``,
-        ``samples``, ``weights``, ``rates``, ``training``, ``generation``, ``results`` and
-        ``events``; None stands for what is not known.
+        ``samples``, ``weights``, ``creator_weights``, ``rates``, ``training``, ``generation``,
+        ``results`` and ``events``; None stands for what is not known.
 
     Raises:
         ConfigError: If there is no run.
@@ -74,7 +75,8 @@ def read_status(store: RunStore) -> dict[str, Any]:
             "torn_paths": reader.torn_paths,
         },
         "samples": count_rows(rows),
-        "weights": [_version_line(store, v) for v in list_versions(store)],
+        "weights": _version_lines(store, "creation"),
+        "creator_weights": _version_lines(store, "creator"),
         "rates": {
             "generated_per_s": generation_rate(rows),
             "trained_per_s": progress.get("images_per_s") if progress else None,
@@ -87,21 +89,33 @@ def read_status(store: RunStore) -> dict[str, Any]:
 
 
 def count_rows(rows: Iterable[ManifestRow]) -> dict[str, dict[str, int]]:
-    """Count samples by status, the good ones by version, the others by reason."""
+    """Count samples by status, the good ones by what made image and labels, the others by reason.
+
+    Where no creator learns and all labels are predicted, that is the version of the labels alone.
+    """
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     versions: Counter[int] = Counter()
+    creators: Counter[int] = Counter()
+    origins: Counter[str] = Counter()
     for row in rows:
         statuses[row.status] += 1
         if row.status == "ok":
             versions[row.creation_version] += 1
+            creators[row.creator_version] += 1
+            origins[row.label_origin] += 1
         else:
             reasons[row.error_class] += 1
-    return {
+    counts = {
         "by_status": dict(sorted(statuses.items())),
         "by_reason": dict(reasons.most_common()),
         "by_creation_version": {str(v): n for v, n in sorted(versions.items())},
     }
+    if creators.keys() - {-1}:
+        counts["by_creator_version"] = {str(v): n for v, n in sorted(creators.items())}
+    if origins.keys() - {"creation"}:
+        counts["by_label_origin"] = dict(sorted(origins.items()))
+    return counts
 
 
 def generation_rate(rows: Sequence[ManifestRow]) -> float | None:
@@ -146,9 +160,13 @@ def _stage(ended: Sequence[str], progress: dict[str, Any] | None, *, is_finished
     return f"after {ended[-1]}" if ended else "before warm_up"
 
 
-def _version_line(store: RunStore, version: int) -> dict[str, Any]:
+def _version_lines(store: RunStore, series: Series) -> list[dict[str, Any]]:
+    return [_version_line(store, v, series) for v in list_versions(store, series=series)]
+
+
+def _version_line(store: RunStore, version: int, series: Series) -> dict[str, Any]:
     try:
-        manifest = read_manifest(store, version)
+        manifest = read_manifest(store, version, series=series)
     except DamagedShardError:
         facts = ("step", "seen_images", "created_at")
         return {"version": version, **dict.fromkeys(facts), "stage": "damaged: see jobs/verify.py"}
@@ -173,8 +191,9 @@ def show_status(status: dict[str, Any], console: Console) -> None:
     for path in status["units"]["torn_paths"]:
         text = f"torn: {path}; the same command makes the unit again, and so does jobs/retry.py"
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-    if status["weights"]:
-        console.print(_weights_table(status["weights"]))
+    for name, title in (("weights", "version"), ("creator_weights", "creator's version")):
+        if status[name]:
+            console.print(_weights_table(status[name], title))
     for event in status["events"]:
         fields = {k: v for k, v in event.items() if k not in {"time", "writer", "event"}}
         console.print(
@@ -223,8 +242,8 @@ def _counts_table(title: str, counts: dict[str, int]) -> Table:
     return table
 
 
-def _weights_table(versions: list[dict[str, Any]]) -> Table:
-    titles = ("version", "step", "images seen", "published", "stage")
+def _weights_table(versions: list[dict[str, Any]], title: str) -> Table:
+    titles = (title, "step", "images seen", "published", "stage")
     table = Table(*(Column(title, overflow="fold") for title in titles))
     for line in versions[-NEWEST_EVENTS:]:
         cells = ("version", "step", "seen_images", "created_at", "stage")

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 from schemas.digest import sha256_of
 from schemas.errors import DamagedShardError, SampleError
 from schemas.run_layout import weights_dir
-from storage.records.weights import read_weights
+from storage.records.weights import list_versions, read_manifest, read_weights
 from storage.samples.codecs import decode_sample
 from storage.samples.shards import END_OF_ARCHIVE, read_tar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from schemas.manifest import ManifestRow
+    from schemas.weights import Series
     from storage.files.stores import RunStore
     from storage.manifests.unit_outcome import UnitCommit
 
@@ -79,11 +80,11 @@ def check_shards(store: RunStore, commit: UnitCommit) -> list[Problem]:
     ]
 
 
-def check_weights(store: RunStore, version: int) -> list[Problem]:
+def check_weights(store: RunStore, version: int, *, series: Series = "creation") -> list[Problem]:
     """Check the tensors of a committed version against its manifest."""
-    path = weights_dir(version)
+    path = weights_dir(version, series)
     try:
-        read_weights(store, version)
+        read_weights(store, version, series=series)
     except DamagedShardError as error:
         remedy = f"{RESTORE}, or delete {path}: the version before is then the newest"
         return [Problem(path, str(error), remedy)]
@@ -132,6 +133,54 @@ def _is_at(tar: bytes, row: ManifestRow, members: Mapping[str, bytes]) -> bool:
         return list(read_tar(part + END_OF_ARCHIVE)) == [(row.key, members)]
     except DamagedShardError:
         return False
+
+
+class NamedWeights:
+    """Compares the weights that rows name with those that are published."""
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self._digests: dict[Series, dict[int, str]] = {"creation": {}, "creator": {}}
+
+    def check_published(self) -> Iterator[Problem]:
+        """Check every version of every series; later rows are compared with these."""
+        for series, digests in self._digests.items():
+            for version in list_versions(self._store, series=series):
+                problems = check_weights(self._store, version, series=series)
+                yield from problems
+                digests[version] = (
+                    "" if problems else read_manifest(self._store, version, series=series).sha256
+                )
+
+    def count(self, series: Series) -> int:
+        """Number of published versions, damaged ones too."""
+        return len(self._digests[series])
+
+    def problems(self, commit: UnitCommit) -> Iterator[tuple[str, str]]:
+        """What speaks against the weights that a unit's rows name, and the folder to restore.
+
+        Old creation weights may have been removed; a creator's that good rows name may not.
+        """
+        for version, digest in {(r.creation_version, r.head_hash) for r in commit.rows}:
+            if self._is_other("creation", version, digest):
+                text = f"labelled with other weights than version {version} is now"
+                yield text, weights_dir(version)
+        good = (row for row in commit.rows if row.status == "ok" and row.creator_version >= 0)
+        for version, digest in {(row.creator_version, row.creator_hash) for row in good}:
+            if not self._is_there("creator", version):
+                text = f"made with version {version} of the creator, which is not there"
+                yield text, weights_dir(version, "creator")
+            elif self._is_other("creator", version, digest):
+                text = f"made with other weights than version {version} of the creator is now"
+                yield text, weights_dir(version, "creator")
+
+    def _is_other(self, series: Series, version: int, digest: str) -> bool:
+        return bool(digest) and self._digests[series].get(version, digest) != digest
+
+    def _is_there(self, series: Series, version: int) -> bool:
+        # It may have been published after the others were listed.
+        known = self._digests[series]
+        return version in known or version in list_versions(self._store, series=series)
 
 
 class KeysOfRounds:

@@ -96,6 +96,9 @@ class ModelSection(Section, fields_are="science"):
     )
 
 
+TRAINED_KINDS = ("halfway", "gaussian")
+"""Values of ``creator.kind`` with networks that may learn (section ``training.creator``)."""
+
 PURE_NOISE_START = 1000
 """Timestep of the schedule's end: what starts there keeps nothing of an image."""
 
@@ -225,8 +228,9 @@ class RunConfig(Section, fields_are="science"):
     @model_validator(mode="after")
     def _batch_splits(self) -> RunConfig:
         workers = self.training.num_workers
-        for stage in ("warm_up", "self_improve"):
-            batch = getattr(self.training, stage).batch_size
+        for stage in ("warm_up", "self_improve", "creator"):
+            section = getattr(self.training, stage)
+            batch = section.batch_size if section else 0
             if batch % workers:
                 raise ValueError(
                     f"training.{stage}.batch_size = {batch} cannot be split over "
@@ -243,18 +247,42 @@ class RunConfig(Section, fields_are="science"):
             )
         return self
 
+    @model_validator(mode="after")
+    def _creator_can_learn(self) -> RunConfig:
+        if self.training.creator is None:
+            return self
+        if self.creator.kind not in TRAINED_KINDS:
+            raise ValueError(
+                f"creator.kind = {self.creator.kind}: has nothing to train, but training.creator "
+                f"is given; remove it, or set creator.kind to one of {', '.join(TRAINED_KINDS)}"
+            )
+        if self.training.synthetic_run is not None:
+            raise ValueError(
+                f"training.synthetic_run = {self.training.synthetic_run}: nothing is generated "
+                "then, but training.creator is given; remove one of the two"
+            )
+        if self.model.dtype == "float16":
+            raise ValueError(
+                "model.dtype = float16: small gradients vanish in it, but training.creator is "
+                "given; set model.dtype to bfloat16 or float32"
+            )
+        return self
+
     @property
     def recipe_hash(self) -> str:
         """Digest of what decides synthetic images; as the run directory notes it, if it does."""
         return self.run.recipe or self.noting_recipe().run.recipe
 
     def noting_recipe(self, recipe: str = "") -> RunConfig:
-        """The same with ``run.recipe``: this one, or that of the models' and creator's science."""
+        """The same with ``run.recipe``: this one, or that of the models' and creator's science.
+
+        How a creator learns is part of the latter.
+        """
         chosen = {
             path: value
             for path, kind, value in values_of(self)
             if kind == "science"
-            and path.startswith(("model.", "creator."))
+            and path.startswith(("model.", "creator.", "training.creator."))
             # A field that came later leaves the digest as it was where it is not used.
             and value is not None
         }

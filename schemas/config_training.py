@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from schemas.config_base import Count, Fraction, Operations, PositiveInt, Section
+from schemas.errors import ConfigError
 
 
 class StageSection(Section, fields_are="science"):
@@ -30,6 +31,26 @@ class StageSection(Section, fields_are="science"):
         description="Greatest norm of a step's gradient, longer ones are shortened to it; absent: "
         "no limit. Published recipes: bae 0.1, idisc 1, invpt and taskprompter 10.",
     )
+
+
+class CreatorStageSection(StageSection, fields_are="science"):
+    """The stage in which the creator learns on the source's own images."""
+
+    text_drop: Fraction = Field(
+        default=0.15,
+        description="Share of images that are learnt from under the empty prompt; guidance needs "
+        "some.",
+    )
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.998,
+        description="Decay of the moving average that makes the images; one update a step.",
+    )
+    tuning: Literal["lora", "full"] = Field(
+        default="lora",
+        description="What of the denoiser learns, for halfway and gaussian. lora: low-rank terms "
+        "at the attention's projections; full: the whole U-Net.",
+    )
+    lora_rank: PositiveInt = Field(default=8, description="Rank, where tuning is lora.")
 
 
 class EmaSection(Section, fields_are="science"):
@@ -80,6 +101,11 @@ class TrainingSection(Section, fields_are="science"):
 
     warm_up: StageSection
     self_improve: StageSection
+    creator: CreatorStageSection | None = Field(
+        default=None,
+        description="What makes images learns on the source's own images before any are made; "
+        "absent: it stays as it is.",
+    )
     ema: EmaSection = EmaSection()
     real_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         default=0.5, description="Share of real images in a batch."
@@ -124,3 +150,17 @@ class TrainingSection(Section, fields_are="science"):
     starved_after_s: Operations[Annotated[float, Field(gt=0.0)]] = Field(
         default=300.0, description="Waiting longer than this for synthetic samples is an error."
     )
+
+    @property
+    def creator_stage(self) -> CreatorStageSection:
+        """The section of the stage ``creator``.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        if self.creator is None:
+            raise ConfigError(
+                "training.creator: wanted a section, since the stage creator learns as it says, "
+                "found none; add training.creator.steps, or train another stage"
+            )
+        return self.creator

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 METADATA_SCHEMA_VERSION = b"schema_version"
 METADATA_UNIT = b"unit"
@@ -30,10 +30,13 @@ class ManifestRow:
     ``creator.kind`` of the configuration, ``steps`` its ``num_steps``, ``guidance`` its
     ``guidance_scale``, ``scheduler`` its ``sampler``; ``creation_version`` is the ``version`` of
     the weights that labelled, ``creation_step`` their ``step``, ``head_hash`` their ``sha256``, and
-    ``diffusion_base_hash`` their ``base_model_hash``.
+    ``diffusion_base_hash`` their ``base_model_hash``; ``creator_version`` and ``creator_hash`` are
+    ``version`` and ``sha256`` of the creator's own weights that made the image, -1 and empty for a
+    creator that does not learn.
 
     ``label_kind`` is ``pseudo`` where all labels are predicted; ``mixed`` where those of the tasks
     in ``true_labels`` of ``extra`` are the real image's, and the others predicted.
+    ``label_origin`` is a :data:`schemas.sample.LabelOrigin`, of all labels but those.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -80,6 +83,9 @@ class ManifestRow:
     code_version: str = ""
     extra: str = "{}"
     revision: int = 0
+    creator_version: int = -1
+    creator_hash: str = ""
+    label_origin: str = "creation"
 
 
 COLUMN_TYPES: dict[str, str] = {f.name: str(f.type) for f in fields(ManifestRow)}

@@ -6,6 +6,10 @@ All paths are relative to the run's root and use forward slashes.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from schemas.weights import Series
 
 CONFIG_FILE = "config.resolved.yaml"
 RESULTS_FILE = "results.json"
@@ -18,6 +22,7 @@ SHARDS_DIR = "shards"
 UNITS_DIR = "manifest/units"
 COMPACTED_DIR = "manifest/compacted"
 WEIGHTS_DIR = "weights"
+CREATOR_DIR = "creator"
 CHECKPOINTS_DIR = "checkpoints"
 EVENTS_DIR = "events"
 SCORES_DIR = "scores"
@@ -26,7 +31,8 @@ LOCK_DIR = "lock"
 SUSPECTS_DIR = "suspects"
 PARTIAL_DIR = "partial"
 
-COLLECTED_WEIGHTS_DIR = "weights/collected"
+SERIES_DIRS: dict[Series, str] = {"creation": WEIGHTS_DIR, "creator": CREATOR_DIR}
+"""Folder of each series of published versions."""
 
 _VERSION_DIR = re.compile(r"^v(\d{8})$")
 _CAPTIONS = re.compile(r"(.+?)(?:\.more-([0-9]{4}))?\.parquet")
@@ -107,15 +113,20 @@ def parse_round_dir(name: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def weights_dir(version: int) -> str:
-    """Folder of one version of creation weights."""
-    return f"{WEIGHTS_DIR}/v{version:08d}"
+def weights_dir(version: int, series: Series = "creation") -> str:
+    """Folder of one version of published weights."""
+    return f"{SERIES_DIRS[series]}/v{version:08d}"
 
 
 def parse_weights_dir(name: str) -> int | None:
     """Version of a folder name made by :func:`weights_dir`; None if it is something else."""
     match = _VERSION_DIR.match(name)
     return int(match.group(1)) if match else None
+
+
+def collected_weights_path(version: int, series: Series = "creation") -> str:
+    """Where the manifest of a version stays that was removed."""
+    return f"{SERIES_DIRS[series]}/collected/v{version:08d}.json"
 
 
 def scores_path(key: str) -> str:

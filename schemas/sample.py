@@ -56,6 +56,10 @@ RELIABILITY_MEASURES: dict[Task, ReliabilityMeasure] = {
     for task, kind in TASK_KINDS.items()
 }
 
+LabelOrigin = Literal["creation", "creator", "agreed", "given"]
+"""Where labels of a synthetic image come from: the creation weights predict them from the image;
+its creator made them with it; the former, where the latter agree; the image was made from them."""
+
 CAPTION_ERROR = "caption_error"
 """In ``meta``: why a sample's caption cannot be used and is empty; its image and labels can."""
 
@@ -63,10 +67,14 @@ IMAGE_MEMBER = "image.png"
 JSON_MEMBER = "json"
 LABEL_MEMBERS: dict[Task, str] = {task: f"{task}.png" for task in TASKS}
 RELIABILITY_MEMBERS: dict[Task, str] = {task: f"{task}_confidence.png" for task in TASKS}
+CREATOR_MEMBERS: dict[Task, str] = {task: f"{task}_creator.png" for task in TASKS}
+"""Maps that a creator made with the image, in the encoding of labels."""
+
 MEMBER_ORDER: tuple[str, ...] = (
     IMAGE_MEMBER,
     *LABEL_MEMBERS.values(),
     *RELIABILITY_MEMBERS.values(),
+    *CREATOR_MEMBERS.values(),
     JSON_MEMBER,
 )
 
@@ -81,6 +89,8 @@ class Sample:
         labels: Task name to label array, encoded as the module docstring says.
         reliability: Task name to float32 [H, W], in the measure of ``RELIABILITY_MEASURES``.
             Synthetic only.
+        creator_maps: Task name to the map that the creator made with the image, encoded as a label;
+            whether it is the label, too, is another question. Synthetic only.
         caption: Text that describes the image; empty if unknown.
         is_synthetic: Whether the image came from a creator.
         meta: Everything else that the json member holds (provenance, scene seed, …).
@@ -90,6 +100,7 @@ class Sample:
     image: np.ndarray[Any, Any]
     labels: dict[Task, np.ndarray[Any, Any]]
     reliability: dict[Task, np.ndarray[Any, Any]] = field(default_factory=dict)
+    creator_maps: dict[Task, np.ndarray[Any, Any]] = field(default_factory=dict)
     caption: str = ""
     is_synthetic: bool = False
     meta: dict[str, Any] = field(default_factory=dict)

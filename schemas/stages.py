@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Stage = Literal["warm_up", "real_only_control", "self_improve"]
+Stage = Literal["warm_up", "creator", "real_only_control", "self_improve"]
 """``warm_up``: Eq. 6 on real pairs. ``self_improve``: Eq. 7 and Eq. 8 on real and synthetic pairs.
-``real_only_control``: as ``self_improve``, from the same weights, but on real pairs alone."""
+``real_only_control``: as ``self_improve``, from the same weights, but on real pairs alone.
+``creator``: what makes images learns on the real pairs, where ``training.creator`` is given."""
 
 ResultRow = Literal["warm_up", "real_only_control", "self_improved"]
 """Rows of ``results.json``: whose final creation weights a row shows."""

@@ -1,10 +1,16 @@
-"""What a published set of creation weights says about itself."""
+"""What a published set of weights says about itself, and the series that such sets form."""
 
 from __future__ import annotations
 
 import json
 import re
 from dataclasses import asdict, dataclass, fields
+from typing import Literal, get_args
+
+Series = Literal["creation", "creator"]
+"""Versions of what: of the creation weights, or of the weights of a creator that learns."""
+
+SERIES: tuple[Series, ...] = get_args(Series)
 
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_MANIFEST = "manifest.json"
@@ -14,10 +20,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightsManifest:
-    """Content of ``weights/v<version>/manifest.json``; its presence is the commit.
+    """Content of a version's ``manifest.json``; its presence is the commit.
 
     Attributes:
-        version: From 0 (warm-up weights), rising by one.
+        version: Within its series; from 0 (warm-up weights), rising by one.
         step: Optimiser steps of the self-improving stage behind it (0 for warm-up weights).
         seen_images: Images the exploitation weights had learnt from in the self-improving
             stage, over all ranks.
@@ -28,7 +34,7 @@ class WeightsManifest:
         base_model_hash: The frozen backbone it belongs to.
         parent: The version before it; -1 for the first.
         created_at: UTC, ISO 8601.
-        stage: ``warm_up`` or ``self_improve``.
+        stage: Of training that ended in it or goes on: ``warm_up``, ``self_improve``, ….
     """
 
     version: int

@@ -28,6 +28,7 @@ def collate(
     tasks: Sequence[Task],
     *,
     versions: Sequence[int] | None = None,
+    captions: Sequence[str] | None = None,
     pixel_weights: PixelWeighting = "none",
 ) -> Batch:
     """Stack samples of equal size.
@@ -39,6 +40,7 @@ def collate(
         samples: At least one; images uint8 [H, W, 3], labels as ``schemas.sample`` says.
         versions: Version of creation weights that labelled each sample, ``REAL_VERSION`` for a
             real one; all ``REAL_VERSION`` if absent.
+        captions: Text of each sample, "" where none is known; all "" if absent.
         pixel_weights: ``confidence`` weighs each pixel as :func:`pixel_weight` says; ``none`` all
             alike.
 
@@ -57,6 +59,7 @@ def collate(
         labels={task: _stack_labels(samples, task) for task in tasks},
         is_synthetic=torch.tensor([sample.is_synthetic for sample in samples]),
         keys=tuple(sample.key for sample in samples),
+        captions=("",) * len(samples) if captions is None else tuple(captions),
         versions=torch.tensor(given, dtype=torch.int64),
         weights={} if pixel_weights == "none" else _stack_weights(samples, tasks),
     )
@@ -140,6 +143,7 @@ class Batch:
             -1 = ignore.
         is_synthetic: bool [B].
         keys: Names of the samples.
+        captions: What the images are said to show; "" where that is not known.
         versions: int64 [B], version of the creation weights behind the labels, -1 if real.
         weights: Task to float32 [B, 1, H, W] in [0, 1], what each pixel counts in the loss; 1 for
             all pixels of a task that is missing, and of real samples.
@@ -149,6 +153,7 @@ class Batch:
     labels: dict[Task, Tensor]
     is_synthetic: Tensor
     keys: tuple[str, ...]
+    captions: tuple[str, ...]
     versions: Tensor
     weights: dict[Task, Tensor] = field(default_factory=dict)
 
@@ -169,6 +174,7 @@ class Batch:
             labels={task: label.to(device) for task, label in self.labels.items()},
             is_synthetic=self.is_synthetic.to(device),
             keys=self.keys,
+            captions=self.captions,
             versions=self.versions.to(device),
             weights={task: weight.to(device) for task, weight in self.weights.items()},
         )

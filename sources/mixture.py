@@ -82,6 +82,7 @@ class Mixture:
             self._augment(samples),
             self._tasks,
             versions=versions,
+            captions=[self.real.captions.get(sample.key, "") for sample in samples],
             pixel_weights=self._pixel_weights,
         )
 

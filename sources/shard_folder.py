@@ -89,7 +89,8 @@ class ShardFolder:
         members = self._members(shard.name)
         for key in shard.keys if keys is None else keys:
             try:
-                yield finish(decode_sample(key, _members_of(key, members)))
+                found = _members_of(key, members)
+                yield finish(decode_sample(key, found, with_creator_maps=False))
             except SampleError as error:
                 yield UnreadableSample(
                     key=key, uri=shard.uri, reason=error.reason, detail=error.detail

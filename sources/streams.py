@@ -17,7 +17,7 @@ from storage.samples.codecs import decode_sample
 from storage.samples.shards import load_shard, read_tar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sources.live_shards import LiveShard, LiveShardList
     from sources.protocol import LabelledSource, Split
@@ -47,12 +47,17 @@ class RealStream:
         rank: int = 0,
         world: int = 1,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        captions: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare the order; nothing is read yet.
 
         Args:
             seed: Of the order; the same for all ranks.
             cache_bytes: Decoded samples kept in memory, at most, in bytes.
+            captions: Key to text, for batches that have captions; None for others.
+
+        Attributes:
+            captions: As given; empty if there are none.
 
         Raises:
             SourceError: If the split is empty.
@@ -65,6 +70,7 @@ class RealStream:
                 f"source {source.name} has no sample of split {split}; add one or choose another"
             )
         self._seed, self._rank, self._world = seed, rank, world
+        self.captions = captions or {}
         height, width = source.image_size
         self._keys_cached = max(1, cache_bytes // (height * width * _LABEL_BYTES_PER_PIXEL))
         self._cache: FIFOCache[str, Sample] = FIFOCache(self._keys_cached)
@@ -270,7 +276,7 @@ class DecodedShards:
 
 
 def decode_tar(data: bytes, uri: str, *, with_reliability: bool = True) -> Iterator[Sample]:
-    """Decode all samples of a tar.
+    """Decode all samples of a tar, but for the maps of their creator.
 
     Args:
         with_reliability: Decode the reliability of the labels too.
@@ -284,7 +290,9 @@ def decode_tar(data: bytes, uri: str, *, with_reliability: bool = True) -> Itera
     """
     try:
         for key, members in read_tar(data):
-            yield decode_sample(key, members, with_reliability=with_reliability)
+            yield decode_sample(
+                key, members, with_reliability=with_reliability, with_creator_maps=False
+            )
     except DamagedShardError as error:
         raise DamagedShardError(f"{uri}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,14 +12,15 @@ from sources.mixture import Mixture
 from sources.open import open_run_source
 from sources.streams import RealStream, SyntheticStream
 from storage.files.stores import open_store
+from storage.records.captions import read_captions
 from storage.records.events import EventWriter
 from trainers.progress import OnProgress, Progress
 from trainers.publish import OnVersion, WeightsPublisher
 from trainers.ranks import Ranks, SingleRank
-from trainers.validation import Validator
+from trainers.validation import CreatorValidator, Validator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import torch
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from storage.records.run_lock import RunLock
     from trainers.checkpoint import Checkpoints
     from trainers.settings import StageSettings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +100,7 @@ class TrainParts:
     progress: Progress
     checkpoints: Checkpoints | None = None
     publisher: WeightsPublisher | None = None
-    validator: Validator | None = None
+    validator: Validator | CreatorValidator | None = None
     live: LiveShardList | None = None
     after_publish: Callable[[], None] | None = None
 
@@ -109,26 +113,20 @@ def make_parts(
     environment: Environment,
 ) -> TrainParts:
     """Make everything that the loop of a stage works with, on one rank."""
-    method, is_first = config.method, environment.ranks.rank == 0
+    is_first = environment.ranks.rank == 0
     source = open_run_source(config)
-    publisher = validator = None
+    captions = _captions_of(store) if settings.stage == "creator" else {}
+    publisher = None
     if is_first and settings.publish_every_images is not None:
         publisher = WeightsPublisher(
             store,
             base_model_hash=backbone.model_id,
-            ema_decay=settings.training.ema.decay,
+            ema_decay=settings.ema_decay,
             stage=settings.stage,
             on_version=environment.on_version,
             lock=environment.lock,
         )
-    if is_first:
-        validator = Validator(
-            source,
-            backbone,
-            tasks=method.tasks,
-            num_classes=method.num_classes,
-        )
-    batches = make_batches(config, settings, store, source, environment.ranks)
+    batches = make_batches(config, settings, store, source, environment.ranks, captions=captions)
     return TrainParts(
         batches=batches,
         backbone=backbone,
@@ -142,10 +140,33 @@ def make_parts(
         ),
         checkpoints=environment.checkpoints,
         publisher=publisher,
-        validator=validator,
+        validator=_validator(config, settings, source, backbone, captions) if is_first else None,
         live=batches.synthetic.live if batches.synthetic else None,
         after_publish=environment.after_publish,
     )
+
+
+def _validator(
+    config: RunConfig,
+    settings: StageSettings,
+    source: LabelledSource,
+    backbone: DiffusionBackbone,
+    captions: Mapping[str, str],
+) -> Validator | CreatorValidator:
+    method = config.method
+    if settings.stage == "creator":
+        return CreatorValidator(source, backbone, tasks=method.tasks, captions=captions)
+    return Validator(source, backbone, tasks=method.tasks, num_classes=method.num_classes)
+
+
+def _captions_of(store: RunStore) -> dict[str, str]:
+    """The run's captions by key; with a warning if it has none."""
+    found = {key: row.caption for (_, key), row in read_captions(store).items()}
+    if not found:
+        logger.warning(
+            "%s: no captions yet: the creator learns under the empty prompt alone", store.url
+        )
+    return found
 
 
 def _event_writer(store: RunStore, stage: str, lock: RunLock | None) -> EventWriter:
@@ -158,8 +179,14 @@ def make_batches(
     store: RunStore,
     source: LabelledSource,
     ranks: Ranks,
+    *,
+    captions: Mapping[str, str] | None = None,
 ) -> Mixture:
-    """Make this rank's part of the stage's batches: synthetic ones only in ``self_improve``."""
+    """Make this rank's part of the stage's batches: synthetic ones only in ``self_improve``.
+
+    Args:
+        captions: Key to text; None: batches have no captions.
+    """
     training, seed = settings.training, settings.seed
     synthetic = None
     if settings.stage == "self_improve":
@@ -173,7 +200,7 @@ def make_batches(
             with_reliability=training.pixel_weights == "confidence",
         )
     return Mixture(
-        RealStream(source, seed=seed, rank=ranks.rank, world=ranks.world),
+        RealStream(source, seed=seed, rank=ranks.rank, world=ranks.world, captions=captions),
         synthetic,
         real_fraction=training.real_fraction if synthetic else 1.0,
         batch_size=settings.optimisation.batch_size // ranks.world,

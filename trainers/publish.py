@@ -1,4 +1,4 @@
-"""Creation weights on their way to the generators, written in the background."""
+"""Weights on their way to the generators, written in the background."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from storage.records.weights import latest_version, publish_weights, read_manife
 from trainers.learner import Learner, copy_weights_
 
 if TYPE_CHECKING:
-    from perception.methods.protocol import DensePredictor
-    from schemas.weights import WeightsManifest
+    from torch import nn
+
+    from schemas.weights import Series, WeightsManifest
     from storage.files.stores import RunStore
 
 logger = logging.getLogger(__name__)
@@ -49,10 +50,12 @@ class WeightsPublisher:
         base_model_hash: str,
         ema_decay: float,
         stage: str,
+        series: Series = "creation",
         on_version: OnVersion | None = None,
         lock: RunLock | None = None,
     ) -> None:
         self._store = store
+        self._series: Series = series
         self._base_model_hash = base_model_hash
         self._ema_decay = ema_decay
         self._stage = stage
@@ -60,9 +63,9 @@ class WeightsPublisher:
         self._lock = lock or RunLock(store=store)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._in_flight: Future[WeightsManifest | None] | None = None
-        self._snapshot: DensePredictor | None = None
+        self._snapshot: nn.Module | None = None
         self._skipped = 0
-        self.newest: WeightsManifest | None = newest_manifest(store)
+        self.newest: WeightsManifest | None = newest_manifest(store, series=series)
 
     def start(self, learner: Learner, *, is_last: bool = False) -> bool:
         """Copy the creation weights and publish the copy in the background.
@@ -136,7 +139,7 @@ class WeightsPublisher:
 
     def _publish(
         self,
-        snapshot: DensePredictor,
+        snapshot: nn.Module,
         step: int,
         seen_images: int,
         is_last: bool,  # noqa: FBT001 - given by the thread
@@ -157,7 +160,7 @@ class WeightsPublisher:
         self, data: bytes, sha256: str, keys: str, *, step: int, seen_images: int, is_last: bool
     ) -> WeightsManifest | None:
         self._lock.expect_held()
-        newest = newest_manifest(self._store)
+        newest = newest_manifest(self._store, series=self._series)
         if newest is not None and newest.stage == self._stage:
             is_same = newest.step == step and newest.sha256 == sha256
             if is_same or newest.step > step or (newest.step == step and not is_last):
@@ -165,6 +168,7 @@ class WeightsPublisher:
         manifest = publish_weights(
             self._store,
             data,
+            series=self._series,
             sha256=sha256,
             version=0 if newest is None else newest.version + 1,
             step=step,
@@ -180,37 +184,44 @@ class WeightsPublisher:
         return manifest
 
 
-def publish_warm_up(
-    store: RunStore, method: DensePredictor, *, base_model_hash: str, ema_decay: float
+def publish_first(
+    store: RunStore,
+    module: nn.Module,
+    *,
+    stage: str,
+    base_model_hash: str,
+    ema_decay: float,
+    series: Series = "creation",
 ) -> WeightsManifest:
-    """Publish θ_W as version 0; a version 0 that is committed already stands.
+    """Publish version 0 of a series; a version 0 that is committed already stands.
 
     Args:
-        method: With the weights at the end of the warm-up.
+        module: With the weights at the end of the stage: θ_W, or a creator's.
         base_model_hash: The frozen backbone that they belong to.
         ema_decay: α of Eq. 8, for the record.
     """
-    if latest_version(store) is not None:
-        return read_manifest(store, 0)
+    if latest_version(store, series=series) is not None:
+        return read_manifest(store, 0, series=series)
     try:
         return publish_weights(
             store,
-            state_to_bytes(method),
+            state_to_bytes(module),
+            series=series,
             version=0,
             step=0,
             seen_images=0,
             ema_decay=ema_decay,
             base_model_hash=base_model_hash,
-            keys_hash=keys_digest(method),
-            stage="warm_up",
+            keys_hash=keys_digest(module),
+            stage=stage,
             parent=-1,
         )
     except AlreadyCommittedError:
         # Another driver's trainer came first in the same moment.
-        return read_manifest(store, 0)
+        return read_manifest(store, 0, series=series)
 
 
-def newest_manifest(store: RunStore) -> WeightsManifest | None:
+def newest_manifest(store: RunStore, *, series: Series = "creation") -> WeightsManifest | None:
     """Read the manifest of the newest committed version; None before the first."""
-    version = latest_version(store)
-    return None if version is None else read_manifest(store, version)
+    version = latest_version(store, series=series)
+    return None if version is None else read_manifest(store, version, series=series)

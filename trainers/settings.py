@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from schemas.config_training import CreatorStageSection
+
 if TYPE_CHECKING:
     from schemas.config import RunConfig
     from schemas.config_training import StageSection, TrainingSection
@@ -33,22 +35,40 @@ class StageSettings:
     @property
     def ema_every_samples(self) -> int | None:
         """Images between two updates of Eq. 8; None: the stage has no moving average."""
+        if self.stage == "creator":
+            return self.optimisation.batch_size
         return None if self.stage == "warm_up" else self.training.ema.every_samples
+
+    @property
+    def ema_decay(self) -> float:
+        """α of Eq. 8."""
+        own = self.optimisation
+        return own.ema_decay if isinstance(own, CreatorStageSection) else self.training.ema.decay
 
     @property
     def publish_every_images(self) -> int | None:
         """Images between two published versions; None: the stage publishes none."""
         return self.training.publish_every_images if self.stage == "self_improve" else None
 
+    @property
+    def validates_at_checkpoints(self) -> bool:
+        """Whether validation goes with checkpoints, for lack of versions to go with."""
+        return self.stage == "creator"
+
 
 def stage_settings(config: RunConfig, stage: Stage) -> StageSettings:
-    """Take a stage from a run's configuration; the control learns as long as self-improvement."""
+    """Take a stage from a run's configuration; the control learns as long as self-improvement.
+
+    Raises:
+        ConfigError: If the configuration has no such stage.
+    """
     training = config.training
+    if stage == "creator":
+        optimisation: StageSection = training.creator_stage
+    else:
+        optimisation = training.warm_up if stage == "warm_up" else training.self_improve
     return StageSettings(
-        stage=stage,
-        seed=config.run.seed,
-        optimisation=training.warm_up if stage == "warm_up" else training.self_improve,
-        training=training,
+        stage=stage, seed=config.run.seed, optimisation=optimisation, training=training
     )
 
 

@@ -9,7 +9,6 @@ from trainers.checkpoint import pack_checkpoint, restore_checkpoint
 from trainers.ema import EmaSchedule, ema_update_
 from trainers.settings import learning_rate
 from trainers.step import step_generator, train_step
-from trainers.validation import headline
 
 if TYPE_CHECKING:
     from trainers.learner import Learner
@@ -57,6 +56,8 @@ def run_stage(settings: StageSettings, learner: Learner, parts: TrainParts) -> N
         publish_is_due = publish_is_due and not _try_publish(learner, parts)
         if _is_checkpoint_due(settings, learner, parts):
             save_checkpoint(settings, learner, parts)
+            if settings.validates_at_checkpoints and learner.step < settings.optimisation.steps:
+                validate(learner, parts)
         parts.progress.add_step(
             images=settings.optimisation.batch_size, fields=numbers | _position(learner, parts)
         )
@@ -94,9 +95,7 @@ def _average(settings: StageSettings, learner: Learner, seen_before: int) -> Non
         return
     schedule = EmaSchedule(settings.ema_every_samples)
     due = schedule.updates_due(seen_before, learner.seen_images)
-    ema_update_(
-        learner.creation, learner.exploitation, decay=settings.training.ema.decay, updates=due
-    )
+    ema_update_(learner.creation, learner.exploitation, decay=settings.ema_decay, updates=due)
     learner.ema_updates += due
 
 
@@ -132,7 +131,7 @@ def validate(learner: Learner, parts: TrainParts) -> dict[str, float]:
     """Score the creation weights on the validation images and tell; empty if there are none."""
     if parts.validator is None:
         return {}
-    scores = headline(parts.validator.score(learner.creation))
+    scores = parts.validator.figures(learner.creation)
     if scores:
         parts.progress.fields["validation"] = scores
         parts.progress.emit(Event.VALIDATION, step=learner.step, scores=scores)

@@ -1,4 +1,4 @@
-"""One optimisation step of Eq. 6 or Eq. 7 on one batch."""
+"""One optimisation step on one batch: of Eq. 6, of Eq. 7, or of a creator's own loss."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from perception.creators.protocol import CreatorNetwork
 from perception.methods.protocol import supervised_loss
 from schemas.errors import NotFiniteError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.diffusion.moments import MomentsCache
     from sources.batches import Batch
-    from trainers.learner import Learner
+    from trainers.learner import Learned, Learner
     from trainers.ranks import Ranks
 
 
@@ -54,24 +55,19 @@ def train_step(
             ranks; a longer one is shortened to it. None: no limit.
 
     Returns:
-        ``loss`` (mean over ranks), ``grad_norm`` (before it is shortened), and ``loss_<task>`` of
-        this rank.
+        ``loss`` (mean over ranks), ``grad_norm`` (before it is shortened), and ``loss_<task>``, or
+        ``loss_<part>`` of a creator, of this rank.
 
     Raises:
         NotFiniteError: If loss or gradient is not finite on any rank; no weight has changed then.
     """
-    method, optimizer = learner.exploitation, learner.optimizer
-    device = backbone.device
-    encoded = moments.encode(backbone, batch.images) if method.reads_diffusion else None
-    pyramid = method.observe(backbone, batch.images, moments=encoded, generators=generator)
-    labels = {task: label.to(device) for task, label in batch.labels.items()}
+    learned, optimizer = learner.exploitation, learner.optimizer
     optimizer.zero_grad(set_to_none=True)
-    weights = {task: weight.to(device) for task, weight in batch.weights.items()}
-    loss, terms = supervised_loss(method, pyramid, labels, weights=weights, generator=generator)
+    loss, terms = _loss(learned, batch, backbone, moments, generator)
     loss.backward()
     total = loss.detach().clone()
-    gradients = _gradients(method)
-    ranks.average_([total, *gradients, *_float_buffers(method)])
+    gradients = _gradients(learned)
+    ranks.average_([total, *gradients, *_float_buffers(learned)])
     grad_norm = float(nn.utils.get_total_norm(gradients))
     if not math.isfinite(float(total)) or not math.isfinite(grad_norm):
         raise NotFiniteError(
@@ -86,6 +82,28 @@ def train_step(
     optimizer.step()
     numbers = {"loss": float(total), "grad_norm": grad_norm}
     return numbers | {f"loss_{task}": value for task, value in terms.items()}
+
+
+def _loss(
+    learned: Learned,
+    batch: Batch,
+    backbone: DiffusionBackbone,
+    moments: MomentsCache,
+    generator: torch.Generator,
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of the batch and its parts: the creator's own, or Eq. 6 or Eq. 7 of a method."""
+    device = backbone.device
+    labels = {task: label.to(device) for task, label in batch.labels.items()}
+    if isinstance(learned, CreatorNetwork):
+        encoded = moments.encode(backbone, batch.images)
+        loss, terms = learned(
+            backbone, encoded, labels=labels, captions=batch.captions, generator=generator
+        )
+        return loss, terms
+    known = moments.encode(backbone, batch.images) if learned.reads_diffusion else None
+    pyramid = learned.observe(backbone, batch.images, moments=known, generators=generator)
+    weights = {task: weight.to(device) for task, weight in batch.weights.items()}
+    return supervised_loss(learned, pyramid, labels, weights=weights, generator=generator)
 
 
 def _gradients(method: nn.Module) -> list[Tensor]:

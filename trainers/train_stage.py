@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from perception.build import device_of, make_method, open_backbone
+from perception.build import device_of, make_creator_network, make_method, open_backbone
 from perception.state_file import keys_digest, load_state_bytes, state_to_bytes
 from schemas.errors import NotFiniteError, RunFailedError, WeightsMismatchError
 from schemas.events import Event
@@ -15,15 +15,15 @@ from storage.records.run_lock import RunLock, fenced_message
 from storage.records.weights import expect_fits, read_weights
 from trainers.checkpoint import StoredCheckpoints
 from trainers.final import read_final, write_final
-from trainers.learner import Learner, copy_weights_, make_learner
+from trainers.learner import Learned, Learner, copy_weights_, make_learner
 from trainers.parts import Environment, TrainParts, make_parts
-from trainers.publish import OnVersion, publish_warm_up
+from trainers.publish import OnVersion, publish_first
 from trainers.ranks import agree_on_all, agree_on_equal
 from trainers.settings import StageSettings, stage_settings
 from trainers.stage import resume_stage, run_stage, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from perception.diffusion.backbone import DiffusionBackbone
     from schemas.config import RunConfig
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+STARTS_AFRESH: tuple[Stage, ...] = ("warm_up", "creator")
+"""Stages that start from no published weights; they end in version 0 of their series."""
 
 
 class StageStoppedError(RunFailedError):
@@ -50,7 +53,7 @@ def train_stage_locally(
     """Train a stage in this process, without Ray; a stage that was stopped goes on.
 
     Args:
-        stage: Which stage; all but ``warm_up`` need version 0 in the store.
+        stage: Which stage; all but ``STARTS_AFRESH`` need version 0 in the store.
         on_version: Told about published versions, from another thread.
         after_publish: Called between two steps, after each published version.
         lock: The driver's hold on the run; None if it took none.
@@ -91,19 +94,25 @@ def train_stage(config: RunConfig, stage: Stage, environment: Environment) -> di
     expect_driver(lock, environment)
     backbone = open_backbone(config, device=environment.device)
     settings = stage_settings(config, stage)
-    learner = make_learner(
-        make_method(config, backbone), weight_decay=settings.optimisation.weight_decay
-    )
+    learned = make_learned(config, stage, backbone)
+    learner = make_learner(learned, weight_decay=settings.optimisation.weight_decay)
     parts = make_parts(config, settings, store, backbone, environment)
     try:
-        if not resume_stage(settings, learner, parts) and stage != "warm_up":
+        untrained = validate(learner, parts) if stage == "creator" else {}
+        if not resume_stage(settings, learner, parts) and stage not in STARTS_AFRESH:
             load_version_zero(store, learner, backbone)
         wait_for_synthetic(config, parts)
         started_s, started_at = time.monotonic(), learner.step
         run_stage(settings, learner, parts)
         seconds = time.monotonic() - started_s
         return end_stage(
-            settings, learner, parts, lock, seconds=seconds, started_at_step=started_at
+            settings,
+            learner,
+            parts,
+            lock,
+            seconds=seconds,
+            started_at_step=started_at,
+            untrained=untrained,
         )
     except NotFiniteError as error:
         raise StageStoppedError(f"stage {stage} diverged: {error}") from error
@@ -114,6 +123,17 @@ def train_stage(config: RunConfig, stage: Stage, environment: Environment) -> di
     finally:
         if parts.publisher is not None:
             parts.publisher.close()
+
+
+def make_learned(config: RunConfig, stage: Stage, backbone: DiffusionBackbone) -> Learned:
+    """Make what a stage trains, untrained.
+
+    Raises:
+        ConfigError: If it cannot do what is asked of it.
+    """
+    if stage == "creator":
+        return make_creator_network(config, backbone)
+    return make_method(config, backbone)
 
 
 def expect_driver(lock: RunLock, environment: Environment) -> None:
@@ -185,12 +205,14 @@ def end_stage(
     *,
     seconds: float,
     started_at_step: int,
+    untrained: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Publish and write what the stage reached; ranks other than 0 only return counts.
 
     Args:
         seconds: Time of the loop in this process.
         started_at_step: Step at which this process began or went on.
+        untrained: Validation figures before the first step, if there are any.
 
     Raises:
         RunFailedError: If publishing fails, or a younger driver holds the run.
@@ -209,12 +231,14 @@ def end_stage(
     lock.expect_held()
     if settings.stage == "warm_up":
         copy_weights_(learner.creation, learner.exploitation)
-        backbone = parts.backbone
-        manifest = publish_warm_up(
+    if settings.stage in STARTS_AFRESH:
+        manifest = publish_first(
             lock.store,
             learner.creation,
-            base_model_hash=backbone.model_id,
-            ema_decay=settings.training.ema.decay,
+            stage=settings.stage,
+            base_model_hash=parts.backbone.model_id,
+            ema_decay=settings.ema_decay,
+            series="creator" if settings.stage == "creator" else "creation",
         )
         numbers["version"] = manifest.version
     if parts.publisher is not None:
@@ -222,6 +246,8 @@ def end_stage(
         parts.publisher.start(learner, is_last=True)
         newest = parts.publisher.finish()
         numbers["version"] = newest.version if newest else None
+    if untrained:
+        numbers["validation_untrained"] = dict(untrained)
     numbers["validation"] = validate(learner, parts)
     parts.progress.tell()
     lock.expect_held()

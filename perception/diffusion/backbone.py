@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from torch import nn
+
 logger = logging.getLogger(__name__)
 
 
@@ -149,6 +151,8 @@ class DiffusionBackbone:
         device: Where the networks run.
         dtype: Dtype of weights and activations.
         compiled_unet: What :meth:`predict` runs in place of ``unet``; same weights.
+        tuned_unet: A ``TunedUnet`` that :meth:`predict` runs in place of both, if one has learnt to
+            denoise.
     """
 
     vae: Any
@@ -159,6 +163,7 @@ class DiffusionBackbone:
     device: torch.device
     dtype: torch.dtype
     compiled_unet: Any = None
+    tuned_unet: nn.Module | None = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @property
@@ -203,6 +208,9 @@ class DiffusionBackbone:
             The raw prediction (noise, velocity or clean latents by the schedule's
             ``prediction_type``), float32 [B, C, h, w].
         """
+        if self.tuned_unet is not None:
+            learnt: Tensor = self.tuned_unet(latents, timestep, context)
+            return learnt.float()
         if self.compiled_unet is None:
             return self.run_unet(latents, timestep, context)
         # A tensor: a compiled network would be compiled anew for every other number.

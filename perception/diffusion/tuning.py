@@ -74,7 +74,7 @@ def with_lora(unet: Any, *, rank: int) -> Any:
     except ValueError as error:
         raise ConfigError(
             f"lora: wanted a U-Net with attention, found none of {LORA_TARGETS}; train all of it: "
-            "use backbone_tuning full, or joint_branch copy"
+            "use backbone_tuning full, training.creator.tuning full, or joint_branch copy"
         ) from error
     for parameter in shared.parameters():
         if parameter.requires_grad:

@@ -14,7 +14,7 @@ from pipeline.loop.timing import Outage
 from pipeline.make.attempt import new_attempt
 from pipeline.make.commit import commit_failed_unit
 from pipeline.make.isolate import STORE_FAILED, STORE_UNREACHABLE
-from schemas.errors import UserError, WeightsMismatchError
+from schemas.errors import RunFailedError, UserError, WeightsMismatchError
 from storage.manifests.table import OutcomeReader
 from storage.records.run_lock import RunLock
 from storage.records.weights import WeightsWatch
@@ -37,7 +37,7 @@ MOST_VERSIONS = 20
 MOST_TORN_PATHS = 5
 """So many torn manifests are named in events; jobs/status.py names all."""
 
-FATAL_ERRORS = (UserError, WeightsMismatchError)
+FATAL_ERRORS = (UserError, WeightsMismatchError, RunFailedError)
 """Errors that every unit would meet: the run stops instead of failing unit after unit."""
 
 

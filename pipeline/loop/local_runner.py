@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.loop.control import FATAL_ERRORS, GenerationControl
 from pipeline.make.isolate import SAMPLE_ERRORS, failure_of
+from pipeline.make.unit_weights import watch_for
 from schemas.errors import DamagedShardError
-from storage.records.weights import WeightsWatch
+from storage.records.weights import watch_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from pipeline.loop.capacity import Decision
     from pipeline.make.generator import Generator
     from schemas.unit import Unit
+    from schemas.weights import Series
     from storage.files.stores import RunStore
+    from storage.records.weights import WeightsWatch
 
 ATTEMPT_ERRORS = (*SAMPLE_ERRORS, DamagedShardError, OSError)
 
@@ -30,7 +33,7 @@ def run_units(
 ) -> Decision:
     """Work on units, one after the other, as long as there is one that may be worked on.
 
-    Before each unit the newest weights are taken from storage.
+    Before each unit the weights that it is to be made with, the newest, are taken from storage.
 
     Args:
         control: Decides; made for the same run.
@@ -39,7 +42,7 @@ def run_units(
     Returns:
         Why there is nothing more to do now: ``finished``, ``failed`` or ``starved``.
     """
-    watch = WeightsWatch(store, pinned=pinned_version)
+    watches = watch_all(store, pinned=pinned_version)
     while True:
         for unit in control.refresh():
             on_unit(unit)
@@ -48,7 +51,9 @@ def run_units(
             return decision
         attempt = control.lease(decision.unit)
         try:
-            take_newest(generator, watch)
+            for series in generator.series_of(decision.unit):
+                watch = watch_for(decision.unit, series, store, watches)
+                take_newest(generator, watch, series)
             generator.generate(decision.unit, attempt)
         except FATAL_ERRORS as error:
             control.take_back(decision.unit)
@@ -59,13 +64,18 @@ def run_units(
             control.settle(decision.unit, attempt)
 
 
-def take_newest(generator: Generator, watch: WeightsWatch) -> int | None:
+def take_newest(
+    generator: Generator, watch: WeightsWatch, series: Series = "creation"
+) -> int | None:
     """Give a generator the newest weights from storage, unless it holds them.
+
+    Args:
+        watch: Of the same series.
 
     Returns:
         The version it holds now.
     """
-    newer = watch.newer_than(generator.version)
+    newer = watch.newer_than(generator.versions[series])
     if newer is not None:
-        generator.take_weights(*newer)
-    return generator.version
+        generator.take_weights(*newer, series)
+    return generator.versions[series]

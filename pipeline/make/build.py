@@ -13,14 +13,16 @@ from sources.open import open_run_source
 
 if TYPE_CHECKING:
     from perception.captioner import Captioner
+    from perception.diffusion.backbone import DiffusionBackbone
     from pipeline.make.caption import SourceCaptions
+    from pipeline.make.creators import LearnedCreator
     from pipeline.make.generator import Generator
     from schemas.config import RunConfig
     from storage.files.stores import RunStore
 
 
 def open_generator(config: RunConfig, store: RunStore) -> Generator:
-    """Load everything a generator needs, but for the creation weights."""
+    """Load everything a generator needs, but for the weights of its versions."""
     from perception.build import make_method, open_backbone
     from pipeline.make.generator import Generator
 
@@ -31,7 +33,18 @@ def open_generator(config: RunConfig, store: RunStore) -> Generator:
         source=open_run_source(config),
         backbone=backbone,
         method=make_method(config, backbone),
+        creator=make_learned_creator(config, backbone),
     )
+
+
+def make_learned_creator(config: RunConfig, backbone: DiffusionBackbone) -> LearnedCreator | None:
+    """Make the creator of a run with ``training.creator``; None for other runs."""
+    from perception.build import make_creator_network
+    from pipeline.make.creators import LEARNED_CREATORS
+
+    if config.training.creator is None:
+        return None
+    return LEARNED_CREATORS[config.creator.kind](make_creator_network(config, backbone))
 
 
 def open_captioner(config: RunConfig) -> Captioner | SourceCaptions:

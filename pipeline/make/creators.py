@@ -1,7 +1,7 @@
 """How synthetic images are made: a table of creators, by the names of the configuration.
 
 A creator is a function from orders to images; one that knows their labels gives those, too, and
-then they are not predicted.
+then they are not predicted. One that makes maps with its images gives those, and they are stored.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from perception.diffusion.halfway import synthesize_gaussian, synthesize_halfway
 from pipeline.make.screen import is_labelled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from torch import nn
 
+    from perception.creators.protocol import CreatorNetwork
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.diffusion.moments import MomentsCache
     from pipeline.make.rows import ImageOrder
@@ -26,17 +28,20 @@ if TYPE_CHECKING:
     from schemas.sample import Task
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Created:
+@dataclass(frozen=True, slots=True)
+class Made:
     """A batch of synthetic images.
 
     Attributes:
         images: uint8 RGB [B, H, W, 3].
+        maps: Task to B maps that were made with the images, encoded as labels in
+            :class:`schemas.sample.Sample`; no entry where there is none.
         labels: Task to B label arrays, encoded as in :class:`schemas.sample.Sample`; None for an
             image whose label the creator does not know, and no entry if it knows none.
     """
 
     images: NDArray[np.uint8]
+    maps: Mapping[Task, Sequence[NDArray[Any]]] = field(default_factory=dict)
     labels: Mapping[Task, Sequence[NDArray[Any] | None]] = field(default_factory=dict)
 
 
@@ -50,7 +55,7 @@ class Creator(Protocol):
         *,
         settings: CreatorSection,
         moments: MomentsCache,
-    ) -> Created:
+    ) -> Made:
         """Make one image for each order, which depends on that order alone, up to rounding.
 
         Args:
@@ -59,13 +64,21 @@ class Creator(Protocol):
         """
 
 
+class LearnedCreator(Creator, Protocol):
+    """A creator with weights of its own, which are a series of versions."""
+
+    @property
+    def network(self) -> nn.Module:
+        """Takes the weights; used by nobody else meanwhile."""
+
+
 def create_images(
     backbone: DiffusionBackbone,
     orders: Sequence[ImageOrder],
     *,
     settings: CreatorSection,
     moments: MomentsCache,
-) -> Created:
+) -> Made:
     """Make a batch with the configured creator; see :class:`Creator`."""
     return CREATORS[settings.kind](backbone, orders, settings=settings, moments=moments)
 
@@ -76,7 +89,7 @@ def _create_halfway(
     *,
     settings: CreatorSection,
     moments: MomentsCache,
-) -> Created:
+) -> Made:
     images = synthesize_halfway(
         backbone,
         moments.encode(backbone, [order.source.image for order in orders]),
@@ -84,7 +97,7 @@ def _create_halfway(
         settings=settings,
         seeds=[order.seed for order in orders],
     )
-    return Created(images=images)
+    return Made(images)
 
 
 def _create_gaussian(
@@ -93,7 +106,7 @@ def _create_gaussian(
     *,
     settings: CreatorSection,
     moments: MomentsCache,  # noqa: ARG001 - part of the protocol; nothing real is kept here
-) -> Created:
+) -> Made:
     height, width = orders[0].source.image.shape[:2]
     images = synthesize_gaussian(
         backbone,
@@ -102,7 +115,7 @@ def _create_gaussian(
         settings=settings,
         seeds=[order.seed for order in orders],
     )
-    return Created(images=images)
+    return Made(images)
 
 
 def _take_unlabelled(
@@ -111,8 +124,8 @@ def _take_unlabelled(
     *,
     settings: CreatorSection,  # noqa: ARG001
     moments: MomentsCache,  # noqa: ARG001
-) -> Created:
-    return Created(images=np.stack([order.source.image for order in orders]))
+) -> Made:
+    return Made(np.stack([order.source.image for order in orders]))
 
 
 def _complete_labels(
@@ -121,14 +134,14 @@ def _complete_labels(
     *,
     settings: CreatorSection,  # noqa: ARG001
     moments: MomentsCache,  # noqa: ARG001
-) -> Created:
+) -> Made:
     """Take real images with the labels they have; a label without a valid pixel is none."""
     known = [
         {task: label for task, label in order.source.labels.items() if is_labelled(label, task)}
         for order in orders
     ]
     tasks = dict.fromkeys(task for labels in known for task in labels)
-    return Created(
+    return Made(
         images=np.stack([order.source.image for order in orders]),
         labels={task: [labels.get(task) for labels in known] for task in tasks},
     )
@@ -141,3 +154,33 @@ CREATORS: dict[str, Creator] = {
     "completion": _complete_labels,
 }
 """Creators by ``creator.kind``."""
+
+
+class AdaptedCreator:
+    """Makes images as the configured creator does, with a denoiser that has learnt.
+
+    Attributes:
+        network: See :class:`LearnedCreator`.
+    """
+
+    def __init__(self, network: CreatorNetwork) -> None:
+        self.network = network
+
+    def __call__(
+        self,
+        backbone: DiffusionBackbone,
+        orders: Sequence[ImageOrder],
+        *,
+        settings: CreatorSection,
+        moments: MomentsCache,
+    ) -> Made:
+        """See :class:`Creator`."""
+        adapted = self.network.in_place_of(backbone)
+        return create_images(adapted, orders, settings=settings, moments=moments)
+
+
+LEARNED_CREATORS: dict[str, Callable[[CreatorNetwork], LearnedCreator]] = {
+    "halfway": AdaptedCreator,
+    "gaussian": AdaptedCreator,
+}
+"""What makes a creator of the networks of ``perception.creators``, by ``creator.kind``."""

@@ -1,4 +1,4 @@
-"""A generator: takes creation weights, makes units, commits them."""
+"""A generator: takes weights, makes units, commits them."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
 
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.methods.protocol import DensePredictor
     from pipeline.make.attempt import Attempt
+    from pipeline.make.creators import LearnedCreator
     from pipeline.make.rows import Draft
     from schemas.config import RunConfig
     from schemas.sample import Task
     from schemas.unit import Unit
-    from schemas.weights import WeightsManifest
+    from schemas.weights import Series, WeightsManifest
     from sources.protocol import LabelledSource
     from storage.files.stores import RunStore
     from storage.manifests.unit_outcome import UnitOutcome
@@ -45,6 +47,8 @@ class Generator:
 
     Args:
         method: Takes the creation weights; used by nobody else meanwhile.
+        creator: Makes the images, and takes weights of its own; None: the creator of the
+            configuration, which does not learn.
     """
 
     def __init__(
@@ -55,33 +59,53 @@ class Generator:
         source: LabelledSource,
         backbone: DiffusionBackbone,
         method: DensePredictor,
+        creator: LearnedCreator | None = None,
     ) -> None:
         self._config = config
         self._store = store
         self._backbone = backbone
         self._method = method.eval().requires_grad_(requires_grad=False)
-        self._keys_hash = keys_digest(method)
-        self._weights: WeightsManifest | None = None
+        self._modules: dict[Series, nn.Module] = {"creation": self._method}
+        if creator is not None:
+            self._modules["creator"] = creator.network.eval().requires_grad_(requires_grad=False)
+        self._keys_hashes = {series: keys_digest(each) for series, each in self._modules.items()}
+        self._weights: dict[Series, WeightsManifest] = {}
         self.drain = Drain()
-        self._images = ImageMaker(config, store=store, source=source, backbone=backbone)
+        self._images = ImageMaker(
+            config, store=store, source=source, backbone=backbone, learned=creator
+        )
 
     @property
     def version(self) -> int | None:
         """Version of the weights that the next unit is labelled with; None before the first."""
-        return None if self._weights is None else self._weights.version
+        return self.versions["creation"]
 
-    def take_weights(self, manifest: WeightsManifest, data: bytes) -> None:
-        """Take published creation weights; all of them or, on an error, none.
+    @property
+    def versions(self) -> dict[Series, int | None]:
+        """Each series that is taken, and the version in use; None before the first."""
+        held = {series: self._weights.get(series) for series in self._modules}
+        return {series: None if each is None else each.version for series, each in held.items()}
+
+    def series_of(self, unit: Unit) -> list[Series]:
+        """Series whose weights a unit is made with: none make the images of a ``relabel`` unit."""
+        return [each for each in self._modules if each == "creation" or unit.kind == "synthesize"]
+
+    def take_weights(
+        self, manifest: WeightsManifest, data: bytes, series: Series = "creation"
+    ) -> None:
+        """Take published weights; all of them or, on an error, none.
 
         Args:
             data: Content of its safetensors file, checked by whoever read it from storage.
+            series: One of :attr:`versions`.
 
         Raises:
-            WeightsMismatchError: If they belong to another backbone or method.
+            WeightsMismatchError: If they belong to another backbone, method or creator.
         """
-        expect_fits(manifest, base_model_hash=self._backbone.model_id, keys_hash=self._keys_hash)
-        load_state_bytes(self._method, data)
-        self._weights = manifest
+        keys_hash = self._keys_hashes[series]
+        expect_fits(manifest, base_model_hash=self._backbone.model_id, keys_hash=keys_hash)
+        load_state_bytes(self._modules[series], data)
+        self._weights[series] = manifest
 
     def generate(self, unit: Unit, attempt: Attempt) -> UnitOutcome:
         """Make a unit with the weights that were taken last, and commit it.
@@ -93,21 +117,19 @@ class Generator:
             What became of it. Samples that fail or are screened out are rows, not errors.
 
         Raises:
-            RunFailedError: If no weights were taken yet.
+            RunFailedError: If weights that the unit is made with were not taken yet.
             SourceError: If the source has no such shard.
             DamagedShardError: If a shard that is read is damaged.
             UnitGivenBackError: If :attr:`drain` says that the unit would not be done in time;
                 nothing of it was committed, images made so far are stored for the next attempt.
         """
-        weights = self._weights
-        if weights is None:
-            raise RunFailedError("a generator has no creation weights; publish a version first")
+        weights = {series: self._taken(series) for series in self.series_of(unit)}
         self.drain.begin(total=unit.num_samples)
         started = time.monotonic()
         steps, limits = Steps(self._store, unit, attempt), self._config.screening
         seconds: dict[str, float] = {}
         with _timed(seconds, "images"):
-            drafts = self._make_images(unit, attempt, steps)
+            drafts = self._make_images(unit, attempt, steps, weights.get("creator"))
             drafts = [screen_image(draft, limits) for draft in drafts]
         with _timed(seconds, "labels"):
             drafts = steps.run(
@@ -120,18 +142,31 @@ class Generator:
             drafts = [screen_labels(draft, limits) for draft in drafts]
         with _timed(seconds, "encode"):
             share_s = (time.monotonic() - started) / max(len(drafts), 1)
-            drafts = [_stamped(draft, weights, share_s) for draft in drafts]
+            drafts = [_stamped(draft, weights["creation"], share_s) for draft in drafts]
             drafts = steps.run(drafts, encode)
         seconds["all"] = time.monotonic() - started
         outcome = commit_samples(self._store, unit, drafts, attempt, seconds=seconds)
         self.drain.finish(total=unit.num_samples)
         return outcome
 
-    def _make_images(self, unit: Unit, attempt: Attempt, steps: Steps) -> list[Draft]:
+    def _taken(self, series: Series) -> WeightsManifest:
+        if series not in self._weights:
+            raise RunFailedError(f"a generator has no {series} weights; publish a version first")
+        return self._weights[series]
+
+    def _make_images(
+        self, unit: Unit, attempt: Attempt, steps: Steps, weights: WeightsManifest | None
+    ) -> list[Draft]:
         if unit.kind == "relabel":
             stored = stored_images(self._store, unit, attempt=attempt.name)
             return steps.run(steps.spare(stored), decode_stored)
-        return self._images.make(unit, attempt, steps, before_batch=self.drain.before_batch)
+        return self._images.make(
+            unit,
+            attempt,
+            steps,
+            before_batch=self.drain.before_batch,
+            weights=weights,
+        )
 
     def _label(self, drafts: Sequence[Draft]) -> list[Draft]:
         found = label_images(

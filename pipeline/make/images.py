@@ -11,11 +11,11 @@ from pipeline.make.drain import UnitGivenBackError
 from pipeline.make.isolate import Failure
 from pipeline.make.partial import PartialImages, write_partial
 from pipeline.make.real import RealImages, UnlabelledPool
-from pipeline.make.rows import Draft, failed_row, true_labels_of, with_true_labels
+from pipeline.make.rows import Draft, failed_row, made_with, true_labels_of, with_true_labels
 from pipeline.make.steps import with_these
-from schemas.sample import IMAGE_MEMBER, LABEL_MEMBERS
+from schemas.sample import CREATOR_MEMBERS, IMAGE_MEMBER, LABEL_MEMBERS
 from storage.manifests.table import read_unit
-from storage.samples.codecs import decode_image, decode_label
+from storage.samples.codecs import decode_image, decode_label, encode_creator_maps
 from storage.samples.shards import load_shard, read_tar
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
     from perception.diffusion.backbone import DiffusionBackbone
     from pipeline.make.attempt import Attempt
+    from pipeline.make.creators import LearnedCreator
     from pipeline.make.steps import BeforeBatch, Steps
     from schemas.config import RunConfig
     from schemas.manifest import ManifestRow
     from schemas.unit import Unit
+    from schemas.weights import WeightsManifest
     from sources.protocol import LabelledSource
     from storage.files.stores import RunStore
 
@@ -36,6 +38,7 @@ class ImageMaker:
 
     Args:
         store: The run; holds the captions.
+        learned: Makes the images; None: the creator of the configuration, which does not learn.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class ImageMaker:
         store: RunStore,
         source: LabelledSource,
         backbone: DiffusionBackbone,
+        learned: LearnedCreator | None = None,
     ) -> None:
         self._creator = config.creator
+        self._learned = learned
         self._store = store
         self._backbone = backbone
         self._moments = MomentsCache()
@@ -57,13 +62,20 @@ class ImageMaker:
             self._real = RealImages(config, store=store, source=source, backbone=backbone)
 
     def make(
-        self, unit: Unit, attempt: Attempt, steps: Steps, *, before_batch: BeforeBatch
+        self,
+        unit: Unit,
+        attempt: Attempt,
+        steps: Steps,
+        *,
+        before_batch: BeforeBatch,
+        weights: WeightsManifest | None = None,
     ) -> list[Draft]:
         """Make the images of a unit, but for those that earlier attempts have stored.
 
         Args:
             unit: A ``synthesize`` unit.
             before_batch: See :meth:`pipeline.make.steps.Steps.batches`.
+            weights: Those that a creator which learns has taken.
 
         Returns:
             The planned samples, keys outermost.
@@ -73,7 +85,8 @@ class ImageMaker:
             DamagedShardError: If the source's shard is damaged.
             UnitGivenBackError: If ``before_batch`` raised it; the images made so far are stored.
         """
-        drafts = steps.spare(self._real.planned(unit, attempt=attempt.name))
+        planned = self._real.planned(unit, attempt=attempt.name)
+        drafts = steps.spare(replace(draft, row=made_with(draft.row, weights)) for draft in planned)
         drafts = steps.run(
             drafts, self._real.read, batch_size=len(drafts), together=self._real.together
         )
@@ -99,13 +112,18 @@ class ImageMaker:
     def create(self, drafts: Sequence[Draft]) -> list[Draft]:
         """Make the images of some samples."""
         orders = [draft.order for draft in drafts if draft.order is not None]
-        made = create_images(self._backbone, orders, settings=self._creator, moments=self._moments)
+        create = create_images if self._learned is None else self._learned
+        made = create(self._backbone, orders, settings=self._creator, moments=self._moments)
         found = []
         for index, (draft, image) in enumerate(zip(drafts, made.images, strict=True)):
             known = {task: maps[index] for task, maps in made.labels.items()}
             labels = {task: label for task, label in known.items() if label is not None}
             row = with_true_labels(draft.row, labels)
-            found.append(replace(draft, row=row, labels=labels).with_image(image))
+            # As bytes: whoever reads them later, in a tar or here, reads the same.
+            maps = {task: each[index] for task, each in made.maps.items()}
+            members = encode_creator_maps(maps, image.shape[:2])
+            with_maps = replace(draft, row=row, labels=labels, members=members)
+            found.append(with_maps.with_image(image))
         return found
 
 
@@ -157,7 +175,8 @@ def _stored(row: ManifestRow, members: Mapping[str, bytes] | None) -> Draft:
         return Draft(row=failed_row(row, failure))
     if members is None:
         return Draft(row=row)
-    names = (LABEL_MEMBERS[task] for task in true_labels_of(row))
+    true_labels = (LABEL_MEMBERS[task] for task in true_labels_of(row))
+    names = (*true_labels, *CREATOR_MEMBERS.values())
     kept = {name: members[name] for name in names if name in members}
     return Draft(row=row, image_png=members.get(IMAGE_MEMBER, b""), members=kept)
 
@@ -177,6 +196,7 @@ def _row(row: ManifestRow, unit: Unit, attempt: str) -> ManifestRow:
         creation_version=-1,
         creation_step=0,
         head_hash="",
+        label_origin="creation",
         label_stats="{}",
         quality="{}",
         gen_seconds=0.0,

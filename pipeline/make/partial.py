@@ -1,16 +1,19 @@
 """Images of a unit that was given back: stored by who had to leave, taken over by who is next.
 
-Images do not depend on the creation weights, so a later attempt may label them: a unit still has
-one version. Each carries what it was made from, and is taken only where the plan says the same.
+With each goes what its creator made beside it. Images do not depend on the creation weights, so a
+later attempt may label them: a unit still has one version. Each carries what it was made from, and
+is taken only where the plan, and the creator's own weights, say the same.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.make.rows import pixels_sha256
+from schemas.digest import sha256_of
 from schemas.errors import DamagedShardError, SampleError
 from schemas.run_layout import partial_path
 from schemas.sample import IMAGE_MEMBER, JSON_MEMBER
@@ -41,6 +44,7 @@ _MAKING = (
     "guidance",
     "scheduler",
     "diffusion_base_hash",
+    "creator_hash",
 )
 """Columns that decide what an image looks like."""
 
@@ -86,10 +90,14 @@ class PartialImages:
         Args:
             draft: The sample as it is planned now.
         """
-        image = self._image(draft.row) if draft.order is not None else None
-        return draft if image is None else draft.with_image(image, is_taken_over=True)
+        found = self._found(draft.row) if draft.order is not None else None
+        if found is None:
+            return draft
+        image, maps = found
+        return replace(draft, members=maps).with_image(image, is_taken_over=True)
 
-    def _image(self, row: ManifestRow) -> NDArray[np.uint8] | None:
+    def _found(self, row: ManifestRow) -> tuple[NDArray[np.uint8], dict[str, bytes]] | None:
+        """The image of a sample, and its creator's maps as stored; None if it has to be made."""
         members = self._members.get(row.key)
         if members is None:
             return None
@@ -98,9 +106,10 @@ class PartialImages:
             if note["making"] != _making(row):
                 return None
             image = decode_image(members[IMAGE_MEMBER])
-            if note["pixels_sha256"] == pixels_sha256(image):
-                return image
-            reason = "wanted the pixels that were stored, found others"
+            maps = {name: members[name] for name in note["maps"]}
+            if note["pixels_sha256"] == pixels_sha256(image) and note["maps"] == _digests(maps):
+                return image, maps
+            reason = "wanted the pixels and maps that were stored, found others"
         except (SampleError, ValueError, LookupError, TypeError) as error:
             reason = str(error)
         logger.warning("partial_image_ignored key=%s: %s", row.key, reason)
@@ -108,8 +117,18 @@ class PartialImages:
 
 
 def _members(draft: Draft) -> dict[str, bytes]:
-    note = {"making": _making(draft.row), "pixels_sha256": pixels_sha256(draft.image)}
-    return {IMAGE_MEMBER: encode_image_png(draft.image), JSON_MEMBER: json.dumps(note).encode()}
+    maps = draft.members
+    note = {
+        "making": _making(draft.row),
+        "pixels_sha256": pixels_sha256(draft.image),
+        "maps": _digests(maps),
+    }
+    image = encode_image_png(draft.image)
+    return {IMAGE_MEMBER: image, **maps, JSON_MEMBER: json.dumps(note).encode()}
+
+
+def _digests(members: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: sha256_of(data) for name, data in members.items()}
 
 
 def _making(row: ManifestRow) -> Mapping[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from schemas.config import RunConfig
     from schemas.sample import Sample, Task
     from schemas.unit import Unit
+    from schemas.weights import WeightsManifest
 
 TRUE_LABELS = "true_labels"
 """In ``extra`` and in the json member: tasks whose labels are the real image's."""
@@ -50,6 +51,8 @@ _PROVENANCE = (
     "creation_step",
     "code_version",
 )
+_PROVENANCE_IF_SET = ("creator_version", "label_origin")
+"""Told only where they are not the default."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +83,8 @@ class Draft:
         image_png: Bytes of the image as stored before, if it is labelled again.
         labels: Task to label array, encoded as in :class:`schemas.sample.Sample`.
         reliability: Task to float32 [H, W].
-        members: Its files in the tar, by name; before it is encoded, those that are kept as stored.
+        members: Its files in the tar, by name; before it is encoded, those that are kept as stored,
+            and the maps of its creator.
         is_taken_over: Whether an earlier attempt at the unit made the image.
     """
 
@@ -145,6 +149,13 @@ def planned_rows(config: RunConfig, unit: Unit, *, attempt: str) -> list[Manifes
     ]
 
 
+def made_with(row: ManifestRow, weights: WeightsManifest | None) -> ManifestRow:
+    """Note which weights of a creator make the image; None if it does not learn."""
+    if weights is None:
+        return row
+    return replace(row, creator_version=weights.version, creator_hash=weights.sha256)
+
+
 def failed_row(row: ManifestRow, failure: Failure) -> ManifestRow:
     """The same sample, which could not be made."""
     return replace(row, status="failed", error_class=failure.reason, error_msg=failure.detail)
@@ -157,7 +168,10 @@ def filtered_row(row: ManifestRow, reason: str) -> ManifestRow:
 
 def provenance(row: ManifestRow) -> dict[str, Any]:
     """What the json member of a sample tells about its making."""
-    return {name: getattr(row, name) for name in _PROVENANCE} | json.loads(row.extra)
+    defaults = {each.name: each.default for each in fields(row)}
+    names = [n for n in _PROVENANCE_IF_SET if getattr(row, n) != defaults[n]]
+    found = {name: getattr(row, name) for name in (*_PROVENANCE, *names)}
+    return found | json.loads(row.extra)
 
 
 def with_true_labels(row: ManifestRow, tasks: Collection[Task]) -> ManifestRow:

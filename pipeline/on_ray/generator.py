@@ -14,9 +14,10 @@ from pipeline.loop.control import FATAL_ERRORS
 from pipeline.make.build import open_generator
 from pipeline.make.drain import UnitGivenBackError
 from pipeline.make.isolate import Failure, failure_of
+from pipeline.make.unit_weights import watch_for
 from schemas.names import namespace_of, registry_name
 from storage.files.stores import open_store
-from storage.records.weights import WeightsWatch
+from storage.records.weights import watch_all
 
 if TYPE_CHECKING:
     from pipeline.make.attempt import Attempt
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from pipeline.make.generator import Generator
     from schemas.config import RunConfig
     from schemas.unit import Unit
-    from schemas.weights import WeightsManifest
+    from schemas.weights import Series, WeightsManifest
     from storage.manifests.unit_outcome import UnitOutcome
+    from storage.records.weights import WeightsWatch
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class GeneratorActor:
     coordinator counts attempts, so Ray retries none.
 
     Args:
-        pinned_version: Use this version of the weights alone.
+        pinned_version: Use this version of the creation weights alone.
     """
 
     def __init__(
@@ -61,8 +63,7 @@ class GeneratorActor:
         torch.set_num_threads(config.generation.cpus_per_generator)
         self._config = config
         self._store = open_store(store_url)
-        self._pinned = pinned_version
-        self._watch = WeightsWatch(self._store, pinned=pinned_version)
+        self._watches = watch_all(self._store, pinned=pinned_version)
         self._generator: Generator | None = None
 
     def prepare(self) -> str | AttemptFailure:
@@ -82,7 +83,9 @@ class GeneratorActor:
         try:
             generator = self._loaded()
             if not generator.drain.is_requested:
-                self._take_newest(generator, epoch=attempt.epoch)
+                for series in generator.series_of(unit):
+                    watch = watch_for(unit, series, self._store, self._watches)
+                    self._take_newest(generator, series, watch, epoch=attempt.epoch)
             return generator.generate(unit, attempt)
         except UnitGivenBackError as error:
             return error.given_back
@@ -102,7 +105,7 @@ class GeneratorActor:
 
     @ray.method(concurrency_group="control")
     def version(self) -> int | None:
-        """Version of the weights in use; None before the first."""
+        """Version of the creation weights in use; None before the first."""
         return None if self._generator is None else self._generator.version
 
     def _loaded(self) -> Generator:
@@ -110,23 +113,28 @@ class GeneratorActor:
             self._generator = open_generator(self._config, self._store)
         return self._generator
 
-    def _take_newest(self, generator: Generator, *, epoch: int) -> None:
-        offered = None if self._pinned is not None else self._ask_registry(generator.version, epoch)
+    def _take_newest(
+        self, generator: Generator, series: Series, watch: WeightsWatch, *, epoch: int
+    ) -> None:
+        held = generator.versions[series]
+        offered = None if watch.is_pinned else self._ask_registry(series, held, epoch)
         if offered is not None:
-            generator.take_weights(*offered)
+            generator.take_weights(*offered, series)
             return
         # Storage is the truth: it may know a newer version than the registry, or than nobody.
-        newer = self._watch.newer_than(generator.version)
+        newer = watch.newer_than(held)
         if newer is not None:
-            generator.take_weights(*newer)
+            generator.take_weights(*newer, series)
 
-    def _ask_registry(self, held: int | None, epoch: int) -> tuple[WeightsManifest, bytes] | None:
+    def _ask_registry(
+        self, series: Series, held: int | None, epoch: int
+    ) -> tuple[WeightsManifest, bytes] | None:
         """Newer weights from the registry; None if it has none or cannot be reached."""
         name, namespace = registry_name(epoch), namespace_of(self._config.run_id)
         try:
             registry: Any = ray.get_actor(name, namespace=namespace)
             fetch: Any = ray.get
-            newest = fetch(registry.latest.remote(), timeout=REGISTRY_WAIT_S)
+            newest = fetch(registry.latest.remote(series), timeout=REGISTRY_WAIT_S)
             if newest is None or (held is not None and newest[0].version <= held):
                 return None
             return newest[0], fetch(newest[1][0], timeout=REGISTRY_WAIT_S)

@@ -14,6 +14,7 @@ from schemas.run_layout import (
     CAPTIONS_DIR,
     CHECKPOINTS_DIR,
     CONFIG_FILE,
+    CREATOR_DIR,
     EVENTS_DIR,
     LOCK_DIR,
     PARTIAL_DIR,
@@ -27,7 +28,7 @@ from storage.files.stores import RunStore, open_store
 _NOTES = (".log", ".yaml", ".yml")
 _OWN = {
     *(CAPTIONS_DIR, CHECKPOINTS_DIR, EVENTS_DIR, LOCK_DIR, PARTIAL_DIR, SHARDS_DIR, SUSPECTS_DIR),
-    *(UNITS_DIR.split("/")[0], WEIGHTS_DIR),
+    *(UNITS_DIR.split("/")[0], WEIGHTS_DIR, CREATOR_DIR),
 }
 """Folders of a run: it may be given some before it begins, such as the weights of another."""
 _JOB_FILES = "working_dir_files"

@@ -101,10 +101,11 @@ def expect_startable(
         expect_enough_samples(config, plan)
     _expect_donor(config)
     if networks is not None:
-        from perception.trial import expect_method_fits
+        from perception.trial import expect_creator_fits, expect_method_fits
 
         shapes = {part: each.config for part, each in networks.items()}
         expect_method_fits(config, shapes, source.image_size)
+        expect_creator_fits(config, shapes)
     return Startable(report=report or _look_at(config, source), remarks=tuple(remarks))
 
 

@@ -1,4 +1,7 @@
-"""Published creation weights: one folder a version, whose manifest is the commit."""
+"""Published weights: one folder a version, whose manifest is the commit.
+
+Each series has versions of its own, which know nothing of the other's.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,19 @@ from typing import TYPE_CHECKING, TypedDict
 
 from schemas.digest import sha256_of
 from schemas.errors import AlreadyCommittedError, DamagedShardError, WeightsMismatchError
-from schemas.run_layout import COLLECTED_WEIGHTS_DIR, WEIGHTS_DIR, parse_weights_dir, weights_dir
-from schemas.weights import WEIGHTS_FILE, WEIGHTS_MANIFEST, WeightsManifest
+from schemas.run_layout import (
+    SERIES_DIRS,
+    collected_weights_path,
+    parse_weights_dir,
+    weights_dir,
+)
+from schemas.weights import SERIES, WEIGHTS_FILE, WEIGHTS_MANIFEST, WeightsManifest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from typing import Unpack
 
+    from schemas.weights import Series
     from storage.files.stores import RunStore
 
 
@@ -36,9 +45,14 @@ class PublishFacts(TypedDict):
 
 
 def publish_weights(
-    store: RunStore, data: bytes, *, sha256: str = "", **facts: Unpack[PublishFacts]
+    store: RunStore,
+    data: bytes,
+    *,
+    series: Series = "creation",
+    sha256: str = "",
+    **facts: Unpack[PublishFacts],
 ) -> WeightsManifest:
-    """Write a version of creation weights and commit it.
+    """Write a version of weights and commit it.
 
     The weights are written first, the manifest last and only if absent. Publishing the same bytes
     under the same version again is harmless and returns the manifest that is there; it repairs a
@@ -57,16 +71,16 @@ def publish_weights(
         size_bytes=len(data),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    path = _manifest_path(manifest.version)
+    path = _manifest_path(manifest.version, series)
     if not store.exists(path):
-        _write_data(store, manifest, data)
+        _write_data(store, manifest, data, series)
         try:
             store.put_if_absent(path, manifest.to_json().encode())
         except AlreadyCommittedError:
             pass
         else:
             return manifest
-    committed = read_manifest(store, manifest.version)
+    committed = read_manifest(store, manifest.version, series=series)
     if committed.sha256 != manifest.sha256:
         raise AlreadyCommittedError(
             f"{store.uri(path)}: version {manifest.version} is committed with sha256 "
@@ -74,32 +88,35 @@ def publish_weights(
             "run: stop one of them"
         )
     try:
-        read_weights(store, manifest.version)
+        read_weights(store, manifest.version, series=series)
     except DamagedShardError as error:
         logger.warning("weights_are_mended version=%d: %s", manifest.version, error)
-        store.write_bytes(_spare_data_path(manifest.version, manifest.sha256), data)
+        store.write_bytes(_spare_data_path(manifest, series), data)
     return committed
 
 
-def list_versions(store: RunStore) -> list[int]:
+def list_versions(store: RunStore, *, series: Series = "creation") -> list[int]:
     """Committed versions, rising. One question to the store for each: not for polling."""
-    return [version for version in _folders(store) if store.exists(_manifest_path(version))]
+    found = _folders(store, series)
+    return [version for version in found if store.exists(_manifest_path(version, series))]
 
 
-def latest_version(store: RunStore, *, leave_out: Collection[int] = ()) -> int | None:
+def latest_version(
+    store: RunStore, *, series: Series = "creation", leave_out: Collection[int] = ()
+) -> int | None:
     """Greatest committed version that is not to be left out; None if there is none yet."""
-    newest_first = (version for version in reversed(_folders(store)) if version not in leave_out)
-    return next((v for v in newest_first if store.exists(_manifest_path(v))), None)
+    newest_first = (v for v in reversed(_folders(store, series)) if v not in leave_out)
+    return next((v for v in newest_first if store.exists(_manifest_path(v, series))), None)
 
 
-def read_manifest(store: RunStore, version: int) -> WeightsManifest:
+def read_manifest(store: RunStore, version: int, *, series: Series = "creation") -> WeightsManifest:
     """Read what a committed version says about itself.
 
     Raises:
         FileNotFoundError: If the version is not committed.
         DamagedShardError: If the manifest cannot be read.
     """
-    path = _manifest_path(version)
+    path = _manifest_path(version, series)
     try:
         manifest = WeightsManifest.from_json(store.read_bytes(path).decode())
         _expect_version(manifest, version)
@@ -116,7 +133,9 @@ def _expect_version(manifest: WeightsManifest, version: int) -> None:
         raise ValueError(f"version {manifest.version} in the folder of version {version}")
 
 
-def read_weights(store: RunStore, version: int) -> tuple[WeightsManifest, bytes]:
+def read_weights(
+    store: RunStore, version: int, *, series: Series = "creation"
+) -> tuple[WeightsManifest, bytes]:
     """Read a committed version and check its digest.
 
     Returns:
@@ -126,9 +145,9 @@ def read_weights(store: RunStore, version: int) -> tuple[WeightsManifest, bytes]
         FileNotFoundError: If the version is not committed.
         DamagedShardError: If the bytes are missing or do not match the manifest.
     """
-    manifest = read_manifest(store, version)
+    manifest = read_manifest(store, version, series=series)
     # Under the usual name, or beside another publisher's bytes.
-    for path in (_data_path(version), _spare_data_path(version, manifest.sha256)):
+    for path in (_data_path(version, series), _spare_data_path(manifest, series)):
         try:
             data = store.read_bytes(path)
         except FileNotFoundError:
@@ -136,29 +155,26 @@ def read_weights(store: RunStore, version: int) -> tuple[WeightsManifest, bytes]
         if sha256_of(data) == manifest.sha256:
             return manifest, data
     raise DamagedShardError(
-        f"{store.uri(weights_dir(version))}: no file with sha256 {manifest.sha256}; copy it from a "
-        "good copy of the run, or delete the folder to fall back to the version before"
+        f"{store.uri(weights_dir(version, series))}: no file with sha256 {manifest.sha256}; copy "
+        "it from a good copy of the run, or delete the folder to fall back to the version before"
     )
 
 
-def collect_weights(store: RunStore, version: int, paths: Sequence[str]) -> None:
+def collect_weights(
+    store: RunStore, version: int, paths: Sequence[str], *, series: Series = "creation"
+) -> None:
     """Remove a version of weights; what its manifest said stays for those who trace a row.
 
     The copy of the manifest comes first, then the manifest goes, which ends the version, then the
     tensors.
     """
-    manifest = _manifest_path(version)
+    manifest = _manifest_path(version, series)
     if manifest in paths:
         # A process before this one may have come as far.
         with suppress(AlreadyCommittedError, FileNotFoundError):
-            store.put_if_absent(collected_weights_path(version), store.read_bytes(manifest))
+            store.put_if_absent(collected_weights_path(version, series), store.read_bytes(manifest))
     for path in paths:
         store.remove_file(path)
-
-
-def collected_weights_path(version: int) -> str:
-    """Where a removed version's manifest stays."""
-    return f"{COLLECTED_WEIGHTS_DIR}/v{version:08d}.json"
 
 
 def expect_fits(manifest: WeightsManifest, *, base_model_hash: str, keys_hash: str) -> None:
@@ -178,17 +194,25 @@ def expect_fits(manifest: WeightsManifest, *, base_model_hash: str, keys_hash: s
 
 
 class WeightsWatch:
-    """Follows the published versions of a run; one that turns out to be damaged is passed over.
+    """Follows a series of a run's versions; one that turns out to be damaged is passed over.
 
     Args:
         pinned: The only version to use; None: the newest.
     """
 
-    def __init__(self, store: RunStore, *, pinned: int | None = None) -> None:
+    def __init__(
+        self, store: RunStore, *, series: Series = "creation", pinned: int | None = None
+    ) -> None:
         self._store = store
+        self._series: Series = series
         self._pinned = pinned
         self._manifest: WeightsManifest | None = None
         self._damaged: dict[int, DamagedShardError] = {}
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether it follows nothing, but stays with one version."""
+        return self._pinned is not None
 
     def newest(self) -> WeightsManifest | None:
         """The newest version (or the pinned one) now; None if there is none yet.
@@ -200,7 +224,7 @@ class WeightsWatch:
             if self._manifest is not None and self._manifest.version == version:
                 return self._manifest
             try:
-                self._manifest = read_manifest(self._store, version)
+                self._manifest = read_manifest(self._store, version, series=self._series)
             except DamagedShardError as error:
                 self._pass_over(version, error)
             else:
@@ -212,7 +236,7 @@ class WeightsWatch:
         """As :meth:`newest`, from a listing, without reading."""
         if self._pinned is not None:
             return self._pinned
-        return latest_version(self._store, leave_out=self._damaged)
+        return latest_version(self._store, series=self._series, leave_out=self._damaged)
 
     def newer_than(self, held: int | None) -> tuple[WeightsManifest, bytes] | None:
         """The newest whole version: manifest and checked content; None if ``held`` is as new.
@@ -228,7 +252,7 @@ class WeightsWatch:
             if held is not None and (held == version or (self._pinned is None and held > version)):
                 return None
             try:
-                return read_weights(self._store, version)
+                return read_weights(self._store, version, series=self._series)
             except DamagedShardError as error:
                 self._pass_over(version, error)
         if held is None:
@@ -238,7 +262,9 @@ class WeightsWatch:
     def _pass_over(self, version: int, error: DamagedShardError) -> None:
         if version == self._pinned:
             raise error
-        logger.warning("weights_are_passed_over version=%d: %s", version, error)
+        logger.warning(
+            "weights_are_passed_over series=%s version=%d: %s", self._series, version, error
+        )
         self._damaged[version] = error
 
     def _expect_whole(self) -> None:
@@ -246,30 +272,42 @@ class WeightsWatch:
             raise self._damaged[max(self._damaged)]
 
 
-def _write_data(store: RunStore, manifest: WeightsManifest, data: bytes) -> None:
+def watch_all(store: RunStore, *, pinned: int | None = None) -> dict[Series, WeightsWatch]:
+    """Make a watch for each series.
+
+    Args:
+        pinned: The only version of the creation weights to use; None: the newest.
+    """
+    return {
+        series: WeightsWatch(store, series=series, pinned=pinned if series == "creation" else None)
+        for series in SERIES
+    }
+
+
+def _write_data(store: RunStore, manifest: WeightsManifest, data: bytes, series: Series) -> None:
     # A publisher that died before its manifest may have left other bytes under the usual name.
     # They are never replaced, for it may be alive and about to commit them: ours go beside them.
-    path = _data_path(manifest.version)
+    path = _data_path(manifest.version, series)
     try:
         store.put_if_absent(path, data)
     except AlreadyCommittedError:
         if store.read_bytes(path) != data:
-            store.write_bytes(_spare_data_path(manifest.version, manifest.sha256), data)
+            store.write_bytes(_spare_data_path(manifest, series), data)
 
 
-def _folders(store: RunStore) -> list[int]:
-    parsed = (parse_weights_dir(name) for name in store.list_dir(WEIGHTS_DIR))
+def _folders(store: RunStore, series: Series) -> list[int]:
+    parsed = (parse_weights_dir(name) for name in store.list_dir(SERIES_DIRS[series]))
     return sorted(version for version in parsed if version is not None)
 
 
-def _manifest_path(version: int) -> str:
-    return f"{weights_dir(version)}/{WEIGHTS_MANIFEST}"
+def _manifest_path(version: int, series: Series) -> str:
+    return f"{weights_dir(version, series)}/{WEIGHTS_MANIFEST}"
 
 
-def _data_path(version: int) -> str:
-    return f"{weights_dir(version)}/{WEIGHTS_FILE}"
+def _data_path(version: int, series: Series) -> str:
+    return f"{weights_dir(version, series)}/{WEIGHTS_FILE}"
 
 
-def _spare_data_path(version: int, sha256: str) -> str:
+def _spare_data_path(manifest: WeightsManifest, series: Series) -> str:
     stem, _, suffix = WEIGHTS_FILE.rpartition(".")
-    return f"{weights_dir(version)}/{stem}-{sha256[:16]}.{suffix}"
+    return f"{weights_dir(manifest.version, series)}/{stem}-{manifest.sha256[:16]}.{suffix}"

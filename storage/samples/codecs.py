@@ -14,6 +14,7 @@ import numpy as np
 
 from schemas.errors import SampleError
 from schemas.sample import (
+    CREATOR_MEMBERS,
     IGNORE_PROBABILITY,
     IMAGE_MEMBER,
     JSON_MEMBER,
@@ -60,12 +61,39 @@ def encode_sample(sample: Sample) -> dict[str, bytes]:
     for task, reliability in sample.reliability.items():
         _expect_size(reliability, size, f"{task} reliability")
         members[RELIABILITY_MEMBERS[task]] = encode_reliability_png(reliability, task=task)
+    members |= encode_creator_maps(sample.creator_maps, size)
     members[JSON_MEMBER] = _encode_json(sample)
     return members
 
 
+def encode_creator_maps(
+    maps: Mapping[Task, NDArray[Any]], size: tuple[int, ...]
+) -> dict[str, bytes]:
+    """Encode the maps that a creator made with an image as members of a tar.
+
+    Args:
+        size: Height and width of the image.
+
+    Raises:
+        ValueError: If shape or type of one are not those of its task's labels.
+    """
+    for task, each in maps.items():
+        _expect_size(each, size, f"the creator's {task}")
+    return {CREATOR_MEMBERS[task]: encode_label(each, task) for task, each in maps.items()}
+
+
+def decode_creator_maps(members: Mapping[str, bytes]) -> dict[Task, NDArray[Any]]:
+    """Decode the maps that a creator made with an image; empty if it made none."""
+    names = {task: name for task, name in CREATOR_MEMBERS.items() if name in members}
+    return {task: decode_label(members[name], task) for task, name in names.items()}
+
+
 def decode_sample(
-    key: str, members: Mapping[str, bytes], *, with_reliability: bool = True
+    key: str,
+    members: Mapping[str, bytes],
+    *,
+    with_reliability: bool = True,
+    with_creator_maps: bool = True,
 ) -> Sample:
     """Decode the members of a key; members with unknown names are left out.
 
@@ -87,7 +115,8 @@ def decode_sample(
         data = members.get(RELIABILITY_MEMBERS[task]) if with_reliability else None
         if data is not None:
             reliability[task] = decode_reliability(data, task=task)
-    for array in (*labels.values(), *reliability.values()):
+    creator_maps = decode_creator_maps(members) if with_creator_maps else {}
+    for array in (*labels.values(), *reliability.values(), *creator_maps.values()):
         if array.shape[:2] != image.shape[:2]:
             raise SampleError(
                 "label_size_differs",
@@ -99,6 +128,7 @@ def decode_sample(
         image=image,
         labels=labels,
         reliability=reliability,
+        creator_maps=creator_maps,
         caption=str(meta.pop("caption", "")),
         is_synthetic=bool(meta.pop("is_synthetic", False)),
         meta={name: value for name, value in meta.items() if name != "key"},

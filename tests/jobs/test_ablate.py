@@ -15,6 +15,7 @@ from experiments.table import gains_pct, table_lines
 from jobs import ablate
 from runs.results import write_results
 from schemas.config_file import dump_config, parse_config
+from schemas.config_training import CreatorStageSection
 from schemas.errors import ConfigError
 from storage.files.stores import open_store
 from storage.manifests.table import ManifestReader
@@ -130,6 +131,10 @@ def test_a_key_depends_on_what_decides_the_part_alone(ablation_file):
     assert part_key(ours, "warm_up") == part_key(early, "warm_up") == part_key(decay, "warm_up")
     assert part_key(ours, "images") == part_key(decay, "images") != part_key(early, "images")
     assert len({part_key(config, "run") for config in (ours, early, decay)}) == 3
+    learning = ours.training.model_copy(update={"creator": CreatorStageSection(steps=1)})
+    learnt = ours.model_copy(update={"training": learning})
+    assert part_key(learnt, "warm_up") == part_key(ours, "warm_up")
+    assert part_key(learnt, "images") != part_key(ours, "images")
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ from perception.vit import vit_config
 from runs.results import write_results
 from schemas.errors import ConfigError
 from storage.files.stores import open_store
+from storage.records.weights import list_versions, read_weights
+from tests.kit.learned_creator import publish_creator
 from tests.kit.models.single_file import write_single_file
 from tests.kit.small_model import gradient_image, make_run
 from tests.kit.small_run import publish
@@ -113,6 +115,32 @@ def test_an_exported_folder_can_be_exported_again(run, tmp_path):
     main(["--run", str(tmp_path / "one"), "--out", str(tmp_path / "two"), "--with-backbone"])
     first, second = (load_run(tmp_path / name).predict(IMAGE) for name in ("one", "two"))
     np.testing.assert_array_equal(first["depth"], second["depth"])
+
+
+def test_the_newest_weights_of_a_creator_go_along(run, tmp_path):
+    main(["--run", run.run.url, "--out", str(tmp_path / "without")])
+    assert "creator" not in (tmp_path / "without" / "export.json").read_text()
+    newest = [publish_creator(run, version) for version in range(2)][1]
+    # An exported folder is exported again as a run is.
+    for source, name in ((run.run.url, "one"), (str(tmp_path / "one"), "two")):
+        main(["--run", source, "--out", str(tmp_path / name)])
+        exported = open_store(str(tmp_path / name))
+        assert list_versions(exported, series="creator") == [1]
+        assert read_weights(exported, 1, series="creator")[0] == newest
+        described = json.loads(exported.read_bytes("export.json"))
+        assert (described["creator_version"], described["creator_sha256"]) == (1, newest.sha256)
+        assert (
+            f"what made its images, sha256 `{newest.sha256}`"
+            in (tmp_path / name / "README.md").read_text()
+        )
+
+
+def test_a_run_whose_creator_is_damaged_is_not_exported(run, tmp_path):
+    publish_creator(run, 0)
+    open_store(run.run.url).write_bytes("creator/v00000000/manifest.json", b"{}")
+    with pytest.raises(ConfigError, match="not a weights manifest"):
+        main(["--run", run.run.url, "--out", str(tmp_path / "exported")])
+    assert not (tmp_path / "exported" / "export.json").exists()
 
 
 def test_the_configuration_goes_over_as_it_is(tmp_path):

@@ -16,6 +16,7 @@ from storage.files.inventory import store_clock
 from storage.files.stores import RunStore, open_store
 from storage.manifests.table import read_unit
 from storage.records.weights import list_versions
+from tests.kit.committed_units import commit, image_unit, publish
 from tests.kit.small_run import make_config
 from tests.kit.untidy_run import ORPHAN, UNIT, fill, garbage, paths, reading, verified
 
@@ -68,6 +69,18 @@ def test_garbage_goes_and_what_is_read_stays(store, config, capsys):
     assert all(not row.tar_uri for row in old.rows)
     assert verified(store) == []
     assert [each.kind for each in garbage(store, config)] == [], "a second time finds nothing"
+
+
+def test_old_versions_of_a_creator_go_but_for_those_that_made_what_is_there(store, config):
+    fill(store, config)
+    versions = [publish(store, version, series="creator") for version in range(7)]
+    commit(store, image_unit("c"), version=0, creator=versions[2])
+    remove(store, garbage(store, config))
+    assert list_versions(store, series="creator") == [0, 2, 4, 5, 6]
+    assert list_versions(store) == [0, 3, 4, 5]
+    assert "creator/collected/v00000001.json" in paths(store)
+    assert verified(store) == []
+    assert garbage(store, config) == []
 
 
 def test_a_reader_that_was_there_before_goes_on(run, config):

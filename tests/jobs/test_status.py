@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from rich.console import Console
 from jobs.status import main
 from runs.directory import claim_run_directory
 from runs.results import write_results
-from runs.status import read_status, show_status
+from runs.status import count_rows, read_status, show_status
 from schemas.config import RunConfig
 from schemas.errors import ConfigError
 from storage.files.stores import RunStore, open_store
@@ -76,10 +77,33 @@ def test_samples_are_counted_by_status_reason_and_version(store):
     assert status["rates"]["generated_per_s"] == 0.5
 
 
-def test_published_versions_are_listed_with_their_times(store):
-    publish(store, 0)
-    publish(store, 1)
-    lines = read_status(store)["weights"]
+def test_samples_of_a_creator_that_learns_are_counted_by_its_versions_too(store, capsys):
+    versions = [publish(store, version, series="creator") for version in range(2)]
+    commit(store, image_unit("a"), version=0, creator=versions[0])
+    commit(store, image_unit("b"), version=0, creator=versions[1], filtered=("b1",))
+    status = read_status(store)
+    assert status["samples"]["by_creator_version"] == {"0": 4, "1": 3}
+    assert "by_label_origin" not in status["samples"]
+    assert [line["version"] for line in status["creator_weights"]] == [0, 1]
+    assert status["weights"] == []
+    show_status(status, Console())
+    assert "creator's version" in capsys.readouterr().out
+
+
+def test_labels_are_counted_by_origin_where_not_all_are_predicted():
+    rows = commit(open_store("memory://origins"), image_unit("a"), version=0).rows
+    assert "by_label_origin" not in count_rows(rows)
+    agreed = [replace(row, label_origin="agreed") for row in rows[:3]]
+    assert count_rows([*agreed, rows[3]])["by_label_origin"] == {"agreed": 3, "creation": 1}
+
+
+@pytest.mark.parametrize(
+    ("series", "name"), [("creation", "weights"), ("creator", "creator_weights")]
+)
+def test_published_versions_are_listed_with_their_times(store, series, name):
+    publish(store, 0, series=series)
+    publish(store, 1, series=series)
+    lines = read_status(store)[name]
     assert [(line["version"], line["stage"]) for line in lines] == [
         (0, "warm_up"),
         (1, "self_improve"),

@@ -10,6 +10,7 @@ import pytest
 
 from jobs.verify import Verification, main
 from runs.directory import claim_run_directory
+from runs.verification import NamedWeights
 from schemas.digest import sha256_of
 from schemas.errors import ConfigError, RunFailedError
 from schemas.run_layout import compacted_path, unit_manifest_path
@@ -19,7 +20,12 @@ from storage.manifests.table import commit_unit
 from storage.manifests.unit_outcome import UnitCommit
 from storage.records.captions import CaptionRow, write_captions
 from storage.samples.shards import pack_tar, read_tar
-from tests.kit.committed_units import commit, image_unit, publish, relabel_unit
+from tests.kit.committed_units import (
+    commit,
+    image_unit,
+    publish,
+    relabel_unit,
+)
 from tests.kit.small_run import make_config
 
 UNIT = image_unit("a")
@@ -231,6 +237,44 @@ def test_labels_of_other_weights_than_the_version_holds_are_found(run):
     made = fill(run)
     rewrite(run, replace(made, rows=[replace(row, head_hash="beef") for row in made.rows]))
     assert "labelled with other weights than version 0" in the_problem(run)[1]
+
+
+def test_a_version_of_the_creator_that_made_images_has_to_be_there(run, capsys):
+    fill(run)
+    weights = publish(run, 3, series="creator")
+    made = commit(run, image_unit("c"), version=0, creator=weights)
+    assert problems(run) == []
+    main([run.url])
+    assert "2 versions of weights, 1 version of the creator's" in capsys.readouterr().out
+    main([run.url, "--json"])
+    assert json.loads(capsys.readouterr().out)["creator_versions"] == 1
+    run.remove_file("creator/v00000003/manifest.json")
+    path, text = the_problem(run)
+    assert path == path_of(made)
+    assert text == "made with version 3 of the creator, which is not there"
+
+
+def test_images_of_other_weights_than_the_creators_version_holds_are_found(run):
+    fill(run)
+    weights = publish(run, 0, series="creator")
+    commit(run, image_unit("c"), version=0, creator=replace(weights, sha256="beef"))
+    assert "made with other weights than version 0 of the creator" in the_problem(run)[1]
+
+
+def test_damaged_weights_of_the_creator_are_found(run):
+    fill(run)
+    publish(run, 0, series="creator")
+    run.write_bytes("creator/v00000000/model.safetensors", b"other")
+    path, text = the_problem(run)
+    assert path == "creator/v00000000"
+    assert "no file with sha256" in text
+
+
+def test_a_version_that_is_published_while_units_are_checked_is_no_problem(run):
+    weights = NamedWeights(run)
+    assert list(weights.check_published()) == []
+    made = commit(run, UNIT, version=0, creator=publish(run, 0, series="creator"))
+    assert list(weights.problems(made)) == []
 
 
 def test_missing_captions_are_found(run):

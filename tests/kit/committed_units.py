@@ -11,7 +11,7 @@ from schemas.manifest import ManifestRow
 from schemas.run_layout import shard_path
 from schemas.sample import Sample
 from schemas.unit import Unit, synthetic_key
-from schemas.weights import WeightsManifest
+from schemas.weights import Series, WeightsManifest
 from storage.files.stores import RunStore
 from storage.manifests.table import commit_unit
 from storage.manifests.unit_outcome import UnitCommit, UnitOutcome
@@ -56,13 +56,20 @@ def commit(
     version: int,
     filtered: tuple[str, ...] = (),
     created_at: str = "2026-01-01T00:00:00+00:00",
+    creator: WeightsManifest | None = None,
 ) -> UnitCommit:
-    """Commit a unit whose samples tell the version by their depth: version + 1 metres."""
+    """Commit a unit whose samples tell the version by their depth: version + 1 metres.
+
+    Args:
+        creator: The creator's weights that the rows name.
+    """
     samples = {
         key: None if key in filtered else _sample(synthetic_key(unit, key, 0), version)
         for key in unit.keys
     }
-    return commit_samples(store, unit, samples, version=version, created_at=created_at)
+    return commit_samples(
+        store, unit, samples, version=version, created_at=created_at, creator=creator
+    )
 
 
 def commit_samples(
@@ -73,6 +80,7 @@ def commit_samples(
     version: int,
     attempt: str = "a1",
     created_at: str = "",
+    creator: WeightsManifest | None = None,
 ) -> UnitCommit:
     """Commit a unit's samples by source key, those that are None as filtered."""
     good = {key: sample for key, sample in samples.items() if sample is not None}
@@ -91,6 +99,8 @@ def commit_samples(
             key=key,
             creation_version=version,
             created_at=created_at,
+            creator_version=creator.version if creator else -1,
+            creator_hash=creator.sha256 if creator else "",
         )
         if source_key in good:
             offset, size = packed.offsets[key]
@@ -135,11 +145,13 @@ def publish(
     data: bytes | None = None,
     *,
     seen_images: int | None = None,
+    series: Series = "creation",
 ) -> WeightsManifest:
-    """Commit a version of creation weights; other bytes for each where none are given."""
+    """Commit a version of weights; other bytes for each where none are given."""
     return publish_weights(
         store,
         b"weights" + bytes([version]) if data is None else data,
+        series=series,
         version=version,
         step=version * 10,
         seen_images=version * 100 if seen_images is None else seen_images,

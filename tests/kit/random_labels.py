@@ -38,7 +38,7 @@ def is_invalid(label: np.ndarray[Any, Any], task: Task) -> np.ndarray[Any, Any]:
 
 
 def random_sample(seed: int = 0, *, size: tuple[int, int] = (6, 8)) -> Sample:
-    """A synthetic sample with labels and confidence of all tasks."""
+    """A synthetic sample with labels, confidence and its creator's maps of all tasks."""
     rng = np.random.default_rng(seed)
     top = {task: 180.0 if TASK_KINDS[task] == "direction" else 1.0 for task in TASKS}
     return Sample(
@@ -46,6 +46,7 @@ def random_sample(seed: int = 0, *, size: tuple[int, int] = (6, 8)) -> Sample:
         image=rng.integers(0, 256, (*size, 3), dtype=np.uint8),
         labels={task: random_label(task, size, seed=seed) for task in TASKS},
         reliability={task: rng.uniform(0, top[task], size).astype(np.float32) for task in TASKS},
+        creator_maps={task: random_label(task, size, seed=seed)[::-1].copy() for task in TASKS},
         caption="a small room with a red chair",
         is_synthetic=True,
         meta={"seed": 3, "camera": {"fov_deg": 60.0}},

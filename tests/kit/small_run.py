@@ -113,7 +113,7 @@ def prepare(config: RunConfig) -> RunStore:
     return store
 
 
-def make_generator(config: RunConfig) -> Generator:
+def make_generator(config: RunConfig, **options) -> Generator:
     backbone = tiny_backbone()
     return Generator(
         config,
@@ -121,6 +121,7 @@ def make_generator(config: RunConfig) -> Generator:
         source=open_run_source(config),
         backbone=backbone,
         method=make_method(config, backbone),
+        **options,
     )
 
 

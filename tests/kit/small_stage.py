@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perception.build import make_method
 from schemas.config import RunConfig
 from schemas.config_file import parse_config
 from schemas.sample import Sample
@@ -26,6 +25,7 @@ from trainers.checkpoint import CheckpointFiles
 from trainers.learner import Learner, make_learner
 from trainers.parts import Environment, TrainParts, make_parts
 from trainers.settings import StageSettings, stage_settings
+from trainers.train_stage import make_learned
 
 NUM_IMAGES = {"train": 12, "validation": 4}
 
@@ -106,7 +106,7 @@ def make_stage(
     """Settings, learner and parts of a stage that starts from the initial weights."""
     settings = stage_settings(config, stage)
     backbone = tiny_backbone()
-    learner = make_learner(make_method(config, backbone))
+    learner = make_learner(make_learned(config, stage, backbone))
     store = open_store(config.run.url)
     return (
         settings,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from runs.contact_sheet import CELL_PX, SheetRow, make_contact_sheet, rows_of_run
-from runs.pictures import class_legend, label_as_rgb
+from runs.pictures import class_legend, describe_reliability, label_as_rgb
 from schemas.sample import IGNORE_ID, TASKS
 from sources.open import open_source
 from storage.files.stores import open_store
@@ -158,3 +158,16 @@ def test_depths_that_are_compared_have_one_scale():
     np.testing.assert_array_equal(alike, label_as_rgb(truth, "depth"))
     farther = label_as_rgb(np.full_like(truth, 5.0), "depth", like=truth)
     np.testing.assert_array_equal(farther[0, 0], label_as_rgb(truth, "depth")[0, 2])
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "wanted"),
+    [
+        ("normals", 0.0, "error not estimated"),
+        ("normals", 12.34, "expected error 12.3°"),
+        ("depth", 1.0, "error not estimated"),
+        ("depth", 0.5, "confidence 0.50"),
+    ],
+)
+def test_a_label_that_is_surest_everywhere_is_one_without_an_estimate(task, value, wanted):
+    assert describe_reliability(np.full((4, 4), value, np.float32), task) == wanted

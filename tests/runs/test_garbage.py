@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from runs.garbage import Limits, RunContent, find_garbage, limits_of
-from schemas.run_layout import partial_path, suspects_path, working_on_path
+from schemas.run_layout import partial_path, suspects_path, weights_dir, working_on_path
+from schemas.weights import SERIES
 from storage.files.inventory import StoredFile
 from storage.files.stores import open_store
 from tests.kit.committed_units import commit, image_unit, relabel_unit
@@ -111,8 +112,14 @@ def test_the_tar_that_a_retry_replaced_stays_as_long_as_a_reader_may_hold_it(rou
     assert files[0].path in found(content(rounds, files))
 
 
-def weights(version: int, time: datetime = OLD, *, names=("manifest.json", "model.safetensors")):
-    return [file(f"weights/v{version:08d}/{name}", time) for name in names]
+def weights(
+    version: int,
+    time: datetime = OLD,
+    *,
+    names=("manifest.json", "model.safetensors"),
+    series="creation",
+):
+    return [file(f"{weights_dir(version, series)}/{name}", time) for name in names]
 
 
 def test_weights_go_but_for_the_first_the_newest_and_the_newest_that_a_row_names(rounds):
@@ -124,8 +131,33 @@ def test_weights_go_but_for_the_first_the_newest_and_the_newest_that_a_row_names
     assert gone[0].endswith("manifest.json"), "the manifest first, then the version is not there"
 
 
-def test_weights_that_were_the_newest_a_moment_ago_stay():
-    files = [*weights(1), *weights(2), *weights(3, YOUNG), *weights(4, YOUNG), *weights(5, YOUNG)]
+def test_every_version_of_the_creator_that_made_an_image_that_is_there_stays(rounds):
+    """Also those of older rounds: what made an image stays its origin."""
+    made = [
+        replace(each, rows=[replace(row, creator_version=version) for row in each.rows])
+        for each, version in zip(rounds, (2, 4, 4), strict=True)
+    ]
+    gone_images = [replace(row, creator_version=6, status="collected") for row in rounds[0].rows]
+    made.append(replace(rounds[0], rows=gone_images))
+    files = [each for v in range(12) for s in SERIES for each in weights(v, series=s)]
+    gone = set(found(content(made, files), kind="old_weights"))
+    versions = {
+        series: sorted(v for v in range(12) if weights(v, series=series)[0].path in gone)
+        for series in SERIES
+    }
+    assert versions == {"creation": [1, 2, 3, 4, 6, 7, 8], "creator": [1, 3, 5, 6, 7, 8]}
+
+
+def test_the_newest_version_of_each_series_stays_for_units_to_come():
+    files = [*weights(1), *weights(2), *weights(1, series="creator")]
+    gone = found(content((), files), replace(LIMITS, keep_versions=0))
+    assert {path.split("/")[0] for path in gone} == {"weights"}
+
+
+@pytest.mark.parametrize("series", SERIES)
+def test_weights_that_were_the_newest_a_moment_ago_stay(series):
+    young = [each for version in (3, 4, 5) for each in weights(version, YOUNG, series=series)]
+    files = [*weights(1, series=series), *weights(2, series=series), *young]
     gone = found(content((), files), replace(LIMITS, keep_versions=1))
     assert {path.split("/")[1] for path in gone} == {"v00000001"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evaluation.scores import HEADLINE_METRICS
-from runs.progress import RunView, view_rows
+from runs.progress import RunView, validation_rows, view_rows
 from schemas.sample import TASKS
 
 
@@ -27,3 +27,8 @@ def test_what_is_not_known_is_left_out(training):
     labels = [label for label, _ in view_rows(RunView(training=training))]
     assert ("validation depth" in labels) == bool(training.get("validation"))
     assert "validation normals" not in labels
+
+
+def test_a_creators_losses_on_validation_images_are_rows_of_their_own():
+    rows = validation_rows({"denoising_loss": 0.36974})
+    assert rows == [("validation denoising loss", "0.3697")]

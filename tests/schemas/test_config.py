@@ -112,6 +112,43 @@ def test_a_field_that_came_later_leaves_the_recipe_as_it_was_where_it_is_not_use
     assert other.recipe_hash != config.recipe_hash
 
 
+def test_the_recipe_changes_with_how_the_creator_learns() -> None:
+    recipes = {
+        parse_config(with_creator_stage(**changes), origin="test").recipe_hash
+        for changes in ({"steps": 10}, {"steps": 20}, {"steps": 10, "tuning": "full"})
+    }
+    assert len(recipes) == 3
+    assert parse_config(LEAST, origin="test").recipe_hash not in recipes
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"creator": {"kind": "unlabelled"}}, "creator.kind = unlabelled: has nothing to train"),
+        ({"creator": {"kind": "completion"}}, "set creator.kind to one of halfway, gaussian"),
+        ({"model": {"dtype": "float16"}}, "set model.dtype to bfloat16"),
+    ],
+)
+def test_a_creator_that_cannot_learn_is_refused(sections: dict, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        parse_config({**with_creator_stage(), **sections}, origin="test")
+
+
+def test_the_stage_of_the_creator_splits_its_batches_and_makes_its_own_images() -> None:
+    for changes, expected in (
+        ({"num_workers": 2, "creator": {"steps": 1, "batch_size": 3}}, "make it a multiple"),
+        ({"synthetic_run": "other", "creator": {"steps": 1}}, "remove one of the two"),
+    ):
+        tree = {**LEAST, "training": {**LEAST["training"], **changes}}
+        with pytest.raises(ConfigError, match=expected):
+            parse_config(tree, origin="test")
+
+
+def with_creator_stage(**changes: object) -> dict:
+    section = {"steps": 10} | changes
+    return {**LEAST, "training": {**LEAST["training"], "creator": section}}
+
+
 def test_the_recipe_does_not_depend_on_how_images_are_computed() -> None:
     base = parse_config(LEAST, origin="test")
     elsewhere = parse_config(

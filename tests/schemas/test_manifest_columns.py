@@ -50,7 +50,13 @@ VERSION_1 = (
     ("extra", "str"),
 )
 VERSION_2 = (*VERSION_1, ("revision", "int"))
-VERSIONS = {1: VERSION_1, 2: VERSION_2}
+VERSION_3 = (
+    *VERSION_2,
+    ("creator_version", "int"),
+    ("creator_hash", "str"),
+    ("label_origin", "str"),
+)
+VERSIONS = {1: VERSION_1, 2: VERSION_2, 3: VERSION_3}
 """Never edit a line of an earlier version: append a new one."""
 
 

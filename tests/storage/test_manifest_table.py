@@ -141,7 +141,7 @@ def test_the_columns_are_those_of_the_schema(local_store: RunStore) -> None:
     schema = pq.read_schema(io.BytesIO(local_store.read_bytes(path_of(unit))))
     kinds = {"int": "int64", "float": "double", "str": "string"}
     assert {f.name: str(f.type) for f in schema} == {n: kinds[k] for n, k in COLUMN_TYPES.items()}
-    assert schema.metadata[b"schema_version"] == b"2"
+    assert schema.metadata[b"schema_version"] == b"3"
     assert Unit.from_json(schema.metadata[b"unit"].decode()) == unit
     assert json.loads(schema.metadata[b"summary"])["attempt"] == "one"
 

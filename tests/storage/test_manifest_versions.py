@@ -45,6 +45,9 @@ def test_an_earlier_version_reads(local_store: RunStore, file: Path) -> None:
     assert [row.status for row in commit.rows] == ["ok", "failed"]
     assert [row.caption for row in commit.rows] == ["room a", "room b"]
     assert {row.revision for row in commit.rows} == {0}
+    made_by = {(row.creator_version, row.creator_hash, row.label_origin) for row in commit.rows}
+    knows_origin = "label_origin" in pq.read_schema(file).names
+    assert made_by == {(4, "feed", "agreed") if knows_origin else (-1, "", "creation")}
     assert ManifestReader(local_store).refresh() == [commit]
 
 

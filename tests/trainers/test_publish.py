@@ -11,12 +11,13 @@ import torch
 from perception.state_file import state_to_bytes
 from schemas.digest import sha256_of
 from schemas.errors import FencedError, RunFailedError
+from schemas.weights import SERIES
 from storage.files.stores import RunStore, open_store
 from storage.records.run_lock import RunLock, take_run
 from storage.records.weights import list_versions, read_manifest, read_weights
 from tests.kit.small_stage import make_config, make_stage
 from trainers.final import read_final, read_final_weights, write_final
-from trainers.publish import WeightsPublisher, publish_warm_up
+from trainers.publish import WeightsPublisher, publish_first
 
 
 @pytest.fixture
@@ -35,14 +36,34 @@ def make_publisher(store, **options):
     )
 
 
-def test_warm_up_weights_are_version_zero_and_stay(store, learner):
-    first = publish_warm_up(store, learner.creation, base_model_hash="base", ema_decay=0.9)
+@pytest.mark.parametrize("series", SERIES)
+def test_the_first_weights_of_a_series_are_version_zero_and_stay(store, learner, series):
+    facts = {"stage": "warm_up", "base_model_hash": "base", "ema_decay": 0.9, "series": series}
+    first = publish_first(store, learner.creation, **facts)
     assert (first.version, first.step, first.seen_images, first.parent) == (0, 0, 0, -1)
     assert first.stage == "warm_up"
     with torch.no_grad():
         next(learner.creation.parameters()).add_(1)
-    again = publish_warm_up(store, learner.creation, base_model_hash="base", ema_decay=0.9)
+    again = publish_first(store, learner.creation, **facts)
     assert again == first
+    assert [list_versions(store, series=each) for each in SERIES if each != series] == [[]]
+
+
+def test_publishers_of_two_series_do_not_see_each_other(store, learner):
+    """Neither counts the other's versions, nor takes them for better trained ones."""
+    publishers = {series: make_publisher(store, series=series) for series in SERIES}
+    for step in (8, 4):
+        change(learner, step)
+        for publisher in publishers.values():
+            publisher.start(learner)
+            publisher.finish()
+            change(learner, step)
+    newest = {series: publisher.newest for series, publisher in publishers.items()}
+    assert {series: (each.version, each.step) for series, each in newest.items()} == {
+        "creation": (0, 8),
+        "creator": (0, 8),
+    }
+    assert newest["creation"].sha256 != newest["creator"].sha256
 
 
 def test_a_version_holds_the_weights_at_the_moment_of_the_call(store, learner):

@@ -54,8 +54,8 @@ def start_registry(config):
         def __init__(self):
             self.versions = []
 
-        def publish(self, version):
-            self.versions.append(version)
+        def publish(self, version, series):
+            self.versions.append((series, version))
 
         def published(self):
             return self.versions
@@ -85,7 +85,8 @@ def test_one_worker_trains_what_one_process_trains_and_any_drivers_registry_gets
     assert lock.epoch != 7
     assert ended["version"] == list_versions(store)[-1] >= 1
     assert read_final_weights(store, "self_improve") == read_weights(store, ended["version"])[1]
-    assert ray.get(registry.published.remote()) == list_versions(store)[1:]
+    wanted = [("creation", version) for version in list_versions(store)[1:]]
+    assert ray.get(registry.published.remote()) == wanted
     ray.kill(registry)
 
 

@@ -21,7 +21,7 @@ from tests.kit.small_stage import (
     make_stage,
 )
 from tests.kit.tiny_models import tiny_backbone
-from trainers.publish import publish_warm_up
+from trainers.publish import publish_first
 from trainers.ranks import agree_on_equal
 from trainers.stage import resume_stage, run_stage
 
@@ -84,7 +84,7 @@ def test_self_improving_publishes_a_version_each_so_many_images(tmp_path):
     store = open_store(config.run.url)
     told: list[int] = []
     settings, learner, parts = make_stage(config, "self_improve", on_version=told.append)
-    publish_warm_up(store, learner.creation, base_model_hash="base", ema_decay=0.9)
+    publish_first(store, learner.creation, stage="warm_up", base_model_hash="base", ema_decay=0.9)
     run_stage(settings, learner, parts)
     parts.publisher.finish()
     assert list_versions(store)[0] == 0
@@ -101,9 +101,8 @@ def test_progress_events_tell_what_the_terminal_shows(tmp_path):
     config = make_config(tmp_path)
     commit_synthetic(open_store(config.run.url), version=0)
     settings, learner, parts = make_stage(config, "self_improve")
-    publish_warm_up(
-        open_store(config.run.url), learner.creation, base_model_hash="b", ema_decay=0.9
-    )
+    store = open_store(config.run.url)
+    publish_first(store, learner.creation, stage="warm_up", base_model_hash="b", ema_decay=0.9)
     run_stage(settings, learner, parts)
     parts.progress.tell()
     events = list(read_events(open_store(config.run.url)))

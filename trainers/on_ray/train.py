@@ -45,7 +45,7 @@ def train_stage_on_ray(
     the caller's connection.
 
     Args:
-        stage: Which stage; all but ``warm_up`` need version 0 in the store.
+        stage: Which stage; all but ``warm_up`` and ``creator`` need version 0 in the store.
         lock: The driver's hold on the run; None if it took none.
         look: Called each second meanwhile; what it raises ends the wait, as Ctrl-C does.
 

@@ -17,6 +17,7 @@ from trainers.train_stage import train_stage
 
 if TYPE_CHECKING:
     from schemas.config import RunConfig
+    from schemas.weights import Series
     from storage.records.run_lock import RunLock
     from trainers.publish import OnVersion
 
@@ -49,7 +50,7 @@ def train_on_worker(loop: dict[str, Any]) -> dict[str, Any]:
     return train_stage(config, loop["stage"], environment)
 
 
-def registry_hint(namespace: str) -> OnVersion:
+def registry_hint(namespace: str, series: Series = "creation") -> OnVersion:
     """Make a callback that gives a version to the weight registries of a run, if it has any.
 
     Each driver that generates has its own; which one the generators of now ask does not matter.
@@ -59,7 +60,8 @@ def registry_hint(namespace: str) -> OnVersion:
         try:
             for actor in ray.util.list_named_actors(all_namespaces=True):
                 if actor["namespace"] == namespace and is_registry(actor["name"]):
-                    ray.get_actor(actor["name"], namespace=namespace).publish.remote(version)
+                    registry = ray.get_actor(actor["name"], namespace=namespace)
+                    registry.publish.remote(version, series)
         except Exception as error:  # noqa: BLE001 - a hint: whatever it meets, training goes on
             logger.info("registry_not_reached version=%d: %s", version, error)
 

@@ -1,0 +1,9 @@
+"""Creators that learn: networks that make images, chosen by the table below."""
+
+from __future__ import annotations
+
+NETWORKS: dict[str, str] = {
+    "gaussian": "perception.creators.denoiser",
+    "halfway": "perception.creators.denoiser",
+}
+"""``creator.kind`` to the module whose ``make(config, backbone)`` makes what learns."""

@@ -1,0 +1,55 @@
+"""The whole loop in one process with a creator that learns before it makes anything."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from runs.directory import claim_run_directory
+from runs.generation import plan_of
+from runs.local_loop import run_locally
+from runs.status import read_status
+from schemas.run_layout import CREATOR_DIR
+from storage.files.stores import open_store
+from storage.records.weights import list_versions
+from tests.kit.small_loop import make_loop_config
+from tests.kit.wholeness import expect_whole
+
+SHORT = {
+    "warm_up": {"steps": 4, "batch_size": 4},
+    "self_improve": {"steps": 10, "batch_size": 4},
+}
+CREATOR = {"steps": 3, "batch_size": 4, "ema_decay": 0.5, "lora_rank": 2}
+
+
+@pytest.mark.slow
+def test_the_creator_learns_once_and_makes_the_whole_plan(tmp_path):
+    config = make_loop_config(
+        tmp_path, plan={"images": "fresh"}, training=SHORT | {"creator": CREATOR}
+    )
+    store = open_store(config.run.url)
+    config = claim_run_directory(store, config)
+    scores = run_locally(config, store, result="self_improved")
+    assert list(scores) == ["warm_up", "self_improved"]
+    assert list_versions(store, series="creator") == [0]
+    final = json.loads(store.read_bytes("checkpoints/creator/final/final.json"))
+    assert (final["step"], final["version"]) == (3, 0)
+    rows = expect_whole(config.run.url, plan_of(config))
+    assert {row["creator_version"] for row in rows} == {0}
+    assert {row["round"] for row in rows} == {0, 1}
+    assert read_status(store)["stages_ended"] == ["warm_up", "creator", "self_improve"]
+    before = store.find("")
+    run_locally(config, store, result="self_improved")
+    assert [path for path in store.find("") if path not in before] == []
+
+
+@pytest.mark.slow
+def test_without_the_section_nothing_of_it_is_there(tmp_path):
+    config = make_loop_config(tmp_path, training=SHORT)
+    store = open_store(config.run.url)
+    run_locally(config, store, result="self_improved")
+    assert not store.find(CREATOR_DIR)
+    assert not store.find("checkpoints/creator")
+    rows = expect_whole(config.run.url, plan_of(config))
+    assert {(row["creator_version"], row["creator_hash"]) for row in rows} == {(-1, "")}
