@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Part = Literal["warm_up", "images", "run"]
 
 _WARM_UP_FIELDS = (
-    *("model.", "source.", "method.", "run.seed"),
+    *("model.", "source.", "method.", "pairs.", "run.seed"),
     *("training.warm_up.", "training.hflip", "training.augmentation."),
 )
 _IMAGE_FIELDS = (

@@ -12,6 +12,7 @@ from perception.diffusion.backbone import BackboneOptions, load_backbone
 from perception.diffusion.features import pyramid_channels
 from perception.methods import METHODS
 from perception.methods.spec import MethodSpec
+from schemas.config_pairs import PairsSection
 from schemas.errors import ConfigError
 from schemas.paths import resolve_path
 from schemas.text import number_of
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from schemas.config import RunConfig
     from schemas.config_method import MethodSection
 
-_ONLY_DIFFUSION = ("bae", "idisc", "vpd")
+_ONLY_DIFFUSION = ("bae", "idisc", "jointnet", "mtdiffusion", "vpd")
 """Methods without an encoder of their own."""
 
 _DEVICE_REMEDY = "leave it to auto, or take the CPU (--device cpu, or --set model.device=cpu)"
@@ -44,7 +45,7 @@ def make_method(config: RunConfig, backbone: DiffusionBackbone) -> DensePredicto
     module = import_module(METHODS[choices.name])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
-        made: DensePredictor = module.make(method_spec(choices, backbone))
+        made: DensePredictor = module.make(method_spec(choices, backbone, config.pairs))
         if choices.backbone_tuning != "frozen":
             from perception.diffusion.tuning import tuned_copy
 
@@ -101,8 +102,14 @@ def open_backbone(
     )
 
 
-def method_spec(choices: MethodSection, backbone: DiffusionBackbone) -> MethodSpec:
-    """Join what the run chose with the shapes of the backbone."""
+def method_spec(
+    choices: MethodSection, backbone: DiffusionBackbone, pairs: PairsSection | None = None
+) -> MethodSpec:
+    """Join what the run chose with the backbone and its shapes.
+
+    Args:
+        pairs: Section ``pairs``; its defaults if None.
+    """
     names = choices.class_names
     return MethodSpec(
         choices=choices,
@@ -111,6 +118,8 @@ def method_spec(choices: MethodSection, backbone: DiffusionBackbone) -> MethodSp
         vae_scale_factor=backbone.downsample_factor,
         context_width=int(backbone.unet.config.cross_attention_dim),
         class_embeddings=backbone.embed_text(names).float().mean(dim=1) if names else None,
+        pairs=pairs or PairsSection(),
+        backbone=backbone,
     )
 
 

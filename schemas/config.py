@@ -15,6 +15,7 @@ from schemas.config_base import Count, Fraction, Operations, PositiveInt, Sectio
 from schemas.config_method import MethodSection
 from schemas.config_metrics import MetricsSection
 from schemas.config_operations import GenerationSection, RayEnvironment
+from schemas.config_pairs import PairsSection
 from schemas.config_source import RoomsSource, Source
 from schemas.config_training import TrainingSection
 from schemas.digest import digest_of
@@ -214,6 +215,7 @@ class RunConfig(Section, fields_are="science"):
     model: ModelSection = ModelSection()
     source: Source = RoomsSource()
     method: MethodSection = MethodSection()
+    pairs: PairsSection = PairsSection()
     creator: CreatorSection = CreatorSection()
     plan: PlanSection = PlanSection()
     labelling: LabellingSection = LabellingSection()

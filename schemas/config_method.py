@@ -13,16 +13,20 @@ from schemas.sample import IGNORE_ID, Task
 # fmt: off
 MethodName = Literal[
     "bae", "bae_efficientnet", "idisc", "vpd", "invpt", "taskprompter", "taskdiffusion",
-    "diffusionmtl",
+    "diffusionmtl", "jointnet", "mtdiffusion",
 ]
 # fmt: on
 
+PAIR_MODELS: tuple[MethodName, ...] = ("jointnet", "mtdiffusion")
+"""Methods that make an image and its maps together; section ``pairs`` has their options."""
 
 SCORING_FIELDS = (
     "evaluation.metrics.*",
     *(f"method.taskdiffusion.{name}" for name in ("steps", "lead", "samples", "reads_code")),
     *(f"method.taskdiffusion.{name}" for name in ("raise_every_step", "saliency_threshold")),
     "method.diffusionmtl.predicts",
+    *("pairs.predict_samples", "pairs.predict_steps"),
+    *("pairs.mtdiffusion.predict", "pairs.mtdiffusion.read_timestep"),
 )
 """Fields that change predictions or metrics but neither a method's weights nor its loss: one set of
 weights can be scored with several values of them."""
@@ -126,7 +130,9 @@ class MethodSection(Section, fields_are="science"):
         description="Method whose decoder reads the diffusion features: bae (normals, and plain "
         "heads for the rest), idisc (normals, depth), vpd (semseg, depth), invpt, taskprompter, "
         "taskdiffusion and diffusionmtl (any tasks); bae_efficientnet (normals) reads no diffusion "
-        "features but has an encoder of its own: the external model of the paper's Table 7.",
+        "features but has an encoder of its own: the external model of the paper's Table 7; "
+        "jointnet (any one task) and mtdiffusion (any tasks) make images and maps together and "
+        "predict by making the maps of an image: their options are in section pairs.",
     )
     reads_diffusion: bool = Field(
         default=True,
@@ -196,5 +202,20 @@ class MethodSection(Section, fields_are="science"):
             raise ValueError(
                 f"class_names: {found} names for num_classes = {self.num_classes}; name each class "
                 "once, in the order of ids"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pair_models_fit(self) -> MethodSection:
+        if self.name == "jointnet" and len(self.tasks) != 1:
+            raise ValueError(
+                f"tasks = {list(self.tasks)}: jointnet has one branch for the map of one task; "
+                "name one task, or set name to mtdiffusion"
+            )
+        if self.name in PAIR_MODELS and self.backbone_tuning != "frozen":
+            raise ValueError(
+                f"backbone_tuning = {self.backbone_tuning}: {self.name} trains U-Nets of its own; "
+                "set it to frozen, and see pairs.jointnet.joint_branch, "
+                "pairs.jointnet.rgb_lr_factor and pairs.mtdiffusion.tuning"
             )
         return self

@@ -13,6 +13,8 @@ METHODS: dict[MethodName, str] = {
     "diffusionmtl": "perception.methods.diffusionmtl",
     "idisc": "perception.methods.idisc",
     "invpt": "perception.methods.invpt",
+    "jointnet": "perception.methods.jointnet",
+    "mtdiffusion": "perception.methods.mtdiffusion",
     "taskdiffusion": "perception.methods.taskdiffusion",
     "taskprompter": "perception.methods.taskprompter",
     "vpd": "perception.methods.vpd",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from schemas.config_pairs import PairsSection
 from schemas.paths import resolve_path
 from schemas.sample import NUM_HUMAN_PARTS
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from perception.diffusion.backbone import DiffusionBackbone
     from schemas.config_method import MethodSection
     from schemas.sample import Task
 
@@ -29,6 +31,8 @@ class MethodSpec:
         context_width: Width of the U-Net's text context.
         class_embeddings: float32 [K, context_width], pooled text embeddings of the classes of
             ``semseg``; None if the run names none.
+        pairs: Section ``pairs`` of the configuration.
+        backbone: The frozen model, for methods that are made of copies of its networks.
     """
 
     choices: MethodSection
@@ -37,6 +41,8 @@ class MethodSpec:
     vae_scale_factor: int
     context_width: int = 0
     class_embeddings: Tensor | None = None
+    pairs: PairsSection = field(default_factory=PairsSection)
+    backbone: DiffusionBackbone | None = None
 
     @property
     def num_classes(self) -> Mapping[Task, int]:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from perception.diffusion.samplers import ddim_step
 from perception.diffusion.tuning import Tuning, tuned_copy
@@ -46,6 +45,8 @@ def aggregated_loss(
     maps: Mapping[Task, tuple[Tensor, Tensor, Tensor]],
     *,
     head_weight: float = 0.1,
+    image_weights: Tensor | None = None,
+    task_weights: Mapping[Task, float] | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Eq. 6: mean squared error of the U-Net's prediction + λ Σ of those of the maps.
 
@@ -55,16 +56,20 @@ def aggregated_loss(
         maps: Task to its estimate [B, C, h, w], its true latents, and what each latent pixel
             counts, [B, 1, h, w], at least 0: 0 where the label is missing.
         head_weight: λ; 0.1 in the paper.
+        image_weights: What each image counts in its own term, [B, 1, 1, 1]; None: 1.
+        task_weights: Task to another factor of its term; 1 where missing.
 
     Returns:
         The scalar to minimise, and each mean, by ``image`` and task.
     """
-    terms: dict[str, Tensor] = {"image": functional.mse_loss(prediction.float(), target.float())}
+    counts = torch.ones_like(prediction[:, :1])
+    if image_weights is not None:
+        counts = counts * image_weights.to(counts)
+    total = _mean_square(prediction, target, counts)
+    terms: dict[str, Tensor] = {"image": total}
     for task, (found, wanted, weights) in maps.items():
-        error = (found.float() - wanted.float()).square().mean(dim=1, keepdim=True)
-        terms[task] = weighted_mean(error, weights > 0, weights)
-    heads = sum(term for name, term in terms.items() if name != "image")
-    total = terms["image"] + head_weight * heads
+        terms[task] = _mean_square(found, wanted, weights)
+        total = total + head_weight * (task_weights or {}).get(task, 1.0) * terms[task]
     return total, {name: float(term.detach()) for name, term in terms.items()}
 
 
@@ -268,6 +273,11 @@ class AggregatedNetwork(nn.Module):
             noised = self.schedule.add_noise(image, noise, timestep)
             maps = self.denoise(PairLatents(noised, maps), timestep, context, known).clean.maps
         return maps
+
+
+def _mean_square(found: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
+    error = (found.float() - wanted.float()).square().mean(dim=1, keepdim=True)
+    return weighted_mean(error, weights > 0, weights)
 
 
 def _with_known(maps: Mapping[Task, Tensor], known: Known) -> dict[Task, Tensor]:

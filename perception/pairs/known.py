@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch.nn import functional
@@ -15,7 +15,7 @@ from torch.nn import functional
 from perception.pairs.latents import on_each
 from perception.pairs.network import Known, PairLatents
 from perception.shapes import ShapeError, expect_shape
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, SampleError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +23,65 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from schemas.sample import Task
+
+KnownPart = Literal["nothing", "pair", "labels", "image"]
+"""What a new pair is made from: noise alone; a real pair, noised to T; labels; an image."""
+
+
+def known_from(
+    part: KnownPart,
+    tasks: Sequence[Task],
+    *,
+    blank: Tensor | None = None,
+    image: Tensor | None = None,
+    maps: Mapping[Task, Tensor] | None = None,
+) -> Known:
+    """Return what one of the four parts keeps, from what there is.
+
+    Args:
+        blank: Latents that give shape and device, for ``nothing``.
+        image: Of real images, for ``pair`` and ``image``.
+        maps: Of all tasks, for ``pair`` and ``labels``.
+
+    Raises:
+        ConfigError: If the part needs something that is not given.
+    """
+    if part == "nothing" and blank is not None:
+        return nothing_known(blank, tasks)
+    if part == "image" and image is not None:
+        return image_known(image, tasks)
+    if part == "labels" and maps is not None:
+        return maps_known(maps)
+    if part == "pair" and image is not None and maps is not None:
+        return pair_known(PairLatents(image, dict(maps)))
+    needed = {
+        "nothing": "image_size",
+        "image": "moments",
+        "labels": "labels",
+        "pair": "moments and labels",
+    }
+    raise ConfigError(
+        f"known = {part}: wanted {needed[part]}, found none; give what pairs are made from"
+    )
+
+
+def expect_labelled(validity: Mapping[Task, Tensor]) -> None:
+    """Check that every image has a label of every task.
+
+    Args:
+        validity: Task to the share of labelled pixels in each latent pixel, [B, 1, h, w].
+
+    Raises:
+        SampleError: Naming the images that lack one (reason ``no_label``).
+    """
+    for task, share in validity.items():
+        empty = (share.flatten(1).amax(dim=1) == 0).nonzero().flatten().tolist()
+        if empty:
+            raise SampleError(
+                "no_label",
+                f"images {empty} of a batch of {len(share)} have no {task} to make pairs from; "
+                "take labelled images, or make pairs from nothing",
+            )
 
 
 def nothing_known(like: Tensor, tasks: Sequence[Task]) -> Known:

@@ -14,7 +14,7 @@ from perception.diffusion.features import FeaturePyramid
 from perception.methods.protocol import DensePredictor, Predictions, supervised_loss
 from perception.state_file import load_state_bytes, state_to_bytes
 from schemas.config_file import parse_config
-from schemas.config_method import MethodSection
+from schemas.config_method import PAIR_MODELS, MethodSection
 from schemas.sample import NUM_HUMAN_PARTS, TASK_KINDS, TASKS
 from tests.kit.models.pyramids import make_labels
 from tests.kit.tiny_models import IMAGE_SIZE_PX, tiny_backbone
@@ -25,6 +25,8 @@ METHODS = {
     "diffusionmtl": TASKS,
     "idisc": ("normals", "depth"),
     "invpt": TASKS,
+    "jointnet": ("normals",),
+    "mtdiffusion": TASKS,
     "taskdiffusion": TASKS,
     "taskprompter": TASKS,
     "vpd": ("semseg", "depth"),
@@ -34,7 +36,8 @@ NUM_CLASSES = {"semseg": 5, "human_parts": NUM_HUMAN_PARTS}
 EMPTY = {"direction": 0.0, "distance": 0.0, "classes": 255, "probability": -1.0}
 FALLS_TO = {
     **{"bae": 0.7, "bae_efficientnet": 0.7, "diffusionmtl": 0.7, "idisc": 0.5},
-    **{"invpt": 0.6, "taskdiffusion": 0.6, "taskprompter": 0.6, "vpd": 0.7},
+    **{"invpt": 0.6, "jointnet": 0.7, "mtdiffusion": 0.7, "taskdiffusion": 0.6},
+    **{"taskprompter": 0.6, "vpd": 0.7},
 }
 """Share of the first loss that twelve steps on one batch leave."""
 
@@ -52,9 +55,17 @@ def make(name: str, tasks=None, *, seed: int = 0) -> DensePredictor:
     tree = {
         "run": {"url": "memory://run", "seed": seed},
         "method": method,
+        "pairs": {"predict_samples": 2, "predict_steps": 2},
         "training": {"warm_up": stage, "self_improve": stage},
     }
-    return make_method(parse_config(tree, origin="test"), tiny_backbone())
+    made = make_method(parse_config(tree, origin="test"), tiny_backbone())
+    if name in PAIR_MODELS:
+        # They start as the backbone, whatever the seed: moved off it, each seed has its weights.
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for value in made.parameters():
+                value.add_(torch.randn(value.shape, generator=generator), alpha=0.02)
+    return made
 
 
 def make_images(count: int) -> torch.Tensor:

@@ -57,6 +57,8 @@ def test_a_dumped_configuration_reads_back_equal(tmp_path: Path) -> None:
         ("run.url.deeper=1", "is a value, not a section"),
         ("nonsense", "wanted section.field=value"),
         ("method.tasks=[sound]", "sound"),
+        ("pairs.jointnet.masks=[1,1,0,0]", "wanted four shares of at least 0 that sum to 1"),
+        ("pairs.depth_farthest_m=0.1", "give the range of the data set"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_remedy(
@@ -67,6 +69,18 @@ def test_a_wrong_value_is_named_with_its_remedy(
     with pytest.raises(ConfigError) as caught:
         load_config(file, (override,))
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ({"name": "jointnet", "tasks": ["normals", "depth"]}, "set name to mtdiffusion"),
+        ({"name": "mtdiffusion", "backbone_tuning": "lora"}, "pairs.mtdiffusion.tuning"),
+    ],
+)
+def test_a_pair_model_is_refused_what_it_cannot_do(method, expected) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        parse_config({**LEAST, "method": method}, origin="test")
 
 
 def test_all_problems_are_told_at_once() -> None:
