@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.make.screen import image_reason, label_reason, mean_reliability
-from schemas.config import ScreeningSection
+from schemas.config_labelling import ScreeningSection
 from schemas.sample import TASKS
 from tests.kit.random_labels import random_label, random_sample
 
