@@ -100,5 +100,7 @@ class MtDiffusion(PairModel):
     def expect_creates(self, settings: CreatorSection, known: KnownPart) -> None:
         """See :meth:`PairModel.expect_creates`; noise has to be able to stand for the maps."""
         super().expect_creates(settings, known)
-        if known == "nothing":
-            expect_start_from_noise(self.network.schedule, [self.network.share] * len(self.tasks))
+        schedule = self.network.schedule
+        is_all_noise = known == "pair" and settings.t_start >= schedule.num_train_timesteps - 1
+        if known == "nothing" or is_all_noise:
+            expect_start_from_noise(schedule, [self.network.share] * len(self.tasks))

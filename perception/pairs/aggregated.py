@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from perception.diffusion.samplers import ddim_step
 from perception.diffusion.tuning import Tuning, tuned_copy
@@ -62,10 +63,10 @@ def aggregated_loss(
     Returns:
         The scalar to minimise, and each mean, by ``image`` and task.
     """
-    counts = torch.ones_like(prediction[:, :1])
-    if image_weights is not None:
-        counts = counts * image_weights.to(counts)
-    total = _mean_square(prediction, target, counts)
+    if image_weights is None:
+        total = functional.mse_loss(prediction.float(), target.float())
+    else:
+        total = _mean_square(prediction, target, image_weights.expand_as(prediction[:, :1]))
     terms: dict[str, Tensor] = {"image": total}
     for task, (found, wanted, weights) in maps.items():
         terms[task] = _mean_square(found, wanted, weights)

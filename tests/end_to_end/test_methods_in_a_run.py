@@ -25,7 +25,7 @@ from trainers.stage import run_stage
 pytestmark = pytest.mark.slow
 
 every_method = pytest.mark.parametrize(
-    "name", ["invpt", "taskprompter", "taskdiffusion", "diffusionmtl"]
+    "name", ["invpt", "taskprompter", "taskdiffusion", "diffusionmtl", "mtdiffusion"]
 )
 
 

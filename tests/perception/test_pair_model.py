@@ -312,5 +312,8 @@ def test_pairs_are_refused_where_the_sampler_or_the_noise_does_not_serve():
     method = make("mtdiffusion", mtdiffusion={"carried": "reverting", "strength": 1.0})
     with pytest.raises(ConfigError, match="divide the strength by"):
         method.expect_creates(SETTINGS, "nothing")
+    with pytest.raises(ConfigError, match="divide the strength by"):
+        method.expect_creates(CreatorSection(t_start=1000), "pair")
+    method.expect_creates(SETTINGS, "pair")
     create(method, "labels")
     model("mtdiffusion").expect_creates(SETTINGS, "nothing")
