@@ -162,7 +162,8 @@ def test_the_creators_maps_are_the_labels_where_they_are_chosen(tmp_path):
     assert {row.label_origin for row in rows} == {"creator"}
     for row in rows:
         parts = members[row.key]
-        assert np.array_equal(normals_of(parts, LABEL), normals_of(parts, MAP))
+        label, made = normals_of(parts, LABEL), normals_of(parts, MAP)
+        np.testing.assert_allclose(label, made, atol=1e-3)
         assert list(json.loads(row.label_stats)) == ["normals_agreement"]
 
 
