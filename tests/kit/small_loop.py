@@ -18,6 +18,7 @@ from trainers.train_stage import train_stage_locally
 
 STEPS = 24
 CHECKPOINT_STEPS = 4
+CREATOR = {"steps": STEPS, "batch_size": 4, "ema_decay": 0.9}
 NUM_IMAGES = {"train": 8, "validation": 2, "test": 4}
 
 
@@ -69,16 +70,36 @@ def write_loop(folder: Path, **changes: dict[str, Any]) -> tuple[list[str], tupl
     return ["--config", str(file)], plan_of(config)
 
 
-def write_generation(folder: Path) -> tuple[list[str], tuple[Unit, ...]]:
+def write_creator(folder: Path) -> tuple[list[str], tuple[Unit, ...]]:
+    """Write a run that has its warm-up, and a creator that has to learn: for ``jobs/train.py``.
+
+    Returns:
+        Arguments of the job, and the plan.
+    """
+    arguments, plan = write_loop(folder, training={"creator": CREATOR})
+    train_stage_locally(make_loop_config(folder, training={"creator": CREATOR}), "warm_up")
+    return [*arguments, "--stage", "creator"], plan
+
+
+def write_generation(
+    folder: Path, *, creator_learns: bool = False
+) -> tuple[list[str], tuple[Unit, ...]]:
     """Write a run that has its warm-up, and slow units to make: for ``jobs/generate.py``.
+
+    Args:
+        creator_learns: Whether what makes the images has learnt on those of the source.
 
     Returns:
         Arguments of the job, and the plan.
     """
     changes = {"creator": {"num_steps": 12, "batch_size": 1}, "plan": {"unit_size": 1}}
+    if creator_learns:
+        changes["training"] = {"creator": CREATOR}
     arguments, _ = write_loop(folder, **changes)
     config = make_loop_config(folder, **changes)
     train_stage_locally(config, "warm_up")
+    if creator_learns:
+        train_stage_locally(config, "creator")
     return [*arguments, "--rounds", "1"], plan_of(config, rounds=1)
 
 
