@@ -21,13 +21,15 @@ def with_learnt_creator(
 ) -> tuple[DiffusionBackbone, WeightsManifest | None]:
     """Give what a run makes images with, and the creator's weights in it; None where none learn.
 
+    A pair model plays no part: images are made by the frozen backbone.
+
     Args:
         backbone: The run's frozen one.
 
     Raises:
         ConfigError: If the creator has not learnt yet, or its weights are damaged or do not fit.
     """
-    if config.training.creator is None:
+    if config.training.creator is None or config.creator.makes_maps:
         return backbone, None
     try:
         newest = WeightsWatch(store, series="creator").newer_than(None)

@@ -67,6 +67,9 @@ def settings_for(
     if steps is None:
         steps = min(max(1, round(creator.num_steps * start / own_start)), max(1, start))
     changed: dict[str, Any] = {"kind": "halfway", "t_start": start, "num_steps": steps}
+    if creator.makes_maps:
+        # Made by the frozen backbone, for a prompt or an image comes without labels.
+        changed["known"] = None
     if options.guidance_scale is not None:
         changed["guidance_scale"] = options.guidance_scale
     try:

@@ -46,6 +46,7 @@ class SheetRow:
         synthetic: uint8 RGB [H, W, 3].
         labels: Of the synthetic image, encoded as ``schemas.sample`` says.
         truth: Labels of the real image, as its source has them; empty if it has none.
+        maps: What the creator made with the synthetic image; empty if it makes images alone.
         caption: Text under which it was made.
         note: Where it came from, in small.
     """
@@ -56,6 +57,7 @@ class SheetRow:
     caption: str
     note: str = ""
     truth: Mapping[Task, NDArray[Any]] = field(default_factory=dict)
+    maps: Mapping[Task, NDArray[Any]] = field(default_factory=dict)
 
 
 def contact_sheet_from_run(config: RunConfig, store: RunStore, *, limit: int = 8) -> bool:
@@ -98,8 +100,8 @@ def make_contact_sheet(
 ) -> bytes:
     """Draw rows of ``real | synthetic | labels`` with the caption under each.
 
-    Where the source labels the real images, those labels stand beside the predicted ones. Below
-    all, colours of classes are explained.
+    Where the source labels the real images, those labels stand beside the predicted ones, and so
+    do the creator's maps where there are any. Below all, colours of classes are explained.
 
     Args:
         rows: At least one; those of the first decide which labels are shown. If none has a real
@@ -113,15 +115,17 @@ def make_contact_sheet(
     has_real = any(row.real is not None for row in rows)
     with_truth = {task for task in tasks if any(task in row.truth for row in rows)}
     titles = [*(["real"] if has_real else []), "synthetic"]
+    with_map = {task for task in tasks if any(task in row.maps for row in rows)}
     for task in tasks:
         titles += [f"{task} of the real", task] if task in with_truth else [task]
+        titles += [f"{task} of the creator"] if task in with_map else []
     drawn = [
         PictureRow(
             titles=() if number else titles,
             images=[
                 *([row.real] if has_real else []),
                 row.synthetic,
-                *(cell for task in tasks for cell in _cells(row, task, with_truth)),
+                *(cell for task in tasks for cell in _cells(row, task, with_truth, with_map)),
             ],
             text=row.caption or "(no caption)",
             note=row.note,
@@ -130,7 +134,9 @@ def make_contact_sheet(
     ]
     buffer = io.BytesIO()
     shown = {
-        task: [each[task] for row in rows for each in (row.labels, row.truth) if task in each]
+        task: [
+            each[task] for row in rows for each in (row.labels, row.truth, row.maps) if task in each
+        ]
         for task in tasks
     }
     picture = draw_rows(drawn, cell_px=(CELL_PX, CELL_PX), legend=class_legend(shown, names or {}))
@@ -139,12 +145,19 @@ def make_contact_sheet(
 
 
 def _cells(
-    row: SheetRow, task: Task, with_truth: Container[Task]
+    row: SheetRow, task: Task, with_truth: Container[Task], with_map: Container[Task]
 ) -> Iterator[NDArray[np.uint8] | None]:
-    """The label of the real image, if there is a column for it, and the predicted one."""
+    """The label; before it that of the real image, after it the creator's map, if it has a column.
+
+    All have the colours of the first.
+    """
+    truth = row.truth.get(task)
     if task in with_truth:
-        yield label_as_rgb(row.truth[task], task) if task in row.truth else None
-    yield label_as_rgb(row.labels[task], task, like=row.truth.get(task))
+        yield None if truth is None else label_as_rgb(truth, task)
+    yield label_as_rgb(row.labels[task], task, like=truth)
+    if task in with_map:
+        like = row.labels[task] if truth is None else truth
+        yield label_as_rgb(row.maps[task], task, like=like) if task in row.maps else None
 
 
 def sheet_row(
@@ -169,6 +182,7 @@ def sheet_row(
         caption=sample.caption,
         note="; ".join([*made, *sure]),
         truth=truth or {},
+        maps=sample.creator_maps,
     )
 
 

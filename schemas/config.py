@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.config_base import Count, Fraction, Operations, PositiveInt, Section, values_of
-from schemas.config_method import MethodSection
+from schemas.config_labelling import LabellingSection, ScreeningSection
+from schemas.config_method import PAIR_MODELS, MethodSection
 from schemas.config_metrics import MetricsSection
 from schemas.config_operations import GenerationSection, RayEnvironment
 from schemas.config_pairs import PairsSection
@@ -96,7 +97,9 @@ class ModelSection(Section, fields_are="science"):
     )
 
 
-TRAINED_KINDS = ("halfway", "gaussian")
+CreatorKind = Literal["halfway", "gaussian", "unlabelled", "completion", "jointnet", "mtdiffusion"]
+
+TRAINED_KINDS = ("halfway", "gaussian", *PAIR_MODELS)
 """Values of ``creator.kind`` with networks that may learn (section ``training.creator``)."""
 
 PURE_NOISE_START = 1000
@@ -106,11 +109,20 @@ PURE_NOISE_START = 1000
 class CreatorSection(Section, fields_are="science"):
     """How a synthetic image is made from a real one."""
 
-    kind: Literal["halfway", "gaussian", "unlabelled", "completion"] = Field(
+    kind: CreatorKind = Field(
         default="halfway",
         description="halfway: noise an image to T and denoise it; gaussian: denoise pure noise; "
         "unlabelled: take real images of the source that are not among the labelled ones; "
-        "completion: take the labelled ones and predict the labels that they lack.",
+        "completion: take the labelled ones and predict the labels that they lack; jointnet, "
+        "mtdiffusion: a pair model (section pairs) learns on the source's pairs (section "
+        "training.creator) and makes images together with maps of method.tasks.",
+    )
+    known: Literal["nothing", "pair", "labels"] | None = Field(
+        default=None,
+        description="What jointnet and mtdiffusion make a pair from. pair, also if absent: a real "
+        "image and its labels, both noised to T; nothing: noise alone; labels: a real image's "
+        "labels are kept and an image is made for them. The last two start from noise: t_start has "
+        "to be 1000.",
     )
     t_start: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=600, description="Timestep T to which the latent is noised."
@@ -136,11 +148,42 @@ class CreatorSection(Section, fields_are="science"):
             raise ValueError(f"eta = {self.eta}: wanted 0, for only sampler ddim adds noise")
         return self
 
+    @model_validator(mode="after")
+    def _pairs_can_be_made(self) -> CreatorSection:
+        if not self.makes_maps:
+            if self.known is not None:
+                raise ValueError(
+                    f"known = {self.known}: kind = {self.kind} makes images alone; remove it, or "
+                    f"set kind to one of {', '.join(PAIR_MODELS)}"
+                )
+            return self
+        if self.sampler != "ddim" or self.eta > 0:
+            raise ValueError(
+                f"sampler = {self.sampler}, eta = {self.eta}: kind = {self.kind} makes pairs by "
+                "deterministic DDIM; set them to ddim and 0"
+            )
+        if self.starts_from != "pair" and self.t_start != PURE_NOISE_START:
+            raise ValueError(
+                f"t_start = {self.t_start}: known = {self.known} starts from noise alone; set "
+                f"t_start to {PURE_NOISE_START}, or known to pair"
+            )
+        return self
+
+    @property
+    def makes_maps(self) -> bool:
+        """Whether maps are made together with the images."""
+        return self.kind in PAIR_MODELS
+
+    @property
+    def starts_from(self) -> Literal["nothing", "pair", "labels"]:
+        """What pairs are made from, where the kind makes some."""
+        return self.known or "pair"
+
     @property
     def start(self) -> int:
         """Timestep that images start from; 0 for images that are taken as they are."""
-        starts = {"halfway": self.t_start, "gaussian": PURE_NOISE_START}
-        return starts.get(self.kind, 0)
+        starts = {"gaussian": PURE_NOISE_START, "unlabelled": 0, "completion": 0}
+        return starts.get(self.kind, self.t_start)
 
 
 class PlanSection(Section, fields_are="science"):
@@ -153,48 +196,6 @@ class PlanSection(Section, fields_are="science"):
         default="reuse",
         description="reuse: images are made in round 0, later rounds renew their labels; "
         "fresh: every round makes new images.",
-    )
-
-
-class LabellingSection(Section, fields_are="science"):
-    """How a synthetic image is labelled; the defaults are the paper's plain prediction."""
-
-    batch_size: Operations[PositiveInt | None] = Field(
-        default=None, description="Images labelled together; none: as many as creator.batch_size."
-    )
-    average_mirrored: bool = Field(
-        default=False, description="Average the prediction with that of the mirrored image."
-    )
-    max_pixel_error_deg: Annotated[float, Field(gt=0.0, le=180.0)] = Field(
-        default=180.0,
-        description="Pixels whose predicted normal has a greater expected angular error stay "
-        "unlabelled.",
-    )
-    min_pixel_confidence: Fraction = Field(
-        default=0.0,
-        description="Pixels whose predicted depth, class or probability is less sure stay "
-        "unlabelled; of a probability p that is max(p, 1 - p), so above 0.5 to matter.",
-    )
-    soft_labels: bool = Field(
-        default=False,
-        description="Saliency and boundaries keep their predicted probability; else 1 where it is "
-        "at least 0.5, 0 elsewhere. Classes are the most probable one either way.",
-    )
-
-
-class ScreeningSection(Section, fields_are="science"):
-    """When a synthetic sample is dropped."""
-
-    min_pixel_std: Annotated[float, Field(ge=0.0)] = Field(
-        default=8.0, description="Least standard deviation of the image, in 8-bit steps."
-    )
-    max_expected_error_deg: Annotated[float, Field(gt=0.0, le=180.0)] = Field(
-        default=60.0, description="Greatest mean expected angular error of predicted normals."
-    )
-    min_confidence: Fraction = Field(
-        default=0.0,
-        description="Least mean confidence of every predicted task but normals: depth, semseg, "
-        "human_parts, saliency, boundaries.",
     )
 
 
@@ -268,6 +269,55 @@ class RunConfig(Section, fields_are="science"):
             )
         return self
 
+    @model_validator(mode="after")
+    def _pair_creator_fits(self) -> RunConfig:
+        kind, stage, tasks = self.creator.kind, self.training.creator, self.method.tasks
+        if not self.creator.makes_maps:
+            return self
+        if stage is None:
+            raise ValueError(
+                f"creator.kind = {kind}: makes nothing before it has learnt, found no section "
+                "training.creator; add training.creator.steps"
+            )
+        if stage.tuning != "lora":
+            raise ValueError(
+                f"training.creator.tuning = {stage.tuning}: plays no part in creator.kind = "
+                f"{kind}; remove it, section pairs says what of its networks learns"
+            )
+        if kind == "jointnet" and len(tasks) > 1:
+            raise ValueError(
+                f"creator.kind = jointnet: makes the maps of one task, found method.tasks = "
+                f"{list(tasks)}; leave one, or set creator.kind to mtdiffusion"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_have_an_origin(self) -> RunConfig:
+        origin, creator = self.labelling.origin, self.creator
+        if not creator.makes_maps:
+            if origin != "creation":
+                raise ValueError(
+                    f"labelling.origin = {origin}: creator.kind = {creator.kind} makes images "
+                    "alone, found no maps to label them with; set it to creation, or creator.kind "
+                    f"to one of {', '.join(PAIR_MODELS)}"
+                )
+            return self
+        is_given = creator.starts_from == "labels"
+        if origin in {"creator", "given"} and is_given != (origin == "given"):
+            other = "given" if is_given else "creator"
+            raise ValueError(
+                f"labelling.origin = {origin}: found creator.known = {creator.starts_from}, whose "
+                f"maps are those of origin {other}; set labelling.origin to {other}, agreed or "
+                "creation, or change creator.known"
+            )
+        if origin in {"creator", "given"} and self.plan.rounds > 1 and self.plan.images == "reuse":
+            raise ValueError(
+                f"plan.rounds = {self.plan.rounds}: labels of origin {origin} do not change with "
+                "the weights, so later rounds would store them again; set plan.rounds=1 or "
+                "plan.images=fresh"
+            )
+        return self
+
     @property
     def recipe_hash(self) -> str:
         """Digest of what decides synthetic images; as the run directory notes it, if it does."""
@@ -276,13 +326,16 @@ class RunConfig(Section, fields_are="science"):
     def noting_recipe(self, recipe: str = "") -> RunConfig:
         """The same with ``run.recipe``: this one, or that of the models' and creator's science.
 
-        How a creator learns is part of the latter.
+        How a creator learns is part of the latter, and of which maps, if it makes some.
         """
+        sections: tuple[str, ...] = ("model.", "creator.", "training.creator.")
+        if self.creator.makes_maps:
+            sections += ("pairs.", "method.tasks", "method.num_classes", "method.task_weights")
         chosen = {
             path: value
             for path, kind, value in values_of(self)
             if kind == "science"
-            and path.startswith(("model.", "creator.", "training.creator."))
+            and path.startswith(sections)
             # A field that came later leaves the digest as it was where it is not used.
             and value is not None
         }

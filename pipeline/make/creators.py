@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from perception.diffusion.halfway import synthesize_gaussian, synthesize_halfway
+from pipeline.make.label import label_array
 from pipeline.make.screen import is_labelled
+from sources.batches import collate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from perception.creators.pairs import PairCreatorNetwork
     from perception.creators.protocol import CreatorNetwork
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.diffusion.moments import MomentsCache
@@ -179,8 +182,50 @@ class AdaptedCreator:
         return create_images(adapted, orders, settings=settings, moments=moments)
 
 
-LEARNED_CREATORS: dict[str, Callable[[CreatorNetwork], LearnedCreator]] = {
+class PairCreator:
+    """Makes pairs from noise, from real pairs, or from real labels (``creator.known``).
+
+    Attributes:
+        network: See :class:`LearnedCreator`.
+    """
+
+    def __init__(self, network: PairCreatorNetwork) -> None:
+        self.network = network
+
+    def __call__(
+        self,
+        backbone: DiffusionBackbone,
+        orders: Sequence[ImageOrder],
+        *,
+        settings: CreatorSection,
+        moments: MomentsCache,
+    ) -> Made:
+        """See :class:`Creator`; labels that are kept are the maps.
+
+        Raises:
+            SampleError: ``no_label`` if a real image lacks a label that its pair is made from.
+        """
+        model, known = self.network.model, settings.starts_from
+        real = [order.source for order in orders]
+        images, maps = model.create(
+            [order.caption for order in orders],
+            seeds=[order.seed for order in orders],
+            settings=settings,
+            known=known,
+            image_size=real[0].image.shape[:2] if known == "nothing" else None,
+            moments=moments.encode(backbone, [s.image for s in real]) if known == "pair" else None,
+            labels=None if known == "nothing" else collate(real, model.tasks).labels,
+        )
+        return Made(
+            images,
+            {task: [label_array(task, each) for each in found] for task, found in maps.items()},
+        )
+
+
+LEARNED_CREATORS: dict[str, Callable[[Any], LearnedCreator]] = {
     "halfway": AdaptedCreator,
     "gaussian": AdaptedCreator,
+    "jointnet": PairCreator,
+    "mtdiffusion": PairCreator,
 }
 """What makes a creator of the networks of ``perception.creators``, by ``creator.kind``."""

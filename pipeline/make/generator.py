@@ -13,15 +13,17 @@ from pipeline.make.commit import commit_samples, encode
 from pipeline.make.drain import Drain
 from pipeline.make.images import ImageMaker, decode_stored, stored_images
 from pipeline.make.label import label_images, label_seed
+from pipeline.make.origin import Opinions, agree_within, choose_labels
 from pipeline.make.screen import screen_image, screen_labels
 from pipeline.make.steps import Steps
 from schemas.errors import RunFailedError
+from schemas.sample import CREATOR_MEMBERS
 from storage.records.weights import expect_fits
+from storage.samples.codecs import decode_label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
     from perception.methods.protocol import DensePredictor
     from pipeline.make.attempt import Attempt
     from pipeline.make.creators import LearnedCreator
+    from pipeline.make.label import LabelMaps
+    from pipeline.make.origin import Chosen
     from pipeline.make.rows import Draft
     from schemas.config import RunConfig
-    from schemas.sample import Task
+    from schemas.sample import LabelOrigin, Task
     from schemas.unit import Unit
     from schemas.weights import Series, WeightsManifest
     from sources.protocol import LabelledSource
@@ -177,22 +181,41 @@ class Generator:
             settings=self._config.labelling,
         )
         return [
-            _with_labels(draft, labels, reliability)
-            for draft, (labels, reliability) in zip(drafts, found, strict=True)
+            _with_labels(draft, self._choose(draft, maps), self._config.labelling.origin)
+            for draft, maps in zip(drafts, found, strict=True)
         ]
 
+    def _choose(self, draft: Draft, found: LabelMaps) -> Chosen:
+        labels, reliability = found
+        settings, creator, made = self._config.labelling, self._config.creator, _made_maps(draft)
+        is_given = creator.makes_maps and creator.starts_from == "labels"
+        opinions = Opinions(
+            predicted=labels,
+            reliability=reliability,
+            made=made,
+            given=made if is_given else {},
+        )
+        return choose_labels(settings.origin, opinions, agree=agree_within(settings))
 
-def _with_labels(
-    draft: Draft,
-    labels: Mapping[Task, NDArray[Any]],
-    reliability: Mapping[Task, NDArray[np.float32]],
-) -> Draft:
-    """Add predicted labels to those that the creator knew, which stay as they are."""
-    predicted = labels.keys() - draft.labels.keys()
+
+def _made_maps(draft: Draft) -> dict[Task, NDArray[Any]]:
+    """What the creator made with a sample's image, as it is stored."""
+    members = draft.members
+    return {
+        task: decode_label(members[name], task)
+        for task, name in CREATOR_MEMBERS.items()
+        if name in members
+    }
+
+
+def _with_labels(draft: Draft, chosen: Chosen, origin: LabelOrigin) -> Draft:
+    """Add chosen labels to those that the creator knew, which stay as they are."""
     return replace(
         draft,
-        labels={**labels, **draft.labels},
-        reliability={task: reliability[task] for task in labels if task in predicted},
+        row=replace(draft.row, label_origin=origin),
+        labels={**chosen.labels, **draft.labels},
+        reliability={t: each for t, each in chosen.reliability.items() if t not in draft.labels},
+        agreement=chosen.agreement,
     )
 
 

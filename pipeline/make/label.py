@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.methods.protocol import DensePredictor, Predictions
-    from schemas.config import LabellingSection
+    from schemas.config_labelling import LabellingSection
     from schemas.sample import Task
 
 HARD_THRESHOLD = 0.5
@@ -79,19 +79,13 @@ def label_seed(unit_id: str, key: str) -> int:
     return sample_seed(unit_id, f"label/{key}", 0)
 
 
-def _label_maps(found: Predictions, index: int, *, settings: LabellingSection) -> LabelMaps:
-    labels: dict[Task, NDArray[Any]] = {}
-    reliability: dict[Task, NDArray[np.float32]] = {}
-    for task, values in found.labels.items():
-        sure = found.reliability[task][index, 0].float().cpu().numpy()
-        reliability[task] = np.asarray(sure, dtype=np.float32)
-        label = _as_array(task, values[index], is_soft=settings.soft_labels)
-        labels[task] = mask_unsure(label, sure, task, settings)
-    return labels, reliability
+def label_array(task: Task, value: Tensor, *, is_soft: bool = True) -> NDArray[Any]:
+    """Encode one image's label as ``schemas.sample`` says.
 
-
-def _as_array(task: Task, value: Tensor, *, is_soft: bool) -> NDArray[Any]:
-    """Label of one image, encoded as ``schemas.sample`` says; probabilities hard or soft."""
+    Args:
+        value: A row of a batch of labels, as methods give them.
+        is_soft: Whether probabilities stay; else they become 0 and 1.
+    """
     array = value.cpu().numpy()
     kind = TASK_KINDS[task]
     if kind == "direction":
@@ -102,3 +96,14 @@ def _as_array(task: Task, value: Tensor, *, is_soft: bool) -> NDArray[Any]:
     if kind == "probability" and not is_soft:
         return (plane >= HARD_THRESHOLD).astype(np.float32)
     return plane
+
+
+def _label_maps(found: Predictions, index: int, *, settings: LabellingSection) -> LabelMaps:
+    labels: dict[Task, NDArray[Any]] = {}
+    reliability: dict[Task, NDArray[np.float32]] = {}
+    for task, values in found.labels.items():
+        sure = found.reliability[task][index, 0].float().cpu().numpy()
+        reliability[task] = np.asarray(sure, dtype=np.float32)
+        label = label_array(task, values[index], is_soft=settings.soft_labels)
+        labels[task] = mask_unsure(label, sure, task, settings)
+    return labels, reliability

@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+import torch
+
+from perception.pairs.agreement import Limits, agreeing_pixels
 from schemas.errors import SampleError
+from schemas.sample import INVALID_VALUES, TASK_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
+    from schemas.config_labelling import LabellingSection
     from schemas.sample import LabelOrigin, Task
 
 
@@ -31,6 +37,31 @@ class Agree(Protocol):
             ``label``, with the task's invalid value elsewhere; and the share of pixels, in [0, 1],
             where both agree.
         """
+
+
+def agree_within(settings: LabellingSection) -> Agree:
+    """Compare labels pixel by pixel, by the thresholds of the configuration."""
+    limits = Limits(
+        angle_deg=settings.max_disagreement_deg,
+        ratio=settings.max_disagreement_ratio,
+        probability=settings.max_disagreement_probability,
+    )
+
+    def agree(task: Task, label: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[Any], float]:
+        agrees = agreeing_pixels(task, _as_batch(label), _as_batch(other), limits)[0, 0].numpy()
+        kept = label.copy()
+        kept[~agrees] = INVALID_VALUES[TASK_KINDS[task]]
+        return kept, float(agrees.mean())
+
+    return agree
+
+
+def _as_batch(label: NDArray[Any]) -> Tensor:
+    """A batch of one label in the form of ``Labels``."""
+    batch = torch.from_numpy(np.ascontiguousarray(label)).unsqueeze(0)
+    if label.ndim == 3:
+        return batch.permute(0, 3, 1, 2)
+    return batch.long() if label.dtype == np.uint8 else batch.unsqueeze(1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

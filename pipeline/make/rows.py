@@ -83,6 +83,7 @@ class Draft:
         image_png: Bytes of the image as stored before, if it is labelled again.
         labels: Task to label array, encoded as in :class:`schemas.sample.Sample`.
         reliability: Task to float32 [H, W].
+        agreement: Task to the share of pixels where prediction and creator's map agree.
         members: Its files in the tar, by name; before it is encoded, those that are kept as stored,
             and the maps of its creator.
         is_taken_over: Whether an earlier attempt at the unit made the image.
@@ -94,6 +95,7 @@ class Draft:
     image_png: bytes | None = None
     labels: Mapping[Task, NDArray[Any]] = field(default_factory=dict)
     reliability: Mapping[Task, NDArray[np.float32]] = field(default_factory=dict)
+    agreement: Mapping[Task, float] = field(default_factory=dict)
     members: Mapping[str, bytes] = field(default_factory=dict)
     is_taken_over: bool = False
 

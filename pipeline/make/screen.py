@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.make.rows import Draft
-    from schemas.config import ScreeningSection
+    from schemas.config_labelling import ScreeningSection
     from schemas.manifest import ManifestRow
     from schemas.sample import Task
 
@@ -34,9 +34,11 @@ def screen_labels(draft: Draft, settings: ScreeningSection) -> Draft:
     if not draft.is_in:
         return draft
     means = mean_reliability(draft.reliability)
-    stats = numbers_json({f"{task}_confidence": mean for task, mean in means.items()})
-    row = replace(draft.row, label_stats=stats)
-    return _judged(draft, row, label_reason(draft.labels, draft.reliability, settings))
+    stats = {f"{task}_confidence": mean for task, mean in means.items()}
+    stats |= {f"{task}_agreement": share for task, share in draft.agreement.items()}
+    row = replace(draft.row, label_stats=numbers_json(stats))
+    reason = label_reason(draft.labels, draft.reliability, settings, agreement=draft.agreement)
+    return _judged(draft, row, reason)
 
 
 def _judged(draft: Draft, row: ManifestRow, reason: str | None) -> Draft:
@@ -59,20 +61,26 @@ def label_reason(
     labels: Mapping[Task, NDArray[Any]],
     reliability: Mapping[Task, NDArray[np.float32]],
     settings: ScreeningSection,
+    *,
+    agreement: Mapping[Task, float] | None = None,
 ) -> str | None:
-    """Judge predicted labels.
+    """Judge the labels of an image.
 
     Args:
         reliability: Task to float32 [H, W]; degrees for normals (lower is surer), in [0, 1] for
             the others (higher is surer).
+        agreement: Task to the share of pixels where prediction and creator's map agree.
 
     Returns:
-        ``not_finite``, ``unlabelled_<task>`` (every pixel is invalid), ``uncertain_<task>``, or
-        None to keep the sample.
+        ``not_finite``, ``disagreeing_<task>``, ``unlabelled_<task>`` (every pixel is invalid),
+        ``uncertain_<task>``, or None to keep the sample.
     """
     arrays = (*labels.values(), *reliability.values())
     if not all(np.isfinite(array).all() for array in arrays):
         return "not_finite"
+    for task, share in (agreement or {}).items():
+        if share < settings.min_agreement:
+            return f"disagreeing_{task}"
     for task, label in labels.items():
         if not is_labelled(label, task):
             return f"unlabelled_{task}"

@@ -106,3 +106,21 @@ def expect_gaps(config: RunConfig, source: LabelledSource) -> None:
             "method.tasks, so there is nothing to predict; leave labels out with "
             "source.labels.regime, or choose another creator"
         )
+
+
+def expect_known_labels(config: RunConfig, source: LabelledSource) -> None:
+    """Check that there are training images that pairs can be made from.
+
+    Raises:
+        ConfigError: If none has labels of all tasks.
+    """
+    creator, tasks = config.creator, set(config.method.tasks)
+    if not creator.makes_maps or creator.starts_from == "nothing":
+        return
+    train = [(shard, key) for shard in source.shards("train") for key in shard.keys]
+    if not any(tasks <= {*source.tasks_of(shard, key)} for shard, key in train):
+        raise ConfigError(
+            f"creator.known = {creator.starts_from}: wanted training images with labels of all of "
+            f"method.tasks = {list(config.method.tasks)}, found none of {len(train)}; set "
+            "creator.known=nothing and creator.t_start=1000, or ask for fewer tasks"
+        )

@@ -19,7 +19,13 @@ from runs.checks.models import expect_models
 from runs.checks.place import expect_place
 from runs.checks.plan import expect_enough_samples
 from runs.checks.size import expect_size
-from runs.checks.splits import expect_gaps, expect_splits, expect_unlabelled, remarks_on_limits
+from runs.checks.splits import (
+    expect_gaps,
+    expect_known_labels,
+    expect_splits,
+    expect_unlabelled,
+    remarks_on_limits,
+)
 from runs.data_report import data_report_of, expect_useful
 from runs.directory import expect_run
 from schemas.errors import ConfigError
@@ -96,6 +102,7 @@ def expect_startable(
     if "generate" in roles:
         expect_unlabelled(config, source)
         expect_gaps(config, source)
+        expect_known_labels(config, source)
         remarks += expect_captions(config, store, source)
     if is_scored:
         expect_enough_samples(config, plan)

@@ -64,3 +64,17 @@ def test_an_exported_folder_samples_what_the_run_samples(tmp_path):
     export(["--run", config.run.url, "--out", str(out)])
     shutil.rmtree(config.run.url)
     assert np.array_equal(images_of(load_run(out)), wanted)
+
+
+def test_a_run_that_makes_pairs_samples_by_the_frozen_backbone(tmp_path):
+    plain = make_run(tmp_path, versions=1, name="plain")
+    pairs = make_run(
+        tmp_path,
+        versions=1,
+        creator={"kind": "mtdiffusion"},
+        training={"creator": {"steps": 1}},
+        name="pairs",
+    )
+    frozen, learnt = load_run(plain.run.url), load_run(pairs.run.url)
+    assert np.array_equal(images_of(learnt), images_of(frozen))
+    assert "creator_version" not in learnt.sample("a bed")[0].meta

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from typing import get_args
 
 import numpy as np
 import pytest
 
 from perception.diffusion.moments import MomentsCache
-from pipeline.make.creators import CREATORS, create_images
+from pipeline.make.build import make_learned_creator
+from pipeline.make.creators import CREATORS, LEARNED_CREATORS, LearnedCreator, create_images
 from pipeline.make.rows import ImageOrder
 from schemas.config import CreatorSection
+from schemas.config_file import parse_config
 from tests.kit.small_run import make_sample
 from tests.kit.tiny_models import tiny_backbone
 
-every_creator = pytest.mark.parametrize("kind", CREATORS)
+every_creator = pytest.mark.parametrize("kind", sorted({*CREATORS, *LEARNED_CREATORS}))
 
 
 def order(key: str, *, seed: int) -> ImageOrder:
@@ -25,12 +28,25 @@ def order(key: str, *, seed: int) -> ImageOrder:
 
 def images_of(kind: str, orders: list[ImageOrder]) -> np.ndarray:
     settings = CreatorSection(kind=kind, num_steps=2)
-    moments = MomentsCache()
-    return create_images(tiny_backbone(), orders, settings=settings, moments=moments).images
+    create = create_images if kind in CREATORS else learned(kind)
+    return create(tiny_backbone(), orders, settings=settings, moments=MomentsCache()).images
+
+
+@functools.cache
+def learned(kind: str) -> LearnedCreator:
+    tree = {
+        "run": {"url": "memory://run"},
+        "creator": {"kind": kind, "num_steps": 2},
+        "training": {stage: {"steps": 1} for stage in ("warm_up", "self_improve", "creator")},
+    }
+    made = make_learned_creator(parse_config(tree, origin="test"), tiny_backbone())
+    assert made is not None
+    return made
 
 
 def test_every_creator_of_the_configuration_is_here():
-    assert set(get_args(CreatorSection.model_fields["kind"].annotation)) == CREATORS.keys()
+    kinds = set(get_args(CreatorSection.model_fields["kind"].annotation))
+    assert kinds == CREATORS.keys() | LEARNED_CREATORS.keys()
 
 
 @every_creator

@@ -12,7 +12,7 @@ from perception.build import method_spec
 from perception.methods.bae import make
 from perception.methods.protocol import DensePredictor, Predictions
 from pipeline.make.label import label_images, mask_unsure
-from schemas.config import LabellingSection
+from schemas.config_labelling import LabellingSection
 from schemas.config_method import MethodSection
 from schemas.sample import TASK_KINDS, TASKS
 from sources.batches import collate

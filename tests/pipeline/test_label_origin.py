@@ -7,9 +7,17 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from pipeline.make.origin import Opinions, choose_labels
+from pipeline.make.origin import Opinions, agree_within, choose_labels
+from schemas.config_labelling import LabellingSection
 from schemas.errors import SampleError
-from schemas.sample import INVALID_VALUES, TASK_KINDS, LabelOrigin, Task
+from schemas.sample import (
+    IGNORE_ID,
+    INVALID_VALUES,
+    TASK_KINDS,
+    TASKS,
+    LabelOrigin,
+    Task,
+)
 from tests.kit.random_labels import is_invalid, random_label
 
 PREDICTED = {task: random_label(task, seed=1) for task in ("normals", "depth", "semseg")}
@@ -82,3 +90,44 @@ def test_maps_alone_are_labels_where_nothing_is_predicted():
 def test_agreed_labels_need_something_that_compares():
     with pytest.raises(ValueError, match="wanted what compares them"):
         choose_labels("agreed", ALL)
+
+
+def test_labels_agree_within_the_thresholds_of_the_configuration():
+    agree = agree_within(LabellingSection(max_disagreement_deg=10.0))
+    angles = np.radians(np.array([[0.0, 9.5, 10.5, 90.0]], np.float32))
+    turned = np.stack([np.sin(angles), np.zeros_like(angles), np.cos(angles)], axis=-1)
+    ahead = np.zeros_like(turned)
+    ahead[..., 2] = 1
+    cases: dict[Task, tuple] = {
+        "normals": (ahead, turned, [1, 1, 0, 0]),
+        "depth": (
+            np.array([[2.0, 2.0, 2.0, 0.0]], np.float32),
+            np.array([[2.0, 2.49, 2.51, 2.0]], np.float32),
+            [1, 1, 0, 0],
+        ),
+        "semseg": (
+            np.array([[1, 2, 3, IGNORE_ID]], np.uint8),
+            np.array([[1, 2, 4, IGNORE_ID]], np.uint8),
+            [1, 1, 0, 0],
+        ),
+        "saliency": (
+            np.array([[0.5, 0.5, 0.5, -1.0]], np.float32),
+            np.array([[0.5, 0.26, 0.24, 0.5]], np.float32),
+            [1, 1, 0, 0],
+        ),
+    }
+    for task, (label, other, agreeing) in cases.items():
+        kept, share = agree(task, label, other)
+        wanted = np.array([agreeing], bool)
+        assert share == 0.5, task
+        assert kept.dtype == label.dtype
+        np.testing.assert_array_equal(kept[wanted], label[wanted])
+        assert is_invalid(kept, task)[~wanted].all()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_label_agrees_with_itself_wherever_it_is_valid(task):
+    label = random_label(task, seed=4)
+    kept, share = agree_within(LabellingSection())(task, label, label.copy())
+    np.testing.assert_array_equal(kept, label)
+    assert share == pytest.approx(1 - is_invalid(label, task).mean())

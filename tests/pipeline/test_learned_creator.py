@@ -13,13 +13,14 @@ from pipeline.loop.local_runner import run_units
 from pipeline.loop.plan import make_plan
 from pipeline.make.attempt import Attempt, UnitHistory
 from pipeline.make.drain import UnitGivenBackError
+from pipeline.make.origin import agree_within
 from schemas.errors import RunFailedError, WeightsMismatchError
 from schemas.sample import CREATOR_MEMBERS, IMAGE_MEMBER, JSON_MEMBER
 from sources.open import open_run_source
 from storage.files.stores import open_store
 from storage.manifests.table import commit_unit, read_unit
 from storage.records.weights import read_weights
-from storage.samples.codecs import decode_sample
+from storage.samples.codecs import decode_label, decode_sample
 from storage.samples.shards import pack_tar, read_tar
 from tests.kit.learned_creator import TintCreator, publish_creator
 from tests.kit.small_run import (
@@ -174,6 +175,11 @@ def test_labelling_again_keeps_the_bytes_of_the_creators_maps_and_its_version(tm
         assert [rows[i, key].creation_version for i in range(2)] == [0, 1]
         assert [rows[i, key].creator_version for i in range(2)] == [0, 0], "of the image"
         assert rows[0, key].creator_hash == rows[1, key].creator_hash != ""
+        for number, parts in enumerate((first, again)):
+            label, made = (decode_label(parts[name], "normals") for name in ("normals.png", MAP))
+            _, share = agree_within(config.labelling)("normals", label, made)
+            told = json.loads(rows[number, key].label_stats)["normals_agreement"]
+            assert told == pytest.approx(share, abs=0.01), "of the newest label"
 
 
 def test_labelling_again_needs_no_weights_of_the_creator(tmp_path):

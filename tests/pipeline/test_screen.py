@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.make.screen import image_reason, label_reason, mean_reliability
-from schemas.config import ScreeningSection
+from schemas.config_labelling import ScreeningSection
 from schemas.sample import TASKS
 from tests.kit.random_labels import random_label, random_sample
 
@@ -71,3 +71,12 @@ def test_every_task_has_a_mean_confidence():
     assert list(means) == list(TASKS)
     for task, mean in means.items():
         assert mean == pytest.approx(float(reliability[task].mean()))
+
+
+def test_labels_that_the_creators_map_contradicts_are_dropped():
+    limits = ScreeningSection(min_agreement=0.5)
+    labels, reliability = normals(), sure("normals", 1.0)
+    for share, reason in ((0.49, "disagreeing_normals"), (0.5, None)):
+        found = label_reason(labels, reliability, limits, agreement={"normals": share})
+        assert found == reason
+    assert label_reason(labels, reliability, limits) is None, "nothing to compare with"

@@ -53,6 +53,14 @@ def test_labels_of_the_real_image_stand_beside_the_predicted_ones():
     assert with_truth.shape[1] == plain.shape[1] + 2 * (CELL_PX + 8)
 
 
+def test_what_the_creator_made_stands_beside_the_label():
+    row = make_row()
+    plain = draw([row])
+    maps = {"semseg": row.labels["semseg"], "normals": row.labels["normals"]}
+    with_maps = draw([replace(row, maps=maps)])
+    assert with_maps.shape[1] == plain.shape[1] + 2 * (CELL_PX + 8)
+
+
 def test_colours_of_classes_are_explained_by_id_and_name():
     maps = [np.array([[0, 2], [2, IGNORE_ID]], np.uint8), np.array([[5]], np.uint8)]
     legend = class_legend({"semseg": maps, "depth": []}, {"semseg": ("void", "wall", "floor")})

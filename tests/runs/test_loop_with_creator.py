@@ -45,6 +45,24 @@ def test_the_creator_learns_once_and_makes_the_whole_plan(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_creator_of_pairs_makes_the_whole_plan_and_its_labels_are_learnt_from(tmp_path):
+    pairs = {"steps": 3, "batch_size": 4, "ema_decay": 0.5}
+    config = make_loop_config(
+        tmp_path,
+        creator={"kind": "mtdiffusion"},
+        labelling={"origin": "agreed", "max_disagreement_deg": 90.0},
+        training=SHORT | {"creator": pairs},
+    )
+    store = open_store(config.run.url)
+    run_locally(config, store, result="self_improved")
+    rows = expect_whole(config.run.url, plan_of(config))
+    assert {row["round"] for row in rows} == {0, 1}
+    assert {row["label_origin"] for row in rows} == {"agreed"}
+    shares = [json.loads(row["label_stats"])["normals_agreement"] for row in rows]
+    assert 0 < sum(shares) / len(shares) <= 1
+
+
+@pytest.mark.slow
 def test_without_the_section_nothing_of_it_is_there(tmp_path):
     config = make_loop_config(tmp_path, training=SHORT)
     store = open_store(config.run.url)

@@ -446,7 +446,8 @@ def test_a_home_that_is_not_ones_own_is_refused_where_ray_writes_its_token(whole
 
 SHIPPED = sorted(
     path
-    for path in (*CONFIGS.glob("*.yaml"), *(CONFIGS / "methods").glob("*.yaml"))
+    for folder in (CONFIGS, CONFIGS / "methods", CONFIGS / "pairs")
+    for path in folder.glob("*.yaml")
     if "run" in yaml.safe_load(path.read_text())
 )
 
