@@ -17,6 +17,7 @@ AT_MOST: dict[str, dict[str, Any]] = {
         "min_synthetic_samples": 8,
     },
 }
+AT_MOST_OF_A_CREATOR = {"training": {"creator": {"steps": 6, "lr_warm_up_steps": 2}}}
 AT_MOST_OF_ROOMS = {"source": {"num_labelled": 8, "num_validation": 8, "num_test": 16}}
 OF_ROOMS = {"evaluation": {"control": False}}
 # Six steps teach little: what they label is kept all the same.
@@ -29,6 +30,8 @@ ALWAYS = {
 def make_small(tree: dict[str, Any]) -> dict[str, Any]:
     """A run's configuration with fewer of everything."""
     _lower(tree, AT_MOST)
+    if "creator" in tree["training"]:
+        _lower(tree, AT_MOST_OF_A_CREATOR)
     if tree.get("source", {}).get("kind") == "rooms":
         _lower(tree, AT_MOST_OF_ROOMS)
         _set(tree, OF_ROOMS)
