@@ -84,7 +84,7 @@ def rows_of_run(store: RunStore, source: LabelledSource, *, limit: int) -> list[
     shards = live.shards
     ends = list(accumulate(shard.num_samples for shard in shards))
     wanted = {i * ends[-1] // limit for i in range(limit)} if ends else set()
-    decoded = DecodedShards(store, _DECODED_BYTES)
+    decoded = DecodedShards(store, _DECODED_BYTES, with_creator_maps=True)
     real = _RealImages(source)
     rows = []
     for position in sorted(wanted):

@@ -239,11 +239,23 @@ class OpenShard:
 
 
 class DecodedShards:
-    """Decoded tars, the least recently used dropped beyond a limit in bytes."""
+    """Decoded tars, the least recently used dropped beyond a limit in bytes.
 
-    def __init__(self, store: RunStore, cache_bytes: int, *, with_reliability: bool = True) -> None:
+    Args:
+        with_reliability: See :func:`decode_tar`, as for ``with_creator_maps``.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        cache_bytes: int,
+        *,
+        with_reliability: bool = True,
+        with_creator_maps: bool = False,
+    ) -> None:
         self._store = store
         self._with_reliability = with_reliability
+        self._with_creator_maps = with_creator_maps
         limit = max(1, cache_bytes)
         # A shard larger than the limit is held alone.
         self._held: LRUCache[str, list[Sample]] = LRUCache(
@@ -266,7 +278,14 @@ class DecodedShards:
     def _load(self, shard: LiveShard) -> list[Sample]:
         data = load_shard(self._store, shard.uri, shard.sha256)
         # The digest that the manifest names has been checked: the tar holds what was committed.
-        samples = list(decode_tar(data, shard.uri, with_reliability=self._with_reliability))
+        samples = list(
+            decode_tar(
+                data,
+                shard.uri,
+                with_reliability=self._with_reliability,
+                with_creator_maps=self._with_creator_maps,
+            )
+        )
         if len(samples) != shard.num_samples:
             raise DamagedShardError(
                 f"{shard.uri}: wanted {shard.num_samples} samples, found {len(samples)}; "
@@ -275,11 +294,14 @@ class DecodedShards:
         return samples
 
 
-def decode_tar(data: bytes, uri: str, *, with_reliability: bool = True) -> Iterator[Sample]:
-    """Decode all samples of a tar, but for the maps of their creator.
+def decode_tar(
+    data: bytes, uri: str, *, with_reliability: bool = True, with_creator_maps: bool = False
+) -> Iterator[Sample]:
+    """Decode all samples of a tar.
 
     Args:
         with_reliability: Decode the reliability of the labels too.
+        with_creator_maps: Decode the maps of their creator too; training reads none.
 
     Yields:
         Its samples, in order.
@@ -291,12 +313,16 @@ def decode_tar(data: bytes, uri: str, *, with_reliability: bool = True) -> Itera
     try:
         for key, members in read_tar(data):
             yield decode_sample(
-                key, members, with_reliability=with_reliability, with_creator_maps=False
+                key,
+                members,
+                with_reliability=with_reliability,
+                with_creator_maps=with_creator_maps,
             )
     except DamagedShardError as error:
         raise DamagedShardError(f"{uri}: {error}") from error
 
 
 def _num_bytes(samples: list[Sample]) -> int:
-    arrays = [a for s in samples for a in (s.image, *s.labels.values(), *s.reliability.values())]
-    return sum(int(array.nbytes) for array in arrays)
+    maps = ((s.labels, s.reliability, s.creator_maps) for s in samples)
+    arrays = [array for each in maps for found in each for array in found.values()]
+    return sum(int(array.nbytes) for array in (*arrays, *(s.image for s in samples)))

@@ -6,11 +6,13 @@ import json
 
 import pytest
 
+from runs.contact_sheet import rows_of_run
 from runs.directory import claim_run_directory
 from runs.generation import plan_of
 from runs.local_loop import run_locally
 from runs.status import read_status
 from schemas.run_layout import CREATOR_DIR
+from sources.open import open_run_source
 from storage.files.stores import open_store
 from storage.records.weights import list_versions
 from tests.kit.small_loop import make_loop_config
@@ -58,6 +60,8 @@ def test_a_creator_of_pairs_makes_the_whole_plan_and_its_labels_are_learnt_from(
     rows = expect_whole(config.run.url, plan_of(config))
     assert {row["round"] for row in rows} == {0, 1}
     assert {row["label_origin"] for row in rows} == {"agreed"}
+    sheet = rows_of_run(store, open_run_source(config), limit=4)
+    assert all(set(row.maps) == {"normals"} for row in sheet)
     shares = [json.loads(row["label_stats"])["normals_agreement"] for row in rows]
     assert 0 < sum(shares) / len(shares) <= 1
 
