@@ -348,7 +348,7 @@ class PairModel(DensePredictor):
         return EncodedLabels(labels=labels, maps=maps, validity=validity)
 
     def _nothing(self, image: Tensor) -> EncodedLabels:
-        zeros = torch.zeros_like(image, requires_grad=False)
+        zeros = torch.zeros_like(image)
         maps = dict.fromkeys(self.tasks, zeros)
         return EncodedLabels(
             labels=None, maps=maps, validity=dict.fromkeys(self.tasks, zeros[:, :1])
