@@ -9,10 +9,8 @@ import torch
 
 from perception.creators import NETWORKS
 from perception.diffusion.backbone import BackboneOptions, load_backbone
-from perception.diffusion.features import pyramid_channels
 from perception.methods import METHODS
-from perception.methods.spec import MethodSpec
-from schemas.config_pairs import PairsSection
+from perception.methods.spec import method_spec
 from schemas.errors import ConfigError
 from schemas.paths import resolve_path
 from schemas.text import number_of
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from perception.diffusion.backbone import DiffusionBackbone
     from perception.methods.protocol import DensePredictor
     from schemas.config import RunConfig
-    from schemas.config_method import MethodSection
 
 _ONLY_DIFFUSION = ("bae", "idisc", "jointnet", "mtdiffusion", "vpd")
 """Methods without an encoder of their own."""
@@ -99,27 +96,6 @@ def open_backbone(
             vae_tiling=model.vae_tiling,
             attention_slicing=model.attention_slicing,
         ),
-    )
-
-
-def method_spec(
-    choices: MethodSection, backbone: DiffusionBackbone, pairs: PairsSection | None = None
-) -> MethodSpec:
-    """Join what the run chose with the backbone and its shapes.
-
-    Args:
-        pairs: Section ``pairs``; its defaults if None.
-    """
-    names = choices.class_names
-    return MethodSpec(
-        choices=choices,
-        block_out_channels=backbone.block_out_channels,
-        level_channels=pyramid_channels(backbone.unet.config),
-        vae_scale_factor=backbone.downsample_factor,
-        context_width=int(backbone.unet.config.cross_attention_dim),
-        class_embeddings=backbone.embed_text(names).float().mean(dim=1) if names else None,
-        pairs=pairs or PairsSection(),
-        backbone=backbone,
     )
 
 

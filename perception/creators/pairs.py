@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from perception.creators.protocol import CreatorNetwork
-from perception.diffusion.features import FeaturePyramid, pyramid_channels
+from perception.diffusion.features import FeaturePyramid
 from perception.methods import METHODS
-from perception.methods.spec import MethodSpec
+from perception.methods.spec import method_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,15 +31,10 @@ def make(config: RunConfig, backbone: DiffusionBackbone) -> PairCreatorNetwork:
         ConfigError: If it does not fit the backbone, or cannot make what is asked of it.
     """
     name: MethodName = "jointnet" if config.creator.kind == "jointnet" else "mtdiffusion"
-    spec = MethodSpec(
-        choices=config.method.model_copy(update={"name": name}),
-        block_out_channels=backbone.block_out_channels,
-        level_channels=pyramid_channels(backbone.unet.config),
-        vae_scale_factor=backbone.downsample_factor,
-        pairs=config.pairs,
-        backbone=backbone,
+    choices = config.method.model_copy(update={"name": name})
+    model: PairModel = import_module(METHODS[name]).make(
+        method_spec(choices, backbone, config.pairs)
     )
-    model: PairModel = import_module(METHODS[name]).make(spec)
     model.expect_creates(config.creator, config.creator.starts_from)
     return PairCreatorNetwork(model, text_drop=config.training.creator_stage.text_drop)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from perception.diffusion.features import pyramid_channels
 from schemas.config_pairs import PairsSection
 from schemas.paths import resolve_path
 from schemas.sample import NUM_HUMAN_PARTS
@@ -53,3 +54,24 @@ class MethodSpec:
     def encoder(self) -> str | None:
         """Folder or hub name of a pre-trained encoder; None: one with random weights."""
         return None if self.choices.encoder is None else resolve_path(self.choices.encoder)
+
+
+def method_spec(
+    choices: MethodSection, backbone: DiffusionBackbone, pairs: PairsSection | None = None
+) -> MethodSpec:
+    """Join what the run chose with the backbone and its shapes.
+
+    Args:
+        pairs: Section ``pairs``; its defaults if None.
+    """
+    names = choices.class_names
+    return MethodSpec(
+        choices=choices,
+        block_out_channels=backbone.block_out_channels,
+        level_channels=pyramid_channels(backbone.unet.config),
+        vae_scale_factor=backbone.downsample_factor,
+        context_width=int(backbone.unet.config.cross_attention_dim),
+        class_embeddings=backbone.embed_text(names).float().mean(dim=1) if names else None,
+        pairs=pairs or PairsSection(),
+        backbone=backbone,
+    )

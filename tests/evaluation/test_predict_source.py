@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from evaluation.predict_source import Scoring, _constant, count_states, score_constant
-from perception.build import method_spec
 from perception.methods.bae import make
 from perception.methods.protocol import DensePredictor
+from perception.methods.spec import method_spec
 from perception.state_file import state_to_bytes
 from schemas.config_method import MethodSection
 from schemas.errors import SourceError, WeightsMismatchError

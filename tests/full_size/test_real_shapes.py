@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from perception.adapter import DiffusionAdapter, bae_channel_plan
-from perception.build import method_spec
 from perception.diffusion.features import extract_features, pyramid_channels
 from perception.diffusion.halfway import synthesize_latents
 from perception.diffusion.latents import encode_moments
 from perception.diffusion.tuning import TunedUnet, with_lora
 from perception.methods.bae import make as make_bae
+from perception.methods.spec import method_spec
 from schemas.config import CreatorSection
 from schemas.config_method import MethodSection
 from tests.kit.models.meta_backbone import meta_backbone, meta_images

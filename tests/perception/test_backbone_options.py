@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from perception.build import method_spec, open_backbone
+from perception.build import open_backbone
 from perception.diffusion.backbone import BackboneOptions, load_backbone
 from perception.diffusion.features import extract_features
 from perception.diffusion.halfway import synthesize_halfway
 from perception.diffusion.latents import decode_images, encode_moments
+from perception.methods.spec import method_spec
 from perception.seeding import sample_generator
 from schemas.config import CreatorSection
 from schemas.config_file import parse_config

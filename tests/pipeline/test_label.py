@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from perception.build import method_spec
 from perception.methods.bae import make
 from perception.methods.protocol import DensePredictor, Predictions
+from perception.methods.spec import method_spec
 from pipeline.make.label import label_images, mask_unsure
 from schemas.config_labelling import LabellingSection
 from schemas.config_method import MethodSection
