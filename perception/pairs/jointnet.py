@@ -137,19 +137,6 @@ class JointNetwork(nn.Module):
         unet = _trained_copy(self.rgb.unet)
         self.rgb = TunedUnet(unet, dtype=self.rgb.dtype, lr_factor=lr_factor)
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Split the parameters by learning rate; in order they are ``parameters()``.
-
-        Returns:
-            Groups with ``params`` and ``lr_factor``, the rate relative to the stage's.
-        """
-        linked = (self.rgb_links, self.joint, self.joint_links)
-        groups = [
-            {"params": list(self.rgb.parameters()), "lr_factor": self.rgb.lr_factor},
-            {"params": [each for part in linked for each in part.parameters()], "lr_factor": 1.0},
-        ]
-        return [group for group in groups if group["params"]]
-
     def forward(
         self, noisy: PairLatents, timestep: int | Tensor, context: Tensor, known: Known
     ) -> PairLatents:

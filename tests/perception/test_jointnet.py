@@ -30,6 +30,7 @@ from tests.kit.models.pairs import (
 )
 from tests.kit.models.real_shapes import count_parameters
 from tests.kit.tiny_models import tiny_backbone
+from trainers.learner import parameter_groups
 
 BRANCHES = ["copy", "lora"]
 TIMES = torch.tensor([20, 700])
@@ -135,7 +136,7 @@ def test_swapping_equal_branches_and_their_inputs_swaps_the_outputs():
 def test_after_steps_of_the_first_stage_the_images_unet_is_unchanged():
     network = make_tiny()
     frozen = [each.clone() for each in network.rgb.frozen_tensors()]
-    optimizer = torch.optim.AdamW(network.parameter_groups(), lr=1e-3)
+    optimizer = torch.optim.AdamW(parameter_groups(network), lr=1e-3)
     before, drawn, losses = predict(network).image.detach(), draw(), []
     for _ in range(4):
         optimizer.zero_grad()
@@ -243,7 +244,7 @@ def test_the_second_stage_starts_as_the_first_one_ended():
     assert equal(predict(network), before)
     frozen, trained = count_parameters(make_tiny()), count_parameters(network)
     assert trained - frozen == count_parameters(tiny_backbone().unet)
-    groups = network.parameter_groups()
+    groups = parameter_groups(network)
     assert [group["lr_factor"] for group in groups] == [0.1, 1.0]
     listed = [parameter for group in groups for parameter in group["params"]]
     assert all(left is right for left, right in zip(listed, network.parameters(), strict=True))
